@@ -1,0 +1,16 @@
+//! Words that two layers exchange and neither owns; every value is valid by construction.
+//!
+//! Nothing here does anything: no clock is read, no byte leaves. Start at [`Key`] (who),
+//! [`Header`] (on whose behalf and until when) and [`Outcome`] (what is known afterwards).
+
+pub mod envelope;
+pub mod id;
+pub mod limits;
+pub mod outcome;
+pub mod telemetry;
+pub mod time;
+
+pub use envelope::{Header, Lane, Principal, RequestKey, Step, TraceParent};
+pub use id::{InvalidKey, Key, ServiceId};
+pub use outcome::{Outcome, Rider, Sealed};
+pub use time::{Clock, SystemClock, Timestamp};

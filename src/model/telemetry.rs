@@ -1,0 +1,1 @@
+//! Observations about one service, free of any wire format.

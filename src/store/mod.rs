@@ -1,0 +1,359 @@
+//! Durable bytes: what a twin's records and pages rest on.
+//!
+//! A [`Store`] keeps, for each twin, one core record and any number of pages. One [`Commit`] is one twin's keys under
+//! one slot and epoch, all or nothing; the store refuses a stale epoch and a wrong sequence in the same atomic step as
+//! the write. Grouping many commits into one flush is the store's own business; each is answered for itself. What the
+//! bytes mean, what an ETag is and who may write are not its business.
+//!
+//! No call blocks: each takes a completion. [`conformance`] is the executable form of this contract.
+
+use std::sync::Arc;
+
+use compact_str::CompactString;
+
+use crate::model::{Key, Outcome, Rider, Sealed, Timestamp};
+
+/// Fencing number of an ownership; only grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch(pub u64);
+
+/// A part of the id space that is owned as a whole; embedded stores have one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot(pub u16);
+
+/// What a commit survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// Nothing is promised.
+    Buffered,
+    /// The death of the process.
+    Flushed,
+    /// The loss of power.
+    Fsync,
+}
+
+/// One twin: its kind and its key within the kind.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address {
+    /// Name of the kind.
+    pub kind: CompactString,
+    /// Key within the kind.
+    pub key: Key,
+}
+
+/// Called exactly once with the result, on any thread.
+pub type Done<T> = Box<dyn FnOnce(Result<T, Error>) + Send>;
+
+/// Why a store did not do as asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Another owner has a higher epoch; this one must claim again.
+    #[error("fenced: epoch {ours:?} is no longer the owner's, {owner:?} is")]
+    Fenced {
+        /// The epoch of the commit.
+        ours: Epoch,
+        /// The epoch in force.
+        owner: Epoch,
+    },
+    /// Too much is waiting; the same commit may be handed in again.
+    #[error("busy: {0}")]
+    Busy(&'static str),
+    /// The commit contradicts the record: a bug of the runtime, never of a caller.
+    #[error("sequence {given} does not follow {found}")]
+    Sequence {
+        /// In the commit.
+        given: u64,
+        /// In the store.
+        found: u64,
+    },
+    /// A bound of the commit is crossed.
+    #[error("too big: {what} is {actual}, at most {max}")]
+    TooBig {
+        /// Which bound.
+        what: &'static str,
+        /// What was given.
+        actual: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// It may or may not have happened.
+    #[error("outcome unknown: {0}")]
+    Unknown(Arc<str>),
+    /// The store cannot do it, and did not.
+    #[error("unavailable: {0}")]
+    Unavailable(Arc<str>),
+}
+
+impl Error {
+    /// What is certain.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Unknown(_) => Outcome::Unknown,
+            Self::Fenced { .. }
+            | Self::Busy(_)
+            | Self::Sequence { .. }
+            | Self::TooBig { .. }
+            | Self::Unavailable(_) => Outcome::NotApplied,
+        }
+    }
+
+    /// The error as a rider hears it.
+    pub fn sealed(&self) -> Sealed {
+        Sealed::Lost { outcome: self.outcome(), cause: self.to_string().into() }
+    }
+}
+
+/// One page to write or delete.
+pub use crate::twin::PageWrite;
+
+/// One twin's keys, all or nothing.
+pub struct Commit {
+    /// The twin.
+    pub address: Arc<Address>,
+    /// Its slot.
+    pub slot: Slot,
+    /// The epoch under which it is owned.
+    pub epoch: Epoch,
+    /// With a core: one more than the record's sequence (1 for the first). With pages only: the record's sequence.
+    pub sequence: u64,
+    /// The framed core record.
+    pub core: Option<Vec<u8>>,
+    /// Pages written or deleted with it.
+    pub pages: Vec<PageWrite>,
+    /// When the twin wants to be woken; replaces what the last core commit said. Ignored without a core.
+    pub wake_at: Option<Timestamp>,
+    /// The twin's search terms, sorted; replace what the last core commit said. Ignored without a core.
+    pub terms: Arc<[CompactString]>,
+    /// Replies and events that leave with the outcome, straight from the store's thread.
+    pub riders: Vec<Arc<dyn Rider>>,
+    /// The submitter's own number.
+    pub token: u64,
+    /// Who hears of it.
+    pub to: Arc<dyn Committed>,
+}
+
+impl Commit {
+    /// Bytes that will be written.
+    pub fn bytes(&self) -> usize {
+        self.core.as_ref().map_or(0, Vec::len)
+            + self.pages.iter().map(|page| page.name.len() + page.value.as_ref().map_or(0, Vec::len)).sum::<usize>()
+    }
+}
+
+impl std::fmt::Debug for Commit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Commit({}:{} sequence {}, {} bytes, {} pages)",
+            self.address.kind,
+            self.address.key,
+            self.sequence,
+            self.bytes(),
+            self.pages.len()
+        )
+    }
+}
+
+/// How one commit ended; carries the buffer back for reuse.
+#[derive(Debug)]
+pub struct Ended {
+    /// The submitter's number.
+    pub token: u64,
+    /// The outcome.
+    pub result: Result<(), Error>,
+    /// The core's buffer, emptied or not.
+    pub buffer: Option<Vec<u8>>,
+}
+
+/// Hears how commits ended, many at a time, from the store's thread; must not block.
+pub trait Committed: Send + Sync {
+    /// Takes the outcomes; their riders have been released already.
+    fn ended(&self, commits: Vec<Ended>);
+}
+
+/// What to read of one twin.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// The twin.
+    pub address: Arc<Address>,
+    /// Whether to read the core.
+    pub core: bool,
+    /// Pages by name.
+    pub pages: Vec<CompactString>,
+    /// Every page whose name starts so, up to `limit`, after `after`.
+    pub prefix: Option<Prefix>,
+}
+
+/// A run of pages in name order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    /// Start of the names.
+    pub prefix: CompactString,
+    /// Only names greater than this.
+    pub after: Option<CompactString>,
+    /// Most pages.
+    pub limit: usize,
+}
+
+/// What was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// The framed core record.
+    pub core: Option<Vec<u8>>,
+    /// The pages found, in name order.
+    pub pages: Vec<(CompactString, Vec<u8>)>,
+}
+
+/// A page of an ordered walk; each reads on after the last entry of the one before.
+#[derive(Clone, Debug)]
+pub enum Scan {
+    /// The wake index in time order, up to and including `until`.
+    Wake {
+        /// Latest time of interest.
+        until: Timestamp,
+        /// Read on after this entry.
+        after: Option<(Timestamp, Address)>,
+        /// Most entries.
+        limit: usize,
+    },
+    /// Twins of a kind that have every one of these terms (all twins of the kind if none), in key order.
+    /// A term ending in `*` matches every term that starts so.
+    Find {
+        /// The kind.
+        kind: CompactString,
+        /// Terms, all of which must hold.
+        terms: Vec<CompactString>,
+        /// Read on after this key.
+        after: Option<Key>,
+        /// Most twins.
+        limit: usize,
+    },
+    /// Everything stored, in an order of the store's own, for an export.
+    All {
+        /// Read on after this mark.
+        after: Option<Vec<u8>>,
+        /// About how many bytes.
+        bytes: usize,
+    },
+}
+
+/// One entry of a walk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// A twin wants to be woken.
+    Wake {
+        /// When.
+        at: Timestamp,
+        /// Who.
+        address: Address,
+        /// The sequence of the record that said so.
+        sequence: u64,
+    },
+    /// A twin that was found, with all its terms.
+    Found {
+        /// Who.
+        key: Key,
+        /// Its search terms.
+        terms: Vec<CompactString>,
+    },
+    /// One stored thing, whole.
+    Item(Item),
+}
+
+/// One stored thing as an export carries it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Item {
+    /// A core record with what lies beside it.
+    Core {
+        /// Kind.
+        kind: CompactString,
+        /// Key.
+        key: Key,
+        /// Framed bytes.
+        core: Vec<u8>,
+        /// Wake time.
+        wake_at: Option<Timestamp>,
+        /// Search terms.
+        terms: Vec<CompactString>,
+    },
+    /// A page.
+    Page {
+        /// Kind.
+        kind: CompactString,
+        /// Key.
+        key: Key,
+        /// Name.
+        name: CompactString,
+        /// Bytes.
+        value: Vec<u8>,
+    },
+    /// A blob.
+    Blob {
+        /// Its id.
+        id: [u8; 16],
+        /// Bytes.
+        value: Vec<u8>,
+    },
+}
+
+/// A part of a walk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Walked {
+    /// What was found.
+    pub entries: Vec<Entry>,
+    /// Whether there is more.
+    pub more: bool,
+    /// For [`Scan::All`]: where to read on.
+    pub mark: Option<Vec<u8>>,
+}
+
+/// What is known of a store's size and pace; for metrics and readiness.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Bytes on disk (or in memory).
+    pub bytes: u64,
+    /// Commits waiting.
+    pub waiting: u64,
+    /// Commits since start.
+    pub commits: u64,
+    /// Flushes since start.
+    pub flushes: u64,
+}
+
+/// Durable bytes. Object-safe; no call blocks.
+pub trait Store: Send + Sync + 'static {
+    /// What a commit survives.
+    fn level(&self) -> Level;
+
+    /// Takes ownership of a slot: a new epoch, higher than any before, durable when answered. `expected` must be the
+    /// epoch in force, or `None` to take it over whatever it is.
+    fn claim(&self, slot: Slot, expected: Option<Epoch>, done: Done<Epoch>);
+
+    /// Reads one twin. May complete before it returns. Sees every commit that has ended.
+    fn load(&self, load: Load, done: Done<Loaded>);
+
+    /// Reads a part of an ordered walk.
+    fn scan(&self, scan: Scan, done: Done<Walked>);
+
+    /// Hands in a commit; hands it back if the queue is full. Once taken, [`Committed::ended`] is called exactly once.
+    fn commit(&self, commit: Commit) -> Result<(), Box<Commit>>;
+
+    /// Writes a blob under a fresh id, durable when answered; [`Error::TooBig`] above 4 MiB.
+    fn put_blob(&self, value: Vec<u8>, done: Done<[u8; 16]>);
+
+    /// Reads a blob.
+    fn get_blob(&self, id: [u8; 16], done: Done<Option<Vec<u8>>>);
+
+    /// Removes every blob not named in `keep` and older than this call; answers how many.
+    fn sweep_blobs(&self, keep: Vec<[u8; 16]>, done: Done<u64>);
+
+    /// Puts an exported thing in place, as it was; for imports into an empty store.
+    fn put_item(&self, item: Item, done: Done<()>);
+
+    /// Size and pace.
+    fn stats(&self) -> Stats;
+
+    /// Makes everything taken so far durable and stops the store's threads; later commits are handed back.
+    fn close(&self, done: Done<()>);
+}

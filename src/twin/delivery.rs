@@ -1,0 +1,318 @@
+//! One message on its way to a twin, its type erased: what inboxes hold, effects carry and commits release.
+
+use std::{
+    any::{Any, TypeId},
+    fmt,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use parking_lot::Mutex;
+
+use super::{Changes, Decide, Failure, Message, Needs, Turn, Twin, Wire, decision::More, persistence};
+use crate::model::{Header, Key, Lane, Rider, Sealed};
+
+/// How a call ended.
+pub type Answer<R> = Result<R, Failure>;
+
+/// A message for a twin of kind `K`. The result stays inside until [`Rider::release`] lets it go.
+pub trait Delivery<K: Twin>: Rider {
+    /// Principal, deadline, key, path.
+    fn header(&self) -> &Header;
+    /// The lane it waits in.
+    fn lane(&self) -> Lane;
+    /// Bytes it holds, for the inbox's bound.
+    fn bytes(&self) -> usize;
+    /// The pages its turn reads.
+    fn needs(&self) -> Needs;
+    /// Lets the twin decide; keeps reply or rejection.
+    fn rule(&self, state: &K, turn: &Turn<'_>) -> Ruling<K::Change>;
+    /// Lets the twin fold what the message observed.
+    fn observe(&self, state: &mut K, turn: &Turn<'_>) -> Changes<K::Change>;
+    /// Ends it without (or in spite of) a turn; its waiter hears at once.
+    fn fail(&self, failure: Failure);
+    /// Hash of the encoded request; `None` for a message that is not [`Wire`].
+    fn fingerprint(&self) -> Option<u64>;
+    /// The kept reply, encoded; `None` after a rejection or if not [`Wire`].
+    fn reply_bytes(&self) -> Option<Vec<u8>>;
+    /// Keeps a recorded reply as the result, in place of a turn.
+    fn replay(&self, reply: &[u8]);
+}
+
+/// What a turn decided, without the reply.
+#[derive(Debug)]
+pub enum Ruling<C> {
+    /// Go on with this.
+    Decided {
+        /// Facts to apply.
+        changes: Changes<C>,
+        /// Pages and effects.
+        more: Option<Box<More>>,
+    },
+    /// The twin refused.
+    Rejected,
+}
+
+/// Encodes and decodes around one message type; present for [`Wire`] messages only.
+struct Codec<M: Message> {
+    request: fn(&M) -> Vec<u8>,
+    reply: fn(&M::Reply) -> Vec<u8>,
+    read: fn(&[u8]) -> Option<M::Reply>,
+}
+
+struct Slot<R> {
+    result: Option<Answer<R>>,
+    ready: bool,
+    waker: Option<Waker>,
+}
+
+type Then<R> = Box<dyn Fn(Answer<R>) + Send + Sync>;
+
+/// One call: message, result, and whoever waits for it. One allocation from door to reply.
+pub struct Call<M: Message> {
+    header: Header,
+    message: M,
+    codec: Option<Codec<M>>,
+    slot: Mutex<Slot<M::Reply>>,
+    then: Option<Then<M::Reply>>,
+}
+
+impl<M: Message> fmt::Debug for Call<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Call<{}>", std::any::type_name::<M>())
+    }
+}
+
+impl<M: Message> Call<M> {
+    /// A call that has not had its turn.
+    pub fn new(header: Header, message: M) -> Self {
+        Self {
+            header,
+            message,
+            codec: None,
+            slot: Mutex::new(Slot { result: None, ready: false, waker: None }),
+            then: None,
+        }
+    }
+
+    /// A call whose turn ran on the caller and whose result waits for a commit.
+    pub fn decided(header: Header, message: M, result: Answer<M::Reply>) -> Self {
+        let call = Self::new(header, message);
+        call.slot.lock().result = Some(result);
+        call
+    }
+
+    /// The same able to be recorded in an idempotency ring.
+    #[must_use]
+    pub fn wired(mut self) -> Self
+    where
+        M: Wire,
+    {
+        self.codec = Some(Codec {
+            request: persistence::to_bytes,
+            reply: persistence::to_bytes,
+            read: |bytes| persistence::from_bytes(bytes).ok(),
+        });
+        self
+    }
+
+    /// The same with something to do with the answer instead of a waiting future.
+    #[must_use]
+    pub fn then(mut self, then: impl Fn(Answer<M::Reply>) + Send + Sync + 'static) -> Self {
+        self.then = Some(Box::new(then));
+        self
+    }
+
+    /// The message, handed back if nobody else holds the call.
+    pub fn into_message(self: Arc<Self>) -> Option<M> {
+        Arc::into_inner(self).map(|call| call.message)
+    }
+
+    /// Takes the answer once it was released.
+    pub fn poll_answer(&self, context: &mut Context<'_>) -> Poll<Answer<M::Reply>> {
+        let mut slot = self.slot.lock();
+        if slot.ready
+            && let Some(result) = slot.result.take()
+        {
+            return Poll::Ready(result);
+        }
+        match &mut slot.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    fn finish(&self, replace: Option<Failure>) {
+        let mut slot = self.slot.lock();
+        if slot.ready {
+            return;
+        }
+        slot.ready = true;
+        if let Some(failure) = replace {
+            slot.result = Some(Err(failure));
+        }
+        if let Some(then) = &self.then {
+            let result = slot.result.take();
+            drop(slot);
+            if let Some(result) = result {
+                then(result);
+            }
+            return;
+        }
+        let waker = slot.waker.take();
+        drop(slot);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl<M: Message> Rider for Call<M> {
+    fn release(&self, sealed: &Sealed) {
+        self.finish(sealed.into());
+    }
+}
+
+impl<M: Message> Delivery<M::Twin> for Call<M> {
+    fn header(&self) -> &Header {
+        &self.header
+    }
+
+    fn lane(&self) -> Lane {
+        M::LANE
+    }
+
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.message.heap_bytes()
+    }
+
+    fn needs(&self) -> Needs {
+        self.message.needs()
+    }
+
+    fn rule(&self, state: &M::Twin, turn: &Turn<'_>) -> Ruling<<M::Twin as Twin>::Change> {
+        let (result, ruling) = match state.decide(&self.message, turn) {
+            Ok(decision) => (Ok(decision.reply), Ruling::Decided { changes: decision.changes, more: decision.more }),
+            Err(rejection) => (Err(Failure::Rejected(rejection)), Ruling::Rejected),
+        };
+        self.slot.lock().result = Some(result);
+        ruling
+    }
+
+    fn observe(&self, state: &mut M::Twin, turn: &Turn<'_>) -> Changes<<M::Twin as Twin>::Change> {
+        state.observe(&self.message, turn)
+    }
+
+    fn fail(&self, failure: Failure) {
+        self.finish(Some(failure));
+    }
+
+    fn fingerprint(&self) -> Option<u64> {
+        self.codec.as_ref().map(|codec| xxhash_rust::xxh3::xxh3_64(&(codec.request)(&self.message)))
+    }
+
+    fn reply_bytes(&self) -> Option<Vec<u8>> {
+        let codec = self.codec.as_ref()?;
+        match &self.slot.lock().result {
+            Some(Ok(reply)) => Some((codec.reply)(reply)),
+            Some(Err(_)) | None => None,
+        }
+    }
+
+    fn replay(&self, reply: &[u8]) {
+        let read = self.codec.as_ref().and_then(|codec| (codec.read)(reply));
+        self.slot.lock().result =
+            Some(read.ok_or_else(|| Failure::Unregistered { name: std::any::type_name::<M>().into() }));
+    }
+}
+
+/// A parcel for the host of one kind: inside is an `Arc<dyn Delivery<K>>`.
+pub struct Handed(Box<dyn Any + Send>);
+
+impl Handed {
+    /// Wraps a delivery.
+    pub fn new<K: Twin>(delivery: Arc<dyn Delivery<K>>) -> Self {
+        Self(Box::new(delivery))
+    }
+
+    /// Unwraps it; `None` if it is for another kind.
+    pub fn open<K: Twin>(self) -> Option<Arc<dyn Delivery<K>>> {
+        self.0.downcast().ok().map(|delivery| *delivery)
+    }
+}
+
+impl fmt::Debug for Handed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Handed")
+    }
+}
+
+/// Takes parcels to twins of any kind; the runtime is one.
+pub trait PostOffice: Send + Sync {
+    /// Posts a parcel; whatever happens to it, it hears of it itself.
+    fn post(&self, kind: TypeId, key: &Key, parcel: Handed);
+}
+
+type Back<R> = Arc<dyn Fn(Answer<R>, &dyn PostOffice, &Key) + Send + Sync>;
+
+/// A message inside an effect: told, or asked with the way its answer comes back.
+pub struct Post<M: Message> {
+    message: M,
+    back: Option<Back<M::Reply>>,
+}
+
+impl<M: Wire> Post<M> {
+    pub(super) fn tell(message: M) -> Self {
+        Self { message, back: None }
+    }
+
+    pub(super) fn ask<B: Wire>(message: M, back: fn(Answer<M::Reply>) -> B) -> Self {
+        let back: Back<M::Reply> = Arc::new(move |answer, office, sender| {
+            let call: Arc<dyn Delivery<B::Twin>> = Arc::new(
+                Call::new(Header::default().with_principal(crate::model::Principal::Runtime), back(answer)).wired(),
+            );
+            office.post(TypeId::of::<B::Twin>(), sender, Handed::new(call));
+        });
+        Self { message, back: Some(back) }
+    }
+}
+
+/// Who sent an effect, and who hears how its delivery went.
+pub struct Sender {
+    /// The way back.
+    pub office: Arc<dyn PostOffice>,
+    /// The sending twin.
+    pub key: Key,
+    /// Told once when the delivery ended: `None` for done or refused, otherwise why it must be tried again.
+    pub settled: Box<dyn Fn(Option<&Failure>) + Send + Sync>,
+}
+
+/// What an effect holds: becomes a parcel when it is dispatched.
+pub trait Forwarded: Send {
+    /// Makes the parcel.
+    fn into_parcel(self: Box<Self>, header: Header, sender: Sender) -> Handed;
+    /// Encodes the message for an outbox.
+    fn encode(&self) -> Vec<u8>;
+}
+
+impl<M: Wire> Forwarded for Post<M> {
+    fn into_parcel(self: Box<Self>, header: Header, sender: Sender) -> Handed {
+        let back = self.back;
+        let call: Arc<dyn Delivery<M::Twin>> = Arc::new(Call::new(header, self.message).wired().then(move |answer| {
+            let retry = match &answer {
+                Ok(_) | Err(Failure::Rejected(_) | Failure::AlreadyDone { .. } | Failure::Cycle { .. }) => None,
+                Err(failure) => Some(failure.clone()),
+            };
+            (sender.settled)(retry.as_ref());
+            if let Some(back) = &back {
+                back(answer, &*sender.office, &sender.key);
+            }
+        }));
+        Handed::new(call)
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        persistence::to_bytes(&self.message)
+    }
+}

@@ -1,0 +1,104 @@
+//! Why a twin refuses a message, in terms its caller can act on.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::Timestamp;
+
+/// A twin's refusal. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Rejection {
+    /// The message asks for something the twin does not have.
+    #[error("{what} not found")]
+    NotFound {
+        /// What is missing.
+        what: Cow<'static, str>,
+    },
+    /// The message is malformed or contradicts a schema.
+    #[error("invalid: {detail}")]
+    Invalid {
+        /// What is wrong and what would be right.
+        detail: Cow<'static, str>,
+    },
+    /// `If-Match` (or another condition) does not hold.
+    #[error("precondition failed: expected revision {expected}, found {found}")]
+    Precondition {
+        /// What the caller expected.
+        expected: u64,
+        /// What is there.
+        found: u64,
+    },
+    /// The message contradicts the twin's present state.
+    #[error("conflict: {detail}")]
+    Conflict {
+        /// With what.
+        detail: Cow<'static, str>,
+    },
+    /// A bound would be crossed.
+    #[error("limit '{limit}' is {max}, this would make {actual}")]
+    Limit {
+        /// Name of the bound.
+        limit: Cow<'static, str>,
+        /// The bound.
+        max: u64,
+        /// What the message would make it.
+        actual: u64,
+    },
+    /// The caller has no right to this.
+    #[error("denied: {rule}")]
+    Denied {
+        /// The deciding rule.
+        rule: Cow<'static, str>,
+    },
+    /// What is asked for existed and is no longer kept.
+    #[error("gone: the oldest kept revision is {oldest_revision} of {oldest_at}")]
+    Gone {
+        /// Oldest revision still readable.
+        oldest_revision: u64,
+        /// Its time.
+        oldest_at: Timestamp,
+    },
+    /// The twin was removed; its revision goes on growing if it is created again.
+    #[error("removed at revision {revision}")]
+    Removed {
+        /// The revision of the removal.
+        revision: u64,
+    },
+    /// The idempotency key was used with another request.
+    #[error("the idempotency key was used with another request")]
+    KeyReused,
+    /// The idempotency key is not later than the newest one already forgotten.
+    #[error(
+        "the idempotency key is too old to tell whether it was applied; made at {made_at}, forgotten up to {forgotten_until}"
+    )]
+    KeyTooOld {
+        /// The key's time.
+        made_at: Timestamp,
+        /// Keys up to this time may have been forgotten.
+        forgotten_until: Timestamp,
+    },
+    /// The kind, message or part does not exist here.
+    #[error("unsupported: {what}")]
+    Unsupported {
+        /// What is not understood.
+        what: Cow<'static, str>,
+    },
+}
+
+impl Rejection {
+    /// The message is malformed.
+    pub fn invalid(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::Invalid { detail: detail.into() }
+    }
+
+    /// Something is missing.
+    pub fn not_found(what: impl Into<Cow<'static, str>>) -> Self {
+        Self::NotFound { what: what.into() }
+    }
+
+    /// The state contradicts the message.
+    pub fn conflict(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::Conflict { detail: detail.into() }
+    }
+}
