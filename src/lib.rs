@@ -1,4 +1,6 @@
 //! Every microservice gets one durable **twin**.
 pub mod model;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod store;
 pub mod twin;

@@ -9,6 +9,7 @@
 mod decision;
 mod delivery;
 mod failure;
+pub mod keyring;
 mod persistence;
 pub mod record;
 mod rejection;
