@@ -13,6 +13,7 @@ pub mod keyring;
 mod persistence;
 pub mod record;
 mod rejection;
+pub mod service;
 mod turn;
 
 pub use decision::{Changes, Decision, Effect, EffectBody, Event, More, PageWrite, Pages, Terms};
@@ -60,6 +61,13 @@ pub trait Twin: Sized + Send + 'static {
     /// The search terms under which this twin is found; recomputed after every change.
     fn index(&self, terms: &mut Terms) {
         let _ = terms;
+    }
+
+    /// The event by which watchers hear of `change`; asked after it was applied, so every committed change has its event
+    /// the same way, whether a message, an observation or a wake-up made it.
+    fn event(&self, change: &Self::Change) -> Option<Event> {
+        let _ = change;
+        None
     }
 
     /// Resident bytes of this state beyond `size_of::<Self>()`; drives eviction by bytes.
