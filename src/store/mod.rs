@@ -3,15 +3,17 @@
 //! A [`Store`] keeps, for each twin, one core record and any number of pages. One [`Commit`] is one twin's keys under
 //! one slot and epoch, all or nothing; the store refuses a stale epoch and a wrong sequence in the same atomic step as
 //! the write. Grouping many commits into one flush is the store's own business; each is answered for itself. What the
-//! bytes mean, what an ETag is and who may write are not its business.
+//! bytes mean, what an `ETag` is and who may write are not its business.
 //!
-//! No call blocks: each takes a completion. [`conformance`] is the executable form of this contract.
+//! No call blocks: each takes a completion. `conformance` is the executable form of this contract.
+
+pub mod memory;
 
 use std::sync::Arc;
 
 use compact_str::CompactString;
 
-use crate::model::{Key, Outcome, Rider, Sealed, Timestamp};
+use crate::model::{Key, Outcome, Rider, Sealed, Timestamp, limits};
 
 /// Fencing number of an ownership; only grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -139,6 +141,52 @@ impl Commit {
         self.core.as_ref().map_or(0, Vec::len)
             + self.pages.iter().map(|page| page.name.len() + page.value.as_ref().map_or(0, Vec::len)).sum::<usize>()
     }
+
+    /// Checks the bounds that every store keeps; a store does this before anything else.
+    pub fn check(&self) -> Result<(), Error> {
+        let within = |what, actual, max| if actual > max { Err(Error::TooBig { what, actual, max }) } else { Ok(()) };
+        within("core record", self.core.as_ref().map_or(0, Vec::len), limits::RECORD_BYTES_MAX)?;
+        within("number of terms", self.terms.len(), limits::TERMS_MAX)?;
+        within("terms", self.terms.iter().map(CompactString::len).sum(), limits::TERMS_BYTES_MAX)?;
+        if self.pages.is_empty() {
+            return Ok(());
+        }
+        within("number of keys", self.pages.len() + usize::from(self.core.is_some()), limits::COMMIT_KEYS_MAX)?;
+        within("commit", self.bytes(), limits::COMMIT_BYTES_MAX)?;
+        for page in &self.pages {
+            within("page name", page.name.len(), limits::PAGE_NAME_BYTES_MAX)?;
+            within("page", page.value.as_ref().map_or(0, Vec::len), limits::PAGE_BYTES_MAX)?;
+        }
+        Ok(())
+    }
+
+    /// Checks epoch and sequence against what is in force; a store does this in the same step as the write.
+    pub fn follows(&self, owner: Epoch, found: u64) -> Result<(), Error> {
+        if self.epoch != owner {
+            return Err(Error::Fenced { ours: self.epoch, owner });
+        }
+        if self.sequence != found + u64::from(self.core.is_some()) {
+            return Err(Error::Sequence { given: self.sequence, found });
+        }
+        Ok(())
+    }
+
+    /// Lets the riders go and tells the submitter: the last thing a store does with a commit it answers alone.
+    pub fn end(mut self, result: Result<(), Error>) {
+        self.release(&result);
+        self.to.ended(vec![Ended { token: self.token, result, buffer: self.core }]);
+    }
+
+    /// Lets the riders go.
+    pub fn release(&mut self, result: &Result<(), Error>) {
+        if self.riders.is_empty() {
+            return;
+        }
+        let sealed = result.as_ref().map_or_else(Error::sealed, |()| Sealed::Durable);
+        for rider in self.riders.drain(..) {
+            rider.release(&sealed);
+        }
+    }
 }
 
 impl std::fmt::Debug for Commit {
@@ -166,7 +214,11 @@ pub struct Ended {
     pub buffer: Option<Vec<u8>>,
 }
 
-/// Hears how commits ended, many at a time, from the store's thread; must not block.
+/// Hears how commits ended, many at a time.
+///
+/// A store may call this (and release the riders) from a thread of its own or, before [`Store::commit`] returns, from
+/// the submitter's. An implementation therefore takes no lock that a submitter may hold, hands in no further commit
+/// and does not block: it pushes the outcomes to a queue and wakes whoever reads it.
 pub trait Committed: Send + Sync {
     /// Takes the outcomes; their riders have been released already.
     fn ended(&self, commits: Vec<Ended>);
@@ -264,12 +316,21 @@ pub enum Entry {
 /// One stored thing as an export carries it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Item {
+    /// Which epoch a slot had reached: it goes on from there.
+    Claimed {
+        /// The slot.
+        slot: u16,
+        /// Its epoch.
+        epoch: u64,
+    },
     /// A core record with what lies beside it.
     Core {
         /// Kind.
         kind: CompactString,
         /// Key.
         key: Key,
+        /// Commits of this record.
+        sequence: u64,
         /// Framed bytes.
         core: Vec<u8>,
         /// Wake time.
@@ -356,4 +417,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes everything taken so far durable and stops the store's threads; later commits are handed back.
     fn close(&self, done: Done<()>);
+}
+
+/// Whether one of a twin's terms is the wanted one, or starts as the wanted one does before its trailing `*`.
+pub(crate) fn matches(wanted: &str, terms: &[CompactString]) -> bool {
+    match wanted.strip_suffix('*') {
+        Some(start) => terms.iter().any(|term| term.starts_with(start)),
+        None => terms.iter().any(|term| term == wanted),
+    }
 }
