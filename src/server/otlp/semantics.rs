@@ -1,0 +1,172 @@
+//! What attributes mean: the operation, whether it failed, and what was called.
+
+use std::fmt::Write as _;
+
+use opentelemetry_proto::tonic::common::v1::KeyValue;
+
+use super::{integer, text};
+use crate::model::telemetry::{Peer, PeerKind, SpanKind, Symbol, Symbols};
+
+/// The attributes of one span or data point that matter here, found in one pass.
+#[derive(Debug, Default)]
+pub(super) struct Facts<'a> {
+    http_method: &'a str,
+    http_route: &'a str,
+    url_template: &'a str,
+    http_status: i64,
+    rpc_service: &'a str,
+    rpc_method: &'a str,
+    db_system: &'a str,
+    db_namespace: &'a str,
+    db_operation: &'a str,
+    db_collection: &'a str,
+    messaging_system: &'a str,
+    messaging_operation: &'a str,
+    messaging_destination: &'a str,
+    peer_service: &'a str,
+    address: &'a str,
+    port: i64,
+    error: bool,
+}
+
+impl<'a> Facts<'a> {
+    pub(super) fn of(attributes: &'a [KeyValue]) -> Self {
+        let mut facts = Self::default();
+        for attribute in attributes {
+            facts.take(attribute);
+        }
+        facts
+    }
+
+    fn take(&mut self, attribute: &'a KeyValue) {
+        let number = || attribute.value.as_ref().and_then(integer).unwrap_or(0);
+        let place = match attribute.key.as_str() {
+            "http.request.method" | "http.method" => &mut self.http_method,
+            "http.route" => &mut self.http_route,
+            "url.template" => &mut self.url_template,
+            "rpc.service" => &mut self.rpc_service,
+            "rpc.method" => &mut self.rpc_method,
+            "db.system.name" | "db.system" => &mut self.db_system,
+            "db.namespace" | "db.name" => &mut self.db_namespace,
+            "db.operation.name" | "db.operation" => &mut self.db_operation,
+            "db.collection.name" | "db.sql.table" => &mut self.db_collection,
+            "messaging.system" => &mut self.messaging_system,
+            "messaging.operation.name" | "messaging.operation" => &mut self.messaging_operation,
+            "messaging.destination.template" | "messaging.destination" => &mut self.messaging_destination,
+            "messaging.destination.name" if self.messaging_destination.is_empty() => &mut self.messaging_destination,
+            "peer.service" | "service.peer.name" => &mut self.peer_service,
+            "server.address" | "net.peer.name" => &mut self.address,
+            "http.response.status_code" | "http.status_code" => {
+                self.http_status = number();
+                return;
+            }
+            "server.port" | "net.peer.port" => {
+                self.port = number();
+                return;
+            }
+            "error.type" => {
+                self.error = text(attribute).is_some_and(|kind| !kind.is_empty());
+                return;
+            }
+            _ => return,
+        };
+        if let Some(value) = text(attribute) {
+            *place = value;
+        }
+    }
+
+    /// The operation, in the form in which spans and metrics of the same work agree; `name` if nothing says it.
+    pub(super) fn operation(&self, name: &str, symbols: &mut Symbols, scratch: &mut String) -> Symbol {
+        let pair = |scratch: &mut String, first: &str, between: char, second: &str| {
+            scratch.clear();
+            scratch.push_str(first);
+            if !second.is_empty() {
+                scratch.push(between);
+                scratch.push_str(second);
+            }
+        };
+        let route = if self.http_route.is_empty() { self.url_template } else { self.http_route };
+        if !self.http_method.is_empty() && !route.is_empty() {
+            pair(scratch, method(self.http_method), ' ', route);
+        } else if !self.rpc_method.is_empty() {
+            if self.rpc_service.is_empty() || self.rpc_method.contains('/') {
+                return symbols.intern(self.rpc_method);
+            }
+            pair(scratch, self.rpc_service, '/', self.rpc_method);
+        } else if !self.db_operation.is_empty() {
+            pair(scratch, self.db_operation, ' ', self.db_collection);
+        } else if !self.messaging_operation.is_empty() && !self.messaging_system.is_empty() {
+            pair(scratch, self.messaging_operation, ' ', self.messaging_destination);
+        } else if name.is_empty() {
+            return symbols.intern(method(self.http_method));
+        } else {
+            return symbols.intern(name);
+        }
+        symbols.intern(scratch)
+    }
+
+    /// What was called; nothing for work that calls nobody.
+    pub(super) fn peer(&self, kind: SpanKind, symbols: &mut Symbols, scratch: &mut String) -> Option<Peer> {
+        match kind {
+            SpanKind::Internal | SpanKind::Server => return None,
+            SpanKind::Client | SpanKind::Producer | SpanKind::Consumer => {}
+        }
+        scratch.clear();
+        let of = |first: &str, second: &str, scratch: &mut String| {
+            scratch.push_str(first);
+            if !second.is_empty() {
+                scratch.push('/');
+                scratch.push_str(second);
+            }
+        };
+        let kind = if !self.peer_service.is_empty() {
+            scratch.push_str(self.peer_service);
+            PeerKind::Service
+        } else if !self.db_system.is_empty() {
+            of(self.db_system, self.db_namespace, scratch);
+            PeerKind::Database
+        } else if !self.messaging_system.is_empty() {
+            of(self.messaging_system, self.messaging_destination, scratch);
+            PeerKind::Messaging
+        } else if !self.rpc_service.is_empty() {
+            scratch.push_str(self.rpc_service);
+            PeerKind::Service
+        } else if let Some((service, _)) = self.rpc_method.rsplit_once('/') {
+            scratch.push_str(service);
+            PeerKind::Service
+        } else if !self.address.is_empty() {
+            scratch.push_str(self.address);
+            if !matches!(self.port, 0 | 80 | 443) {
+                // Writing into a String cannot fail.
+                let _ = write!(scratch, ":{}", self.port);
+            }
+            PeerKind::Address
+        } else {
+            return None;
+        };
+        Some(Peer { kind, name: symbols.intern(scratch) })
+    }
+
+    /// HTTP status class, 1 to 5, or 0.
+    pub(super) fn status_class(&self) -> u8 {
+        match self.http_status {
+            100..=599 => u8::try_from(self.http_status / 100).unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    /// Whether an HTTP status means an error on this side (semantic conventions, HTTP spans, Status).
+    pub(super) fn http_failed(&self, kind: SpanKind) -> bool {
+        self.status_class() == 5 || (kind == SpanKind::Client && self.status_class() == 4)
+    }
+
+    /// Whether a data point counts failed operations.
+    pub(super) fn failed(&self) -> bool {
+        self.error || self.status_class() == 5
+    }
+}
+
+/// `HTTP` stands for methods out of the ordinary, as in span names.
+fn method(name: &str) -> &str {
+    if name == "_OTHER" { "HTTP" } else { name }
+}
