@@ -1,0 +1,99 @@
+//! The workloads, each defined once: `twin bench` and `cargo bench` run them from here.
+//!
+//! A row runs in a process of its own, pinned to its CPUs; ours, the limit and the naive baseline alternate in it.
+//! Start with [`rows`]; what a figure means is in `docs/performance.md`.
+
+pub(crate) mod activation;
+pub(crate) mod durable;
+pub(crate) mod harness;
+#[path = "../limits/mod.rs"]
+pub(crate) mod limits;
+pub(crate) mod memory;
+pub(crate) mod messaging;
+#[path = "../naive/mod.rs"]
+pub(crate) mod naive;
+pub(crate) mod run;
+pub(crate) mod state;
+
+pub(crate) use harness::drive::{Arbiters, Audit, Client, Host, Lap, Plan, Until, passes};
+pub(crate) use harness::row::{Bars, Contestant, Row};
+pub(crate) use run::{Options, run};
+pub(crate) use state::{Ledger, Pick, State, hot, ids, ledger_bytes, ledger_from, ledger_to};
+
+/// Client loops of a row with "window 256".
+pub(crate) const WINDOW: u64 = 256;
+
+/// What a row is built for.
+pub(crate) struct Setting {
+    /// CPUs the process is pinned to.
+    pub(crate) cpus: usize,
+    /// A folder of this run's own, removed afterwards.
+    pub(crate) dir: std::path::PathBuf,
+}
+
+/// One entry of the list of rows.
+pub(crate) struct Entry {
+    /// What `twin bench W1` selects; a name selects all rows it is the start of up to a `+` or `-`.
+    pub(crate) name: &'static str,
+    /// The question it answers.
+    pub(crate) question: &'static str,
+    /// CPU counts it runs with unless `--cpus` says otherwise.
+    pub(crate) cpus: &'static [usize],
+    /// How it is run.
+    pub(crate) work: Work,
+}
+
+/// Rates alternate in one process; bytes are measured in a fresh process each.
+#[derive(Clone, Copy)]
+pub(crate) enum Work {
+    /// A row of contestants.
+    Rates(fn(&Setting) -> Row),
+    /// Resident bytes per idle twin, one child process for each of these.
+    Bytes(&'static [memory::Subject]),
+}
+
+/// Every row, in the order of the table.
+pub(crate) const ROWS: &[Entry] = &[
+    Entry {
+        name: "W1",
+        question: "cold activations a second: 100,000 ids never seen, one increment each, window 256",
+        cpus: &[1, 2],
+        work: Work::Rates(activation::cold),
+    },
+    Entry {
+        name: "W2",
+        question: "re-activations a second from sled by a read: 100,000 states of 1 KiB, store just opened, warm",
+        cpus: &[2],
+        work: Work::Rates(activation::again),
+    },
+    Entry {
+        name: "W3",
+        question: "hot asks a second: 1,000 twins found by id, window 256",
+        cpus: &[1, 2],
+        work: Work::Rates(messaging::hot_asks),
+    },
+    Entry {
+        name: "W3-window-1",
+        question: "the same with one caller: how long one ask takes from a host's own runtime",
+        cpus: &[2],
+        work: Work::Rates(messaging::one_caller),
+    },
+    Entry {
+        name: "W4",
+        question: "durable updates a second: 1,000 twins of 1 KiB, window 256, the reply after fdatasync",
+        cpus: &[2],
+        work: Work::Rates(durable::updates),
+    },
+    Entry {
+        name: "W4-window-1",
+        question: "the same with one caller: how long one durable update takes",
+        cpus: &[2],
+        work: Work::Rates(durable::one_caller),
+    },
+    Entry {
+        name: "W5",
+        question: "resident bytes per idle twin: 1,000,000 of them, ids and directory included",
+        cpus: &[2],
+        work: Work::Bytes(memory::SUBJECTS),
+    },
+];
