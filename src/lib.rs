@@ -1,4 +1,5 @@
 //! Every microservice gets one durable **twin**.
+pub mod metrics;
 pub mod model;
 #[cfg(feature = "server")]
 pub mod server;

@@ -1,0 +1,218 @@
+//! Every metric of a node: name, unit, meaning.
+//!
+//! Counters on the path of a request are found once, at start; counting is one atomic addition.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+/// Which part of the node took a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// The native API.
+    Api,
+    /// OTLP over HTTP.
+    OtlpHttp,
+    /// OTLP over gRPC.
+    OtlpGrpc,
+    /// Health, metrics, documents.
+    Other,
+}
+
+impl Door {
+    /// Every door.
+    pub const ALL: [Self; 4] = [Self::Api, Self::OtlpHttp, Self::OtlpGrpc, Self::Other];
+
+    const fn index(self) -> usize {
+        match self {
+            Self::Api => 0,
+            Self::OtlpHttp => 1,
+            Self::OtlpGrpc => 2,
+            Self::Other => 3,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::OtlpHttp => "otlp_http",
+            Self::OtlpGrpc => "otlp_grpc",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// A kind of telemetry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Spans.
+    Traces,
+    /// Data points.
+    Metrics,
+    /// Log records.
+    Logs,
+}
+
+impl Signal {
+    /// Every signal.
+    pub const ALL: [Self; 3] = [Self::Traces, Self::Metrics, Self::Logs];
+
+    const fn index(self) -> usize {
+        match self {
+            Self::Traces => 0,
+            Self::Metrics => 1,
+            Self::Logs => 2,
+        }
+    }
+
+    /// Its name in paths and labels.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Traces => "traces",
+            Self::Metrics => "metrics",
+            Self::Logs => "logs",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByDoor {
+    door: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByStatus {
+    door: &'static str,
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BySignal {
+    signal: &'static str,
+}
+
+const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// The counters of one node.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Vec<Counter>,
+    durations: Vec<Histogram>,
+    accepted: Vec<Counter>,
+    refused: Vec<Counter>,
+    /// Requests refused for their key.
+    pub keys_refused: Counter,
+    /// Open connections.
+    pub connections: Gauge,
+    /// Connections turned away because too many were open.
+    pub connections_refused: Counter,
+    /// Open event and command streams.
+    pub streams: Gauge,
+}
+
+impl Metrics {
+    /// Registers every metric; `more` adds what other parts of the node can tell.
+    pub fn new(more: impl FnOnce(&mut Registry)) -> Self {
+        let mut registry = Registry::default();
+        let requests = Family::<ByStatus, Counter>::default();
+        let durations = Family::<ByDoor, Histogram>::new_with_constructor(|| {
+            Histogram::new(exponential_buckets(0.000_05, 4.0, 10))
+        });
+        let (accepted, refused) = (Family::<BySignal, Counter>::default(), Family::<BySignal, Counter>::default());
+        let metrics = Self {
+            requests: Door::ALL
+                .iter()
+                .flat_map(|door| STATUS_CLASSES.map(|status| ByStatus { door: door.name(), status }))
+                .map(|labels| requests.get_or_create(&labels).clone())
+                .collect(),
+            durations: Door::ALL
+                .iter()
+                .map(|door| durations.get_or_create(&ByDoor { door: door.name() }).clone())
+                .collect(),
+            accepted: by_signal(&accepted),
+            refused: by_signal(&refused),
+            keys_refused: Counter::default(),
+            connections: Gauge::default(),
+            connections_refused: Counter::default(),
+            streams: Gauge::default(),
+            registry: Registry::default(),
+        };
+        let mut of = |name, help, metric: Registered| match metric {
+            Registered::Counter(metric) => registry.register(name, help, metric),
+            Registered::Gauge(metric) => registry.register(name, help, metric),
+        };
+        of("twin_keys_refused", "Requests refused for their key", Registered::Counter(metrics.keys_refused.clone()));
+        of("twin_connections", "Open connections", Registered::Gauge(metrics.connections.clone()));
+        of(
+            "twin_connections_refused",
+            "Connections turned away because too many were open",
+            Registered::Counter(metrics.connections_refused.clone()),
+        );
+        of("twin_streams", "Open event and command streams", Registered::Gauge(metrics.streams.clone()));
+        registry.register("twin_requests", "Requests answered, by door and status class", requests);
+        registry.register_with_unit("twin_request_duration", "Time to answer, by door", Unit::Seconds, durations);
+        registry.register("twin_ingest_accepted", "Spans, data points and log records taken", accepted);
+        registry.register("twin_ingest_refused", "Spans, data points and log records refused", refused);
+        more(&mut registry);
+        Self { registry, ..metrics }
+    }
+
+    /// Counts a request that was answered.
+    pub fn answered(&self, door: Door, status: u16, seconds: f64) {
+        let class = usize::from(status / 100).clamp(1, STATUS_CLASSES.len()) - 1;
+        self.requests[door.index() * STATUS_CLASSES.len() + class].inc();
+        self.durations[door.index()].observe(seconds);
+    }
+
+    /// Counts telemetry items.
+    pub fn ingested(&self, signal: Signal, accepted: u64, refused: u64) {
+        self.accepted[signal.index()].inc_by(accepted);
+        self.refused[signal.index()].inc_by(refused);
+    }
+
+    /// Everything in the text format of OpenMetrics 1.0.
+    pub fn text(&self) -> String {
+        let mut out = String::with_capacity(4096);
+        // Writing into a String cannot fail.
+        let _ = prometheus_client::encoding::text::encode(&mut out, &self.registry);
+        out
+    }
+}
+
+enum Registered {
+    Counter(Counter),
+    Gauge(Gauge),
+}
+
+fn by_signal(family: &Family<BySignal, Counter>) -> Vec<Counter> {
+    Signal::ALL.iter().map(|signal| family.get_or_create(&BySignal { signal: signal.name() }).clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_is_shown() {
+        let metrics = Metrics::new(|_| {});
+        metrics.answered(Door::Api, 404, 0.001);
+        metrics.ingested(Signal::Logs, 3, 2);
+        let text = metrics.text();
+        for line in [
+            "twin_requests_total{door=\"api\",status=\"4xx\"} 1",
+            "twin_ingest_accepted_total{signal=\"logs\"} 3",
+            "twin_ingest_refused_total{signal=\"logs\"} 2",
+            "twin_request_duration_seconds_count{door=\"api\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+    }
+}
