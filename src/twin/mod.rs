@@ -9,10 +9,13 @@
 mod decision;
 mod delivery;
 mod failure;
+pub mod journal;
 pub mod keyring;
+pub mod outbox;
 mod persistence;
 pub mod record;
 mod rejection;
+pub mod ring;
 pub mod service;
 mod turn;
 

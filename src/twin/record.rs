@@ -148,6 +148,8 @@ const NO_FLAGS: u8 = 0;
 /// Length of everything in front of the body.
 const HEAD_BYTES: usize = 48;
 const CHECKSUM_BYTES: usize = 4;
+/// What a record has beside the contents of its sections, at least.
+pub(super) const FRAME_BYTES: usize = HEAD_BYTES + CHECKSUM_BYTES;
 /// Where the length of the body stands.
 const BODY_LENGTH_AT: usize = 44;
 /// Tags from here on may be skipped by a build that does not know them.
@@ -252,21 +254,21 @@ pub fn head(bytes: &[u8]) -> Result<Head, Error> {
     rest.head()
 }
 
-fn frame(detail: &str) -> Error {
+pub(super) fn frame(detail: &str) -> Error {
     Error::Frame { detail: detail.into() }
 }
 
 /// What is still to be read.
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, bytes: usize) -> Result<&'a [u8], Error> {
+    pub(super) fn take(&mut self, bytes: usize) -> Result<&'a [u8], Error> {
         let (taken, rest) = self.0.split_at_checked(bytes).ok_or_else(|| frame("cut short"))?;
         self.0 = rest;
         Ok(taken)
     }
 
-    fn number<const N: usize>(&mut self) -> Result<[u8; N], Error> {
+    pub(super) fn number<const N: usize>(&mut self) -> Result<[u8; N], Error> {
         let (taken, rest) = self.0.split_first_chunk().ok_or_else(|| frame("cut short"))?;
         self.0 = rest;
         Ok(*taken)

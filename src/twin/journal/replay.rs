@@ -1,0 +1,339 @@
+//! Reading a twin as it was.
+
+use compact_str::CompactString;
+
+use super::{Entry, Tail, base_name, chunk_name};
+use crate::{
+    model::{Principal, Timestamp},
+    twin::{Persistence, Rejection, Shape, Twin, record},
+};
+
+/// A moment in a twin's past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// After so many changes.
+    Revision(u64),
+    /// At this time.
+    Time(Timestamp),
+}
+
+/// A twin as it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replayed<K> {
+    /// The state.
+    pub state: K,
+    /// Its revision.
+    pub revision: u64,
+    /// When that revision was made.
+    pub at: Timestamp,
+    /// By whom.
+    pub by: Principal,
+}
+
+/// Why the past cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The moment is not one that is kept.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The pages cannot be used.
+    #[error(transparent)]
+    Damaged(#[from] record::Error),
+}
+
+/// What [`replay`] needs for a moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reads {
+    /// The base to begin with; `None` to begin with a new twin.
+    pub base: Option<CompactString>,
+    /// Chunks, in this order.
+    pub chunks: Vec<CompactString>,
+    /// Whether the tail's own entries follow; otherwise they do not belong there.
+    pub tail: bool,
+}
+
+impl Tail {
+    /// Names what to read for a moment: a group, and the tail if it is the newest.
+    pub fn reads(&self, moment: Moment) -> Result<Reads, Rejection> {
+        let groups = &self.known.groups;
+        let begun = match moment {
+            Moment::Revision(revision) if revision > self.known.revision => {
+                return Err(not_yet(revision, self.known.revision));
+            }
+            Moment::Revision(revision) => groups.partition_point(|group| group.revision < revision),
+            Moment::Time(time) => groups.partition_point(|group| group.at <= time),
+        };
+        let oldest = groups.first().ok_or_else(nothing_yet)?;
+        if !oldest.based {
+            return Err(Rejection::Gone { oldest_revision: self.known.revision + 1, oldest_at: self.known.at });
+        }
+        let Some(group) = begun.checked_sub(1).and_then(|at| groups.get(at)) else {
+            return Err(match oldest.revision {
+                0 => nothing_yet(),
+                revision => Rejection::Gone { oldest_revision: revision + 1, oldest_at: oldest.at },
+            });
+        };
+        Ok(Reads {
+            base: (group.revision > 0).then(|| base_name(group.revision)),
+            chunks: (0..group.chunks).map(|number| chunk_name(group.revision, number)).collect(),
+            tail: begun == groups.len(),
+        })
+    }
+}
+
+/// Makes the twin as it was at a moment, from a base (or a new twin) and the entries after it. A revision inside a turn
+/// that made several changes is the state between them, which nobody saw at the time.
+pub fn replay<K: Twin>(
+    upto: Moment,
+    base: Option<(u64, K)>,
+    entries: impl Iterator<Item = (Shape, Entry)>,
+    key: &str,
+) -> Result<Replayed<K>, Error> {
+    let (oldest, mut state) = base.unwrap_or_else(|| (0, K::create(key)));
+    let mut revision = oldest;
+    let mut last = None;
+    let mut first_at = None;
+    for (shape, entry) in entries.skip_while(|(_, entry)| entry.revision <= oldest) {
+        first_at = first_at.or(Some(entry.at));
+        let wanted = match upto {
+            Moment::Revision(wanted) => wanted.saturating_sub(revision),
+            Moment::Time(time) if entry.at > time => 0,
+            Moment::Time(_) => u64::MAX,
+        };
+        if wanted == 0 {
+            break;
+        }
+        if entry.since() != revision {
+            let detail = format!("the journal goes from revision {revision} to {}", entry.since());
+            return Err(record::frame(&detail).into());
+        }
+        for change in entry.changes.iter().take(usize::try_from(wanted).unwrap_or(usize::MAX)) {
+            state.apply(&K::Persistence::decode_change(shape, change)?, entry.at);
+            revision += 1;
+        }
+        last = Some((entry.at, entry.principal));
+    }
+    match (last, upto) {
+        (_, Moment::Revision(wanted)) if wanted > revision => Err(not_yet(wanted, revision).into()),
+        (Some((at, by)), _) => Ok(Replayed { state, revision, at, by }),
+        (None, _) if oldest == 0 => Err(nothing_yet().into()),
+        (None, _) => {
+            let oldest_at = first_at.unwrap_or(Timestamp::MAX);
+            Err(Rejection::Gone { oldest_revision: oldest + 1, oldest_at }.into())
+        }
+    }
+}
+
+fn not_yet(wanted: u64, newest: u64) -> Rejection {
+    Rejection::not_found(format!("revision {wanted}; the newest is {newest}"))
+}
+
+fn nothing_yet() -> Rejection {
+    Rejection::not_found("a change up to that moment")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::twin::{
+        Durable, Snapshot, from_bytes,
+        journal::{CHUNKS_PER_BASE, PAGES_MAX, decode_base, decode_chunk, parse},
+        to_bytes,
+    };
+
+    /// A sum that also folds in order and time, so that no two histories end alike.
+    #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+    struct Sum {
+        total: u64,
+    }
+
+    impl Twin for Sum {
+        const KIND: &'static str = "sum";
+        type Persistence = Durable;
+        type Change = Vec<u8>;
+        fn create(key: &str) -> Self {
+            Self { total: u64::try_from(key.len()).unwrap() }
+        }
+        fn apply(&mut self, change: &Vec<u8>, at: Timestamp) {
+            for number in change.iter().map(|byte| u64::from(*byte)).chain([at.unix_ms()]) {
+                self.total = self.total.wrapping_mul(31).wrapping_add(number);
+            }
+        }
+    }
+
+    impl Snapshot for Sum {
+        const SCHEMA: u16 = 1;
+        const FIELDS: &'static str = "total:u64";
+    }
+
+    const KEY: &str = "it";
+    const SHAPE: Shape = <Durable as Persistence<Sum>>::SHAPE;
+
+    /// A twin with its journal in a store, and every state it ever had.
+    struct World {
+        state: Sum,
+        tail: Tail,
+        pages: BTreeMap<String, Vec<u8>>,
+        was: Vec<(Sum, Timestamp)>,
+        now: Timestamp,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let state = Sum::create(KEY);
+            let was = vec![(state.clone(), Timestamp::ZERO)];
+            Self { state, tail: Tail::default(), pages: BTreeMap::new(), was, now: Timestamp::ZERO }
+        }
+
+        fn turn(&mut self, changes: &[Vec<u8>], later_ms: u64) {
+            self.now = Timestamp::from_unix_ms(self.now.unix_ms() + later_ms);
+            for change in changes {
+                self.state.apply(change, self.now);
+                self.was.push((self.state.clone(), self.now));
+            }
+            let entry = Entry {
+                revision: self.newest(),
+                at: self.now,
+                principal: Principal::Host,
+                trace: None,
+                request: Some("key".into()),
+                changes: changes.iter().map(to_bytes).collect(),
+            };
+            self.tail.append(&entry, SHAPE);
+        }
+
+        fn commit(&mut self) {
+            let (state, newest) = (self.state.clone(), self.newest());
+            for write in self.tail.rotate(newest, || to_bytes(&state), SHAPE).map(|r| r.writes).unwrap_or_default() {
+                assert!(parse(&write.name).is_some());
+                match write.value {
+                    Some(value) => assert!(self.pages.insert(write.name.to_string(), value).is_none()),
+                    None => assert!(self.pages.remove(write.name.as_str()).is_some(), "{} is not there", write.name),
+                }
+            }
+            let mut bytes = Vec::new();
+            self.tail.encode(&mut bytes);
+            assert!(bytes.len() <= self.tail.bytes());
+            assert_eq!(Tail::decode(&bytes).unwrap(), self.tail);
+        }
+
+        fn newest(&self) -> u64 {
+            u64::try_from(self.was.len() - 1).unwrap()
+        }
+
+        fn read(&self, moment: Moment) -> Result<Replayed<Sum>, Error> {
+            let reads = self.tail.reads(moment)?;
+            let base = reads.base.map(|name| {
+                let (_, revision, state) = decode_base(&self.pages[name.as_str()]).unwrap();
+                (revision, from_bytes(state).unwrap())
+            });
+            let mut entries = Vec::new();
+            for name in &reads.chunks {
+                entries.extend(decode_chunk(&self.pages[name.as_str()]).unwrap());
+            }
+            if reads.tail {
+                entries.extend(self.tail.entries().unwrap());
+            }
+            replay(moment, base, entries.into_iter(), KEY)
+        }
+
+        /// Reads every moment and compares it with what was; answers the oldest readable revision.
+        fn check(&self) -> u64 {
+            let mut oldest = 1;
+            for (revision, (state, at)) in (0..).zip(&self.was).skip(1) {
+                match self.read(Moment::Revision(revision)) {
+                    Ok(read) => {
+                        assert_eq!((&read.state, read.revision, read.at), (state, revision, *at));
+                        let last = self.was.iter().rposition(|(_, then)| then <= at).unwrap();
+                        assert_eq!(self.read(Moment::Time(*at)).unwrap().state, self.was[last].0);
+                    }
+                    Err(Error::Rejected(Rejection::Gone { oldest_revision, oldest_at })) => {
+                        assert!(revision < oldest_revision);
+                        assert_eq!(self.was[usize::try_from(oldest_revision).unwrap()].1, oldest_at);
+                        oldest = oldest_revision;
+                    }
+                    Err(error) => panic!("revision {revision}: {error}"),
+                }
+            }
+            oldest
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn every_revision_reads_back_as_it_was(
+            turns in vec((vec(vec(any::<u8>(), 0..300), 1..4), 0_u64..3, any::<bool>()), 1..150),
+        ) {
+            let mut world = World::new();
+            for (changes, later_ms, commit) in &turns {
+                world.turn(changes, *later_ms);
+                if *commit {
+                    world.commit();
+                }
+            }
+            prop_assert_eq!(world.check(), 1);
+            let newest = world.newest();
+            for beyond in [newest + 1, u64::MAX] {
+                let refused = matches!(
+                    world.read(Moment::Revision(beyond)),
+                    Err(Error::Rejected(Rejection::NotFound { .. }))
+                );
+                prop_assert!(refused);
+            }
+        }
+    }
+
+    #[test]
+    fn the_oldest_groups_are_forgotten_and_what_is_kept_reads_back() {
+        let mut world = World::new();
+        for _ in 0..PAGES_MAX + 20 {
+            world.turn(&[vec![7; 1100]], 1);
+            world.commit();
+        }
+        assert!(world.check() > 1);
+        let chunks_max = PAGES_MAX + usize::from(CHUNKS_PER_BASE);
+        assert!(world.pages.len() <= chunks_max + chunks_max / usize::from(CHUNKS_PER_BASE) + 1);
+    }
+
+    #[test]
+    fn what_is_older_than_the_time_kept_is_forgotten() {
+        let mut world = World::new();
+        let day_ms = 24 * 60 * 60 * 1000;
+        for _ in 0..100 {
+            world.turn(&[vec![7; 1100]], day_ms);
+            world.commit();
+        }
+        let oldest = world.check();
+        assert!((100 - 30 - 3 * u64::from(CHUNKS_PER_BASE)..=70).contains(&oldest), "{oldest}");
+    }
+
+    #[test]
+    fn a_journal_that_begins_late_reads_from_its_first_base_on() {
+        let mut world = World::new();
+        for _ in 0..5 {
+            world.turn(&[vec![1]], 1);
+        }
+        world.tail = Tail::default();
+        world.turn(&[vec![7; 1100]], 1);
+        let gone = world.read(Moment::Revision(6));
+        assert!(matches!(gone, Err(Error::Rejected(Rejection::Gone { oldest_revision: 7, .. }))), "{gone:?}");
+        world.commit();
+        world.turn(&[vec![2]], 1);
+        assert_eq!(world.check(), 7);
+    }
+
+    #[test]
+    fn a_missing_chunk_is_noticed() {
+        let mut world = World::new();
+        world.turn(&[vec![1]], 1);
+        world.turn(&[vec![2]], 1);
+        let entries = world.tail.entries().unwrap().into_iter().skip(1);
+        let read = replay::<Sum>(Moment::Revision(2), None, entries, KEY);
+        assert!(matches!(read, Err(Error::Damaged(_))), "{read:?}");
+    }
+}
