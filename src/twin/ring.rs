@@ -217,7 +217,7 @@ fn open_page(page: &[u8], expected: u32) -> Result<&[u8], record::Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::{collection::vec, option, prelude::*};
 
@@ -272,6 +272,8 @@ mod tests {
                 let read = Ring::decode(&core, page.as_deref()).unwrap();
                 prop_assert!(ring.entries.iter().all(|entry| read.entries.contains(entry)), "nothing is lost");
                 prop_assert!(read.entries.iter().all(|entry| kept.contains_key(&entry.id)), "nothing is made up");
+                let ids: BTreeSet<_> = read.entries.iter().map(|entry| entry.id).collect();
+                prop_assert_eq!(ids.len(), read.entries.len(), "nothing is there twice");
                 prop_assert_eq!(read.forgotten_until, ring.forgotten_until);
                 prop_assert_eq!(Ring::needs_page(&core).unwrap(), ring.paged > 0);
                 if Ring::needs_page(&core).unwrap() {
