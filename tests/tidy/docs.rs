@@ -44,7 +44,7 @@ pub(crate) fn dead_links(file: &File, tree: &impl Tree) -> Vec<String> {
 pub(crate) fn functions(files: &[File]) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for file in files {
-        let keyword = if file.path.ends_with(".py") { "def" } else { "fn" };
+        let keyword = if file.path.rsplit('.').next() == Some("py") { "def" } else { "fn" };
         for at in words(&file.text, keyword) {
             let rest = file.text[at + keyword.len()..].trim_start();
             names.insert(rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());

@@ -1,0 +1,129 @@
+"""What a twin must show after a number of bursts, computed from burst.json alone."""
+
+import json
+import math
+from pathlib import Path
+
+BURST = json.loads(Path(__file__).with_name("burst.json").read_text())
+
+# Relative error of the twin's own sketch.
+SKETCH = 0.01
+# Relative half-width of a bucket of the SDKs' exponential histogram: 160 buckets over the values of burst.json.
+EXPONENTIAL = 0.03
+EXACT = 1e-6
+QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
+
+
+def between(values: list, quantile: float) -> tuple:
+    """The least and greatest value that any usual definition of the quantile gives."""
+    rank = quantile * (len(values) - 1)
+    return values[math.floor(rank)], values[min(math.ceil(rank) + 1, len(values) - 1)]
+
+
+def bucket(bounds: list, value: float) -> tuple:
+    lower = max([bound for bound in bounds if bound < value], default=0.0)
+    return lower, min([bound for bound in bounds if bound >= value], default=math.inf)
+
+
+class Expected:
+    def __init__(self, client: tuple, bursts: int) -> None:
+        self.bursts = bursts
+        self.found = []
+
+    def complaints(self, view: dict) -> list:
+        self.found = []
+        behaviour = view["behaviour"]
+        assert behaviour is not None, "the view has no behaviour"
+        for operation in BURST["spans"]:
+            self.operation(operation, behaviour)
+            if "peer" in operation:
+                self.edge(operation, behaviour)
+        for counter in BURST["counters"]:
+            total = sum(value for _, value in counter["adds"]) * self.bursts
+            self.series(counter, "counter", total, behaviour)
+        for level in BURST["levels"]:
+            self.series(level, "gauge", sum(level["adds"]), behaviour)
+        for gauge in BURST["gauges"]:
+            self.series(gauge, "gauge", gauge["values"][-1], behaviour)
+        for histogram in BURST["histograms"]:
+            self.histogram(histogram, behaviour)
+        logs = dict(zip(["trace", "debug", "info", "warn", "error", "fatal"], behaviour["logs"]))
+        for severity, count in BURST["logs"].items():
+            self.same(f"{severity} logs", count * self.bursts, logs[severity])
+        bodies = [error["body"] for error in behaviour["errors"]]
+        if f"error {BURST['logs']['error'] - 1}" not in bodies:
+            self.found.append(f"the newest error is not among {bodies}")
+        return self.found
+
+    def same(self, what: str, expected: float, found: float, within: float = EXACT) -> None:
+        if found is None or abs(found - expected) > within * max(abs(expected), 1e-12):
+            self.found.append(f"{what}: {found} instead of {expected}")
+
+    def inside(self, what: str, lower: float, upper: float, found: float) -> None:
+        if found is None or not lower <= found <= upper:
+            self.found.append(f"{what}: {found} is not within {lower:.6g} and {upper:.6g}")
+
+    def pick(self, what: str, rows: list, **keys: str) -> dict:
+        rows = [row for row in rows if all(row[key] == value for key, value in keys.items())]
+        if len(rows) != 1:
+            self.found.append(f"{what}: {len(rows)} rows instead of one")
+        return rows[0] if rows else {}
+
+    def operation(self, operation: dict, behaviour: dict) -> None:
+        name, count = operation["name"], operation["count"]
+        row = self.pick(name, behaviour["operations"], operation=name, source="spans")
+        if not row:
+            return
+        seconds = sorted((operation["first_ms"] + at * operation["step_ms"]) / 1000 for at in range(count))
+        errors = math.ceil(count / operation["error_every"]) if operation["error_every"] else 0
+        self.same(f"{name} count", count * self.bursts, row["count"])
+        self.same(f"{name} errors", errors * self.bursts, row["errors"])
+        self.same(f"{name} sum", sum(seconds) * self.bursts, row["sum_s"], 1e-3)
+        self.same(f"{name} max", seconds[-1], row["max_s"], SKETCH)
+        self.same(f"{name} error ratio", errors / count, row["error_ratio"], SKETCH)
+        for quantile, share in QUANTILES.items():
+            least, greatest = between(seconds, share)
+            self.inside(f"{name} {quantile}", least * (1 - SKETCH), greatest * (1 + SKETCH), row[f"{quantile}_s"])
+
+    def edge(self, operation: dict, behaviour: dict) -> None:
+        name, count = operation["peer"], operation["count"]
+        row = self.pick(f"edge to {name}", behaviour["edges"], peer=name)
+        if not row:
+            return
+        errors = math.ceil(count / operation["error_every"]) if operation["error_every"] else 0
+        mean = (operation["first_ms"] + operation["step_ms"] * (count - 1) / 2) / 1000
+        self.same(f"edge to {name} count", count * self.bursts, row["count"])
+        self.same(f"edge to {name} errors", errors * self.bursts, row["errors"])
+        self.same(f"edge to {name} mean", mean, row["mean_s"], 1e-3)
+
+    def series(self, metric: dict, shape: str, last: float, behaviour: dict) -> dict:
+        name = metric["name"]
+        row = self.pick(name, behaviour["series"], name=name)
+        if row:
+            self.same(f"{name} last", last, row["last"])
+            if (row["shape"], row["unit"]) != (shape, metric["unit"]):
+                self.found.append(f"{name}: {row['shape']} in {row['unit']}, not {shape} in {metric['unit']}")
+        return row
+
+    def histogram(self, histogram: dict, behaviour: dict) -> None:
+        name, count = histogram["name"], histogram["count"]
+        values = [histogram["first"] + at * histogram["step"] for at in range(count)]
+        if "operation" in histogram:
+            row = self.pick(name, behaviour["operations"], operation=histogram["operation"], source="metrics")
+            if not row:
+                return
+            self.same(f"{name} count", count * self.bursts, row["count"])
+            self.same(f"{name} sum", sum(values) * self.bursts, row["sum_s"], 1e-3)
+            quantiles = {key: row[f"{key}_s"] for key in QUANTILES}
+        else:
+            row = self.series(histogram, "histogram", count * self.bursts, behaviour)
+            if not row:
+                return
+            quantiles = {"p50": row["p50"], "p99": row["p99"]}
+        for quantile, found in quantiles.items():
+            least, greatest = between(values, QUANTILES[quantile])
+            if histogram.get("exponential"):
+                least, greatest = least * (1 - EXPONENTIAL), greatest * (1 + EXPONENTIAL)
+            else:
+                least, greatest = bucket(histogram["bounds"], least)[0], bucket(histogram["bounds"], greatest)[1]
+            self.inside(f"{name} {quantile}", least * (1 - SKETCH), greatest * (1 + SKETCH), found)
