@@ -1,0 +1,136 @@
+use super::*;
+use crate::twin::service::{
+    message::{Create, Deregister, GetView, Heartbeat, Remove, SelfHealth, SetAttributes},
+    view::{Presence, ServiceView, Status},
+};
+
+fn view(world: &mut World) -> ServiceView {
+    *world.tell(GetView::default()).unwrap()
+}
+
+#[test]
+fn the_first_telemetry_brings_a_twin_into_being_and_the_next_changes_nothing() {
+    let mut world = World::new();
+    assert!(matches!(world.tell(GetView::default()), Err(Rejection::NotFound { .. })));
+    world.speak("i1", "1.0").unwrap();
+    let revision = world.revision;
+    world.now = world.now.after(Duration::from_secs(5));
+    world.speak("i1", "1.0").unwrap();
+    assert_eq!(world.revision, revision);
+    let view = view(&mut world);
+    assert_eq!((view.namespace.as_str(), view.name.as_str()), ("shop", "orders"));
+    assert_eq!(view.health.status, Status::Healthy);
+    assert_eq!(view.instances[0].last_seen, Some(world.now));
+    assert_eq!(world.events[0].0, "twin.created");
+}
+
+#[test]
+fn a_silent_instance_is_lost_by_a_wake_up_and_comes_back_with_its_next_word() {
+    let mut world = World::new();
+    world.speak("i1", "1").unwrap();
+    for _ in 0..10 {
+        world.pass(Duration::from_secs(30));
+        world.speak("i1", "1").unwrap();
+    }
+    assert_eq!(view(&mut world).instances[0].presence, Presence::Up);
+    world.pass(Duration::from_secs(61));
+    let silent = view(&mut world);
+    assert_eq!((silent.instances[0].presence, silent.health.status), (Presence::Lost, Status::Unhealthy));
+    world.pass(Duration::from_secs(86_400));
+    assert_eq!(view(&mut world).health.status, Status::Unhealthy, "a service that is down stays down");
+    world.speak("i1", "1").unwrap();
+    assert_eq!(view(&mut world).health.status, Status::Healthy);
+    assert_eq!(world.count("twin.health.changed"), 3);
+}
+
+#[test]
+fn after_a_reload_nobody_is_lost_before_a_full_timeout_was_listened() {
+    let mut world = World::new();
+    world.speak("i1", "1").unwrap();
+    world.now = world.now.after(Duration::from_secs(3600));
+    world.reload();
+    world.pass(Duration::from_secs(59));
+    assert_eq!(view(&mut world).instances[0].presence, Presence::Up);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(view(&mut world).instances[0].presence, Presence::Lost);
+}
+
+#[test]
+fn a_rollout_is_no_reason_for_worry() {
+    let mut world = World::new();
+    world.speak("old", "1").unwrap();
+    world.pass(Duration::from_secs(30));
+    world.speak("old", "1").unwrap();
+    world.speak("new", "2").unwrap();
+    for _ in 0..4 {
+        world.pass(Duration::from_secs(30));
+        world.speak("new", "2").unwrap();
+    }
+    let rolled = view(&mut world);
+    assert_eq!((rolled.health.status, rolled.version.as_deref()), (Status::Healthy, Some("2")));
+    for _ in 0..40 {
+        world.pass(Duration::from_secs(30));
+        world.speak("new", "2").unwrap();
+    }
+    assert_eq!(view(&mut world).instances.len(), 1, "the old one is forgotten");
+}
+
+#[test]
+fn the_worst_instance_decides_health_and_a_farewell_is_no_loss() {
+    let mut world = World::new();
+    world.speak("i1", "1").unwrap();
+    let health = Some(SelfHealth { status: Status::Degraded, reason: "disk at 95 %".into() });
+    world.tell(Heartbeat { instance: "i2".into(), version: None, health }).unwrap();
+    assert_eq!(view(&mut world).health.status, Status::Degraded);
+    world.tell(Deregister { instance: "i2".into() }).unwrap();
+    let view = view(&mut world);
+    assert_eq!((view.health.status, view.instances.len()), (Status::Healthy, 1));
+}
+
+#[test]
+fn more_instances_than_there_is_room_for_displace_lost_ones_only() {
+    let mut world = World::new();
+    for number in 0..200 {
+        world.speak(&format!("instance-number-{number:04}-with-a-long-name"), "1").unwrap();
+    }
+    let full = view(&mut world).instances.len();
+    assert!(full >= 30, "{full}");
+    world.pass(Duration::from_secs(61));
+    world.speak("newcomer", "2").unwrap();
+    assert!(view(&mut world).instances.iter().any(|instance| instance.id == "newcomer"));
+    world.speak(&"x".repeat(500), "2").unwrap();
+}
+
+#[test]
+fn a_removed_twin_refuses_everything_but_its_creation() {
+    let mut world = World::new();
+    world.speak("i1", "1").unwrap();
+    world.tell(Remove { if_match: None }).unwrap();
+    let revision = world.revision;
+    assert_eq!(world.speak("i1", "1"), Err(Rejection::Removed { revision }));
+    let patch = SetAttributes { patch: json("{}"), if_match: None };
+    assert!(matches!(world.tell(patch), Err(Rejection::Removed { .. })));
+    world.pass(Duration::from_secs(3600));
+    world.tell(Create::default()).unwrap();
+    assert!(world.revision > revision);
+    world.speak("i1", "1").unwrap();
+}
+
+#[test]
+fn attributes_are_merged_under_the_revision_they_were_read_at() {
+    let mut world = World::new();
+    let set = |patch: &str, if_match| SetAttributes { patch: json(patch), if_match };
+    let made = world.tell(set(r#"{"owner":"ada","tier":1}"#, Some(0))).unwrap().revision;
+    assert_eq!(made, world.revision);
+    assert_eq!(
+        world.tell(set(r#"{"tier":2}"#, Some(made - 1))).unwrap_err(),
+        Rejection::Precondition { expected: made - 1, found: made }
+    );
+    world.tell(set(r#"{"tier":null,"ünit":"größe"}"#, Some(made))).unwrap();
+    assert_eq!(view(&mut world).attributes, json(r#"{"owner":"ada","ünit":"größe"}"#));
+    let large = format!(r#"{{"text":"{}"}}"#, "x".repeat(3000));
+    assert!(matches!(world.tell(set(&large, None)), Err(Rejection::Limit { .. })));
+    let mut terms = crate::twin::Terms::default();
+    world.service.index(&mut terms);
+    assert!(terms.as_slice().iter().any(|term| term == "attr.owner=ada"));
+}

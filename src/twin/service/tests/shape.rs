@@ -1,0 +1,39 @@
+use serde_reflection::{Samples, Tracer, TracerConfig};
+
+use super::*;
+use crate::twin::{
+    Snapshot,
+    service::{
+        Farewell,
+        message::Target,
+        view::{Presence, Status},
+    },
+};
+
+#[test]
+fn the_fields_that_records_are_checked_by_are_the_fields() {
+    let mut tracer = Tracer::new(TracerConfig::default());
+    let samples = Samples::new();
+    tracer.trace_type::<Presence>(&samples).unwrap();
+    tracer.trace_type::<Status>(&samples).unwrap();
+    tracer.trace_type::<CommandState>(&samples).unwrap();
+    tracer.trace_type::<Farewell>(&samples).unwrap();
+    tracer.trace_type::<Target>(&samples).unwrap();
+    tracer.trace_type::<Service>(&samples).unwrap();
+    tracer.trace_type::<Change>(&samples).unwrap();
+    let registry = tracer.registry().unwrap();
+    let fields: String = registry.iter().map(|(name, format)| format!("{name} {format:?}\n")).collect();
+    let fields = fields.replace("Named { name: ", "").replace(", value: ", ": ").replace(" }", "");
+    assert_eq!(
+        fields.trim(),
+        Service::FIELDS.trim(),
+        "the state's fields changed: raise Snapshot::SCHEMA, write the migration, and put the left side into fields.txt"
+    );
+}
+
+#[test]
+fn an_untouched_twin_is_small() {
+    let service = Service::create("shop/orders");
+    let resident = size_of::<Service>() + service.heap_bytes();
+    assert!(resident <= 1024, "{resident} bytes");
+}
