@@ -1,6 +1,7 @@
 //! Every microservice gets one durable **twin**.
 pub mod metrics;
 pub mod model;
+pub mod runtime;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod store;

@@ -5,9 +5,13 @@
 //! the write. Grouping many commits into one flush is the store's own business; each is answered for itself. What the
 //! bytes mean, what an `ETag` is and who may write are not its business.
 //!
-//! No call blocks: each takes a completion. `conformance` is the executable form of this contract.
+//! No call blocks: each takes a completion. [`conformance`] is the executable form of this contract.
 
+mod committer;
+pub mod conformance;
+mod keyspace;
 pub mod memory;
+pub mod sled;
 
 use std::sync::Arc;
 

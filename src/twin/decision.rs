@@ -117,13 +117,13 @@ impl Effect {
         Self::send(key, Post::tell(message))
     }
 
-    /// Asks another twin; the answer comes back to the asking twin as the message that `back` makes of it.
-    pub fn ask<M, B>(key: Key, message: M, back: fn(super::Answer<M::Reply>) -> B) -> Self
+    /// Asks another twin; the answer comes back to the asking twin as the message `B` made of it.
+    pub fn ask<M, B>(key: Key, message: M) -> Self
     where
         M: Wire,
-        B: Wire,
+        B: Wire + From<super::Answer<M::Reply>>,
     {
-        Self::send(key, Post::ask(message, back))
+        Self::send(key, Post::ask::<B>(message))
     }
 
     fn send<M: Wire>(key: Key, post: Post<M>) -> Self {

@@ -10,7 +10,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{Changes, Decide, Failure, Message, Needs, Turn, Twin, Wire, decision::More, persistence};
-use crate::model::{Header, Key, Lane, Rider, Sealed};
+use crate::model::{Header, Key, Lane, Principal, Rider, Sealed};
 
 /// How a call ended.
 pub type Answer<R> = Result<R, Failure>;
@@ -31,6 +31,8 @@ pub trait Delivery<K: Twin>: Rider {
     fn observe(&self, state: &mut K, turn: &Turn<'_>) -> Changes<K::Change>;
     /// Ends it without (or in spite of) a turn; its waiter hears at once.
     fn fail(&self, failure: Failure);
+    /// Keeps a failure as the result, in place of a turn; it is released like a reply.
+    fn refuse(&self, failure: Failure);
     /// Hash of the encoded request; `None` for a message that is not [`Wire`].
     fn fingerprint(&self) -> Option<u64>;
     /// The kept reply, encoded; `None` after a rejection or if not [`Wire`].
@@ -208,6 +210,10 @@ impl<M: Message> Delivery<M::Twin> for Call<M> {
         self.finish(Some(failure));
     }
 
+    fn refuse(&self, failure: Failure) {
+        self.slot.lock().result = Some(Err(failure));
+    }
+
     fn fingerprint(&self) -> Option<u64> {
         self.codec.as_ref().map(|codec| xxhash_rust::xxh3::xxh3_64(&(codec.request)(&self.message)))
     }
@@ -259,22 +265,23 @@ type Back<R> = Arc<dyn Fn(Answer<R>, &dyn PostOffice, &Key) + Send + Sync>;
 /// A message inside an effect: told, or asked with the way its answer comes back.
 pub struct Post<M: Message> {
     message: M,
-    back: Option<Back<M::Reply>>,
+    back: Option<(&'static str, Back<M::Reply>)>,
 }
 
 impl<M: Wire> Post<M> {
-    pub(super) fn tell(message: M) -> Self {
+    /// A message nobody answers.
+    pub fn tell(message: M) -> Self {
         Self { message, back: None }
     }
 
-    pub(super) fn ask<B: Wire>(message: M, back: fn(Answer<M::Reply>) -> B) -> Self {
-        let back: Back<M::Reply> = Arc::new(move |answer, office, sender| {
-            let call: Arc<dyn Delivery<B::Twin>> = Arc::new(
-                Call::new(Header::default().with_principal(crate::model::Principal::Runtime), back(answer)).wired(),
-            );
+    /// A message whose answer comes back as a `B`.
+    pub fn ask<B: Wire + From<Answer<M::Reply>>>(message: M) -> Self {
+        let back: Back<M::Reply> = Arc::new(|answer, office, sender| {
+            let header = Header::default().with_principal(Principal::Runtime);
+            let call: Arc<dyn Delivery<B::Twin>> = Arc::new(Call::new(header, B::from(answer)).wired());
             office.post(TypeId::of::<B::Twin>(), sender, Handed::new(call));
         });
-        Self { message, back: Some(back) }
+        Self { message, back: Some((B::NAME, back)) }
     }
 }
 
@@ -294,6 +301,8 @@ pub trait Forwarded: Send {
     fn into_parcel(self: Box<Self>, header: Header, sender: Sender) -> Handed;
     /// Encodes the message for an outbox.
     fn encode(&self) -> Vec<u8>;
+    /// The name of the message that carries the answer back; `None` for a tell.
+    fn back(&self) -> Option<&'static str>;
 }
 
 impl<M: Wire> Forwarded for Post<M> {
@@ -305,7 +314,7 @@ impl<M: Wire> Forwarded for Post<M> {
                 Err(failure) => Some(failure.clone()),
             };
             (sender.settled)(retry.as_ref());
-            if let Some(back) = &back {
+            if let Some((_, back)) = &back {
                 back(answer, &*sender.office, &sender.key);
             }
         }));
@@ -314,5 +323,9 @@ impl<M: Wire> Forwarded for Post<M> {
 
     fn encode(&self) -> Vec<u8> {
         persistence::to_bytes(&self.message)
+    }
+
+    fn back(&self) -> Option<&'static str> {
+        self.back.as_ref().map(|(name, _)| *name)
     }
 }

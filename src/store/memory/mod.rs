@@ -298,7 +298,9 @@ impl MemoryStore {
             Item::Claimed { slot, epoch } => {
                 let _one_at_a_time = self.claims.lock();
                 for shard in &self.shards {
-                    shard.lock().set_epoch(Slot(slot), Epoch(epoch));
+                    let mut shard = shard.lock();
+                    let epoch = shard.epoch(Slot(slot)).max(Epoch(epoch));
+                    shard.set_epoch(Slot(slot), epoch);
                 }
             }
             Item::Core { kind, key, sequence, core, wake_at, terms } => {
@@ -489,6 +491,12 @@ mod tests {
             let address = self.address.clone();
             self.store.read(&Load { address, core: true, pages: Vec::new(), prefix: None }).core
         }
+    }
+
+    #[test]
+    fn memory_keeps_the_contract() {
+        crate::store::conformance::run(&|| Arc::new(MemoryStore::new()));
+        crate::store::conformance::run(&|| Arc::new(MemoryStore::with_faults(Arc::new(Faults::none()))));
     }
 
     #[test]

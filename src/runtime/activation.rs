@@ -1,0 +1,184 @@
+//! One twin's life in memory: its state, what is staged behind the commit watermark, and what it waits for.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use compact_str::CompactString;
+
+use crate::{
+    model::{Key, Rider, Sealed, Timestamp},
+    store::Address,
+    twin::{Delivery, Failure, PageWrite, Twin, journal::Tail, outbox::Outbox, ring::Ring},
+};
+
+/// A twin in memory. What an idle twin does not need lies behind the two options.
+pub(super) struct Activation<K: Twin> {
+    pub(super) key: Key,
+    /// Low half of the key's hash.
+    pub(super) hash: u32,
+    /// Last use, in seconds of the runtime's life.
+    pub(super) used_s: u32,
+    /// Changes applied.
+    pub(super) revision: u64,
+    /// What a durable twin's record holds beside the state.
+    pub(super) ledger: Option<Box<Ledger>>,
+    /// What goes on; `None` for an idle twin.
+    pub(super) busy: Option<Box<Busy<K>>>,
+    pub(super) state: K,
+}
+
+/// What a durable twin's record holds beside the state.
+pub(super) struct Ledger {
+    pub(super) address: Arc<Address>,
+    /// Commits of the core record.
+    pub(super) sequence: u64,
+    pub(super) outbox: Outbox,
+    pub(super) ring: Ring,
+    pub(super) journal: Tail,
+    pub(super) terms: Arc<[CompactString]>,
+    /// At most this large is the encoded state: exact after each encode, grown by each change since.
+    pub(super) state_bytes: usize,
+    /// The wake time that is armed already.
+    pub(super) armed: Option<Timestamp>,
+    /// Promises on their way; not sent again until they settle.
+    pub(super) in_delivery: Vec<u64>,
+    /// Whether the shard's list of unsaved twins names this one.
+    pub(super) listed: bool,
+}
+
+/// What goes on with a twin that is not idle.
+pub(super) struct Busy<K: Twin> {
+    pub(super) phase: Phase,
+    /// Messages that wait for a load, in order.
+    pub(super) waiting: VecDeque<Arc<dyn Delivery<K>>>,
+    /// What leaves when the revision beside it is durable.
+    pub(super) staged: Vec<(u64, Arc<dyn Rider>)>,
+    /// The commit under way.
+    pub(super) flight: Option<Flight>,
+    /// Whether the core record differs from what was last submitted.
+    pub(super) dirty: bool,
+    /// Pages of turns not submitted yet.
+    pub(super) pages: Vec<PageWrite>,
+}
+
+/// The one commit under way.
+#[derive(Clone, Copy)]
+pub(super) struct Flight {
+    /// Everything up to this revision is in it.
+    pub(super) revision: u64,
+    /// Whether it carries the core record.
+    pub(super) core: bool,
+}
+
+/// Where an activation stands.
+pub(super) enum Phase {
+    /// Takes turns.
+    Live,
+    /// Waits for its record.
+    Loading {
+        /// Failed attempts before this one.
+        attempts: u32,
+    },
+    /// Ended by a panic while a commit was under way; loads again when that has an outcome.
+    Ending,
+    /// Could not be activated; messages are refused until then.
+    Backoff {
+        /// When the next message may try again.
+        until: Timestamp,
+        /// Why.
+        cause: Arc<str>,
+        /// Failed attempts.
+        attempts: u32,
+        /// The next attempt needs an epoch above this one.
+        above: Option<u64>,
+    },
+}
+
+impl<K: Twin> Busy<K> {
+    pub(super) fn new(phase: Phase) -> Self {
+        Self { phase, waiting: VecDeque::new(), staged: Vec::new(), flight: None, dirty: false, pages: Vec::new() }
+    }
+
+    /// Whether nothing goes on any more.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Live)
+            && self.waiting.is_empty()
+            && self.staged.is_empty()
+            && self.flight.is_none()
+            && !self.dirty
+            && self.pages.is_empty()
+    }
+
+    /// Whether a new message may have its turn now.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Live) && self.waiting.is_empty()
+    }
+
+    /// Whether something is not settled that a drain waits for.
+    pub(super) fn is_under_way(&self) -> bool {
+        !self.is_idle() && !matches!(self.phase, Phase::Backoff { .. })
+    }
+
+    /// Tells everything staged that it was not applied.
+    pub(super) fn lose_staged(&mut self, sealed: &Sealed) {
+        for (_, rider) in self.staged.drain(..) {
+            rider.release(sealed);
+        }
+        self.pages.clear();
+        self.dirty = false;
+    }
+
+    /// Refuses everything that waits.
+    pub(super) fn refuse_waiting(&mut self, failure: &Failure) {
+        for call in self.waiting.drain(..) {
+            call.fail(failure.clone());
+        }
+    }
+}
+
+impl<K: Twin> Activation<K> {
+    pub(super) fn new(key: &str, hash: u64, used_s: u32) -> Option<Self> {
+        #[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "the low half is wanted")]
+        let low = hash as u32;
+        let key = Key::parse(key).ok()?;
+        let state = K::create(&key);
+        Some(Self { key, hash: low, used_s, revision: 0, ledger: None, busy: None, state })
+    }
+
+    pub(super) fn busy(&mut self) -> &mut Busy<K> {
+        self.busy.get_or_insert_with(|| Box::new(Busy::new(Phase::Live)))
+    }
+
+    /// Whether a turn may run now and its reply leave at once if it changes nothing.
+    pub(super) fn is_settled(&self) -> bool {
+        self.busy.is_none()
+    }
+
+    /// Frees what an idle twin does not need.
+    pub(super) fn rest(&mut self) {
+        if self.busy.as_ref().is_some_and(|busy| busy.is_idle()) {
+            self.busy = None;
+        }
+    }
+}
+
+impl Ledger {
+    pub(super) fn new(address: Arc<Address>) -> Self {
+        Self {
+            address,
+            sequence: 0,
+            outbox: Outbox::default(),
+            ring: Ring::default(),
+            journal: Tail::default(),
+            terms: Arc::new([]),
+            state_bytes: 0,
+            armed: None,
+            in_delivery: Vec::new(),
+            listed: false,
+        }
+    }
+
+    /// Bytes of the record beside the state.
+    pub(super) fn bytes(&self) -> usize {
+        self.outbox.bytes() + self.ring.bytes().min(crate::twin::ring::CORE_BYTES_MAX) + self.journal.bytes()
+    }
+}

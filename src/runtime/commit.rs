@@ -1,0 +1,356 @@
+//! From applied to durable and back: submitting a twin's record, hearing how it ended, loading it again.
+
+use std::sync::Arc;
+
+use super::{
+    activation::{Activation, Flight, Ledger, Phase},
+    shard::{Core, Shard},
+    shared::SLOT,
+    turn::arm,
+};
+use crate::{
+    model::{Outcome, Sealed, Timestamp},
+    store::{self, Commit, Committed, Ended, Loaded},
+    twin::{
+        Failure, PageWrite, Pages, Persistence, Terms, Twin, journal,
+        outbox::Outbox,
+        record::{self, Head, Section},
+        ring::{self, Ring},
+    },
+};
+
+/// Record buffers a shard keeps for reuse.
+const BUFFERS_MAX: usize = 64;
+
+impl<K: Twin> Core<K> {
+    /// Hands a twin's record to the store if it changed and no commit is under way.
+    pub(super) fn submit(&mut self, shard: &Shard<K>, at: u32, now: Timestamp) {
+        let Some(store) = &shard.shared.store else { return };
+        let Some(twin) = self.table.get_mut(at) else { return };
+        let wake_at = twin.state.wake_at();
+        let Activation { key, revision, ledger: Some(ledger), busy: Some(busy), state, .. } = twin else { return };
+        if busy.flight.is_some() || !matches!(busy.phase, Phase::Live) || !(busy.dirty || !busy.pages.is_empty()) {
+            return;
+        }
+        let core = busy.dirty.then(|| {
+            rotate::<K>(ledger, &mut busy.pages, state, *revision);
+            let mut buffer = self.buffers.pop().unwrap_or_default();
+            ledger.state_bytes = encode(state, ledger, *revision, shard.shared.epoch().0, now, &mut buffer);
+            buffer
+        });
+        let mut terms = Terms::default();
+        if core.is_some() {
+            state.index(&mut terms);
+            if terms.as_slice() != &*ledger.terms {
+                ledger.terms = terms.as_slice().into();
+            }
+        }
+        let promised = ledger.outbox.iter().map(|promise| promise.made_at).min();
+        let commit = Commit {
+            address: Arc::clone(&ledger.address),
+            slot: SLOT,
+            epoch: shard.shared.epoch(),
+            sequence: ledger.sequence + u64::from(core.is_some()),
+            core,
+            pages: std::mem::take(&mut busy.pages),
+            wake_at: match (wake_at, promised) {
+                (Some(own), Some(promised)) => Some(own.min(promised)),
+                (own, promised) => own.or(promised),
+            },
+            terms: Arc::clone(&ledger.terms),
+            riders: busy.staged.drain(..).map(|(_, rider)| rider).collect(),
+            token: u64::from(at),
+            to: shard.arc() as Arc<dyn Committed>,
+        };
+        // Before the store takes it: it may tell the outcome before `commit` returns.
+        busy.flight = Some(Flight { revision: *revision, core: commit.core.is_some() });
+        let was_dirty = std::mem::replace(&mut busy.dirty, false);
+        self.counts.commits += 1;
+        match store.commit(commit) {
+            Ok(()) => {
+                if was_dirty {
+                    arm(shard, twin, wake_at);
+                }
+            }
+            Err(back) => {
+                self.counts.commits -= 1;
+                let Commit { core, pages, riders, .. } = *back;
+                let revision = *revision;
+                busy.flight = None;
+                busy.dirty = was_dirty;
+                busy.pages = pages;
+                busy.staged = riders.into_iter().map(|rider| (revision, rider)).collect();
+                if shard.shared.is_closed() {
+                    let sealed = Sealed::Lost { outcome: Outcome::NotApplied, cause: "the store is closed".into() };
+                    busy.lose_staged(&sealed);
+                    return;
+                }
+                tracing::trace!(kind = K::KIND, %key, "the store's queue is full; the commit goes with the next outcome");
+                self.buffers.extend(core);
+                self.stuck.push(at);
+            }
+        }
+    }
+
+    /// Takes the outcome of a commit.
+    pub(super) fn ended(&mut self, shard: &Shard<K>, ended: Ended, now: Timestamp) {
+        let Ok(at) = u32::try_from(ended.token) else { return };
+        if let Some(buffer) = ended.buffer
+            && self.buffers.len() < BUFFERS_MAX
+        {
+            self.buffers.push(buffer);
+        }
+        match ended.result {
+            Ok(()) => self.sealed(shard, at, now),
+            Err(error) => self.lost(shard, at, &error),
+        }
+    }
+
+    /// A commit is durable: what it covered leaves, what came later goes with the next one.
+    fn sealed(&mut self, shard: &Shard<K>, at: u32, now: Timestamp) {
+        let Some(twin) = self.table.get_mut(at) else { return };
+        let (Some(busy), Some(ledger)) = (&mut twin.busy, &mut twin.ledger) else { return };
+        let Some(flight) = busy.flight.take() else { return };
+        ledger.sequence += u64::from(flight.core);
+        if matches!(busy.phase, Phase::Ending) {
+            busy.phase = Phase::Loading { attempts: 0 };
+            let address = Arc::clone(&ledger.address);
+            self.load(at, address, false);
+            return;
+        }
+        let covered = busy.staged.iter().take_while(|(revision, _)| *revision <= flight.revision).count();
+        // What is dirty again at the same revision (a settled promise, a page) does not hold a reply back.
+        self.out.released.extend(busy.staged.drain(..covered).map(|(_, rider)| rider));
+        self.submit(shard, at, now);
+        self.resume(shard, at, now);
+        if let Some(twin) = self.table.get_mut(at) {
+            twin.rest();
+        }
+    }
+
+    /// A commit did not end well: the activation ends, the next one reads the truth from the store.
+    fn lost(&mut self, shard: &Shard<K>, at: u32, error: &store::Error) {
+        self.counts.commit_failures += 1;
+        let Some(twin) = self.table.get_mut(at) else { return };
+        let key = twin.key.clone();
+        match error {
+            store::Error::Sequence { .. } => {
+                tracing::error!(kind = K::KIND, %key, %error, "the store contradicts this activation: a bug of the runtime; the activation ends")
+            }
+            store::Error::Fenced { .. }
+            | store::Error::Busy(_)
+            | store::Error::TooBig { .. }
+            | store::Error::Unknown(_)
+            | store::Error::Unavailable(_) => {
+                tracing::warn!(kind = K::KIND, %key, %error, "a commit failed; the activation ends");
+            }
+        }
+        let cause: Arc<str> = format!("an earlier commit of this twin failed: {error}").into();
+        if let Some(busy) = &mut twin.busy {
+            busy.flight = None;
+            busy.lose_staged(&Sealed::Lost { outcome: Outcome::NotApplied, cause: Arc::clone(&cause) });
+            busy.refuse_waiting(&Failure::Lost { outcome: Outcome::NotApplied, cause: Arc::clone(&cause) });
+        }
+        let claim = error.outcome() == Outcome::Unknown || matches!(error, store::Error::Fenced { .. });
+        if !claim {
+            self.table.remove(at);
+            return;
+        }
+        let above = Some(shard.shared.epoch().0);
+        let until = shard.shared.clock.now();
+        twin.state = K::create(&key);
+        twin.revision = 0;
+        if let Some(ledger) = &mut twin.ledger {
+            **ledger = Ledger::new(Arc::clone(&ledger.address));
+        }
+        twin.busy().phase = Phase::Backoff { until, cause, attempts: 0, above };
+        shard.shared.reclaim();
+    }
+
+    /// Takes a twin's record as it was read, and lets its turns begin.
+    pub(super) fn loaded(&mut self, shard: &Shard<K>, at: u32, result: Result<Loaded, store::Error>, now: Timestamp) {
+        let Some(twin) = self.table.get_mut(at) else { return };
+        let Some(attempts) = twin.busy.as_ref().and_then(|busy| match busy.phase {
+            Phase::Loading { attempts } => Some(attempts),
+            Phase::Live | Phase::Ending | Phase::Backoff { .. } => None,
+        }) else {
+            return;
+        };
+        match result
+            .map_err(|error| error.to_string())
+            .and_then(|loaded| revive(twin, loaded).map_err(|error| error.to_string()))
+        {
+            Ok(Revived::Whole) => {
+                let next = twin.state.wake_at();
+                twin.busy().phase = Phase::Live;
+                self.redeliver(shard, at, now);
+                if let Some(twin) = self.table.get_mut(at) {
+                    arm(shard, twin, next);
+                }
+                self.resume(shard, at, now);
+                if next.is_some_and(|due| due <= now) {
+                    self.wake(shard, at, now);
+                }
+                if let Some(twin) = self.table.get_mut(at) {
+                    twin.rest();
+                }
+            }
+            Ok(Revived::NeedsRing) => {
+                let address = twin.ledger.as_ref().map(|ledger| Arc::clone(&ledger.address));
+                if let Some(address) = address {
+                    self.load(at, address, true);
+                }
+            }
+            Err(cause) => {
+                self.counts.activation_failures += 1;
+                let wait = shard.shared.config.backoff_min * 2_u32.saturating_pow(attempts.min(9));
+                let until = now.after(wait.min(std::time::Duration::from_secs(60)));
+                let cause: Arc<str> = cause.into();
+                tracing::warn!(kind = K::KIND, key = %twin.key, %cause, attempts, "a twin cannot be activated; it is tried again");
+                // Whatever it was to be woken for is not forgotten.
+                shard.shared.wakes.arm(until, K::KIND, &twin.key);
+                let busy = twin.busy();
+                busy.refuse_waiting(&Failure::Backoff { until, cause: Arc::clone(&cause) });
+                busy.phase = Phase::Backoff { until, cause, attempts: attempts + 1, above: None };
+            }
+        }
+    }
+
+    /// Gives what waited its turns, as long as nothing holds it back again.
+    fn resume(&mut self, shard: &Shard<K>, at: u32, now: Timestamp) {
+        let Some(busy) = self.table.get_mut(at).and_then(|twin| twin.busy.as_mut()) else { return };
+        let mut waiting = std::mem::take(&mut busy.waiting);
+        while let Some(call) = waiting.pop_front() {
+            self.deliver(shard, at, call, now);
+            let held =
+                self.table.get(at).and_then(|twin| twin.busy.as_ref()).is_some_and(|busy| !busy.waiting.is_empty());
+            if held {
+                break;
+            }
+        }
+        if waiting.is_empty() {
+            return;
+        }
+        if let Some(twin) = self.table.get_mut(at) {
+            twin.busy().waiting.append(&mut waiting);
+        }
+    }
+
+    /// Saves the observed pages of one twin that changed; answers how many KiB that will write.
+    pub(super) fn save(&mut self, shard: &Shard<K>, at: u32, bytes_max: usize, now: Timestamp) -> usize {
+        let Some(twin) = self.table.get_mut(at) else { return 0 };
+        if twin
+            .busy
+            .as_ref()
+            .is_some_and(|busy| !matches!(busy.phase, Phase::Live) || busy.flight.is_some() || !busy.pages.is_empty())
+        {
+            return 0;
+        }
+        let pages = twin.state.save(now, bytes_max);
+        let bytes: usize = pages.iter().map(|page| page.value.as_ref().map_or(0, Vec::len)).sum();
+        if !pages.is_empty() {
+            twin.busy().pages = pages;
+            self.submit(shard, at, now);
+        }
+        bytes.div_ceil(1024)
+    }
+
+    /// Tries again what found the store's queue full.
+    pub(super) fn unstick(&mut self, shard: &Shard<K>, now: Timestamp) {
+        for at in std::mem::take(&mut self.stuck) {
+            self.submit(shard, at, now);
+        }
+    }
+}
+
+/// Moves the older parts of ring and journal to pages when their share of the core is full.
+fn rotate<K: Twin>(ledger: &mut Ledger, pages: &mut Vec<PageWrite>, state: &K, revision: u64) {
+    let mut put = |page: PageWrite| {
+        pages.retain(|staged| staged.name != page.name);
+        pages.push(page);
+    };
+    if let Some(page) = ledger.ring.page() {
+        put(PageWrite { name: ring::PAGE.into(), value: Some(page) });
+    }
+    if K::JOURNAL {
+        let base = || {
+            let mut bytes = Vec::new();
+            K::Persistence::encode(state, &mut bytes);
+            bytes
+        };
+        if let Some(journal::Rotated { writes }) = ledger.journal.rotate(revision, base, K::Persistence::SHAPE) {
+            writes.into_iter().for_each(put);
+        }
+    }
+}
+
+/// Encodes the core record; answers the bytes of the state in it.
+fn encode<K: Twin>(state: &K, ledger: &Ledger, revision: u64, epoch: u64, now: Timestamp, out: &mut Vec<u8>) -> usize {
+    let head = Head { shape: K::Persistence::SHAPE, epoch, sequence: ledger.sequence + 1, revision, written_at: now };
+    let mut state_bytes = 0;
+    record::encode(&head, out, |body| {
+        body.section(Section::State, |out| {
+            let before = out.len();
+            K::Persistence::encode(state, out);
+            state_bytes = out.len() - before;
+        });
+        if !ledger.outbox.is_unused() {
+            body.section(Section::Outbox, |out| ledger.outbox.encode(out));
+        }
+        if !ledger.ring.is_empty() {
+            body.section(Section::Ring, |out| ledger.ring.encode_core(out));
+        }
+        if K::JOURNAL {
+            body.section(Section::Journal, |out| ledger.journal.encode(out));
+        }
+    });
+    state_bytes
+}
+
+enum Revived {
+    Whole,
+    /// The ring's older part lies on a page that was not read.
+    NeedsRing,
+}
+
+/// Puts what was read in place.
+fn revive<K: Twin>(twin: &mut Activation<K>, loaded: Loaded) -> Result<Revived, record::Error> {
+    let Some(ledger) = &mut twin.ledger else { return Err(record::Error::Volatile) };
+    let Some(bytes) = &loaded.core else {
+        twin.state = K::create(&twin.key);
+        twin.revision = 0;
+        **ledger = Ledger::new(Arc::clone(&ledger.address));
+        return Ok(Revived::Whole);
+    };
+    let record = record::decode(bytes)?;
+    let page = loaded.pages.iter().find(|(name, _)| name == ring::PAGE).map(|(_, bytes)| &bytes[..]);
+    let section = record.section(Section::Ring).unwrap_or_default();
+    if !section.is_empty() && page.is_none() && Ring::needs_page(section)? {
+        return Ok(Revived::NeedsRing);
+    }
+    let state = record.section(Section::State).unwrap_or_default();
+    ledger.ring = if section.is_empty() { Ring::default() } else { Ring::decode(section, page)? };
+    ledger.outbox = record.section(Section::Outbox).map_or_else(|| Ok(Outbox::default()), Outbox::decode)?;
+    ledger.journal =
+        record.section(Section::Journal).map_or_else(|| Ok(journal::Tail::default()), journal::Tail::decode)?;
+    ledger.sequence = record.head.sequence;
+    ledger.state_bytes = state.len();
+    ledger.in_delivery.clear();
+    twin.state = K::Persistence::decode(record.head.shape, state)?;
+    twin.revision = record.head.revision;
+    let mut terms = Terms::default();
+    twin.state.index(&mut terms);
+    ledger.terms = terms.as_slice().into();
+    if let Some(prefix) = K::OBSERVED {
+        let pages: Pages = loaded
+            .pages
+            .into_iter()
+            .filter(|(name, _)| name.starts_with(prefix))
+            .map(|(name, bytes)| (name.into(), bytes))
+            .collect();
+        if !pages.is_empty() {
+            twin.state.restore(pages);
+        }
+    }
+    Ok(Revived::Whole)
+}

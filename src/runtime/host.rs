@@ -1,0 +1,194 @@
+//! All shards of one kind on this node.
+
+use std::{any::TypeId, sync::Arc};
+
+use super::{
+    shard::{Counts, Note, Shard},
+    shared::Shared,
+    turn::Inline,
+};
+use crate::{
+    model::{Header, Key},
+    twin::{Call, Decide, Delivery, Failure, Handed, Message, Needs, Persistence, Rejection, Twin},
+};
+
+/// The shards of one kind.
+pub(super) struct Host<K: Twin> {
+    pub(super) shards: Box<[Arc<Shard<K>>]>,
+}
+
+/// A message that was not taken, handed back.
+#[derive(Debug, thiserror::Error)]
+#[error("{failure}")]
+pub struct Refused<M: std::fmt::Debug> {
+    /// Why.
+    #[source]
+    pub failure: Failure,
+    /// The message.
+    pub message: Option<M>,
+}
+
+impl<K: Twin> Host<K> {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        Self { shards: (0..shared.shards_per_kind()).map(|_| Shard::new(Arc::clone(shared))).collect() }
+    }
+
+    /// Id hash → slot (4,096) → shard.
+    #[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "12 bits")]
+    pub(super) fn shard(&self, hash: u64) -> &Arc<Shard<K>> {
+        let slot = (hash >> 52) as usize;
+        &self.shards[slot * self.shards.len() >> 12]
+    }
+
+    /// Asks: on this thread if the twin's shard is free, otherwise through its inbox.
+    pub(super) fn ask<M>(&self, key: &str, message: M, header: Header, wire: fn(Call<M>) -> Call<M>) -> Inline<M>
+    where
+        M: Message<Twin = K>,
+        K: Decide<M>,
+    {
+        let hash = Key::hash_of(key);
+        let shard = self.shard(hash);
+        if shard.shared.is_stopping() {
+            return Inline::Now(Err(Failure::Stopping));
+        }
+        if M::INLINE
+            && let Some(mut core) = shard.door()
+        {
+            let now = shard.shared.clock.now();
+            let at = match core.admit(shard, hash, key, now) {
+                Ok(at) => at,
+                Err(failure) => return Inline::Now(Err(failure)),
+            };
+            let plain = header.request().is_none()
+                && core.table.get(at).is_some_and(|twin| twin.busy.as_ref().is_none_or(|busy| busy.is_open()))
+                && message.needs() == Needs::Nothing;
+            let result = if plain {
+                core.run_inline(shard, at, message, header, now)
+            } else {
+                let call = Arc::new(wire(Call::new(header, message)));
+                shard.hold(&mut core, now, |core| {
+                    core.deliver(shard, at, Arc::clone(&call) as Arc<dyn Delivery<K>>, now)
+                });
+                Inline::Later(call)
+            };
+            if core.out.is_empty() {
+                return result;
+            }
+            let mut out = std::mem::take(&mut core.out);
+            drop(core);
+            shard.perform(&mut out);
+            return result;
+        }
+        let key = match Key::parse(key) {
+            Ok(key) => key,
+            Err(why) => return Inline::Now(Err(Rejection::invalid(why.to_string()).into())),
+        };
+        let call = Arc::new(wire(Call::new(header, message)));
+        match shard.push(hash, key, Arc::clone(&call) as Arc<dyn Delivery<K>>) {
+            Ok(()) => Inline::Later(call),
+            Err(_back) => Inline::Now(Err(Failure::Overloaded { what: "the shard's inbox" })),
+        }
+    }
+
+    /// Tells: always through the inbox.
+    pub(super) fn tell<M>(&self, key: &str, message: M, header: Header) -> Result<(), Refused<M>>
+    where
+        M: Message<Twin = K> + std::fmt::Debug,
+        K: Decide<M>,
+    {
+        let hash = Key::hash_of(key);
+        let shard = self.shard(hash);
+        if shard.shared.is_stopping() {
+            return Err(Refused { failure: Failure::Stopping, message: Some(message) });
+        }
+        let key = match Key::parse(key) {
+            Ok(key) => key,
+            Err(why) => {
+                return Err(Refused { failure: Rejection::invalid(why.to_string()).into(), message: Some(message) });
+            }
+        };
+        let call = Arc::new(Call::new(header, message));
+        match shard.push(hash, key, Arc::clone(&call) as Arc<dyn Delivery<K>>) {
+            Ok(()) => Ok(()),
+            Err(back) => {
+                drop(back);
+                Err(Refused {
+                    failure: Failure::Overloaded { what: "the shard's inbox" },
+                    message: call.into_message(),
+                })
+            }
+        }
+    }
+}
+
+/// A host whose kind is erased.
+pub(super) trait AnyHost: Send + Sync {
+    fn kind(&self) -> TypeId;
+    fn is_durable(&self) -> bool;
+    fn post(&self, key: &Key, parcel: Handed);
+    fn settle(&self, key: &Key, number: u64, failure: Option<Failure>);
+    fn wake(&self, key: &Key);
+    fn tick(&self, drain: bool);
+    fn counts(&self) -> Counts;
+    /// Twins with something under way or unsaved.
+    fn unsettled(&self) -> usize;
+    /// Messages that wait.
+    fn pending(&self) -> usize;
+}
+
+impl<K: Twin> AnyHost for Host<K> {
+    fn kind(&self) -> TypeId {
+        TypeId::of::<K>()
+    }
+
+    fn is_durable(&self) -> bool {
+        K::Persistence::DURABLE
+    }
+
+    fn post(&self, key: &Key, parcel: Handed) {
+        let hash = Key::hash_of(key);
+        self.shard(hash).post(hash, key, parcel);
+    }
+
+    fn settle(&self, key: &Key, number: u64, failure: Option<Failure>) {
+        let hash = Key::hash_of(key);
+        self.shard(hash).inbox.note([Note::Settled { hash, key: key.clone(), number, failure }]);
+    }
+
+    fn wake(&self, key: &Key) {
+        let hash = Key::hash_of(key);
+        self.shard(hash).inbox.note([Note::Wake(hash, key.clone())]);
+    }
+
+    fn tick(&self, drain: bool) {
+        for shard in &self.shards {
+            shard.inbox.note([Note::Tick { drain }]);
+        }
+    }
+
+    fn counts(&self) -> Counts {
+        let mut sum = Counts::default();
+        for shard in &self.shards {
+            sum += shard.core.lock().counts();
+        }
+        sum
+    }
+
+    fn unsettled(&self) -> usize {
+        let busy = |shard: &Arc<Shard<K>>| {
+            let core = shard.core.lock();
+            (0..core.table.end())
+                .filter_map(|at| core.table.get(at))
+                .filter(|twin| {
+                    twin.busy.as_ref().is_some_and(|busy| busy.is_under_way())
+                        || (twin.ledger.is_some() && twin.state.unsaved())
+                })
+                .count()
+        };
+        self.shards.iter().map(busy).sum()
+    }
+
+    fn pending(&self) -> usize {
+        self.shards.iter().map(|shard| shard.inbox.pending()).sum()
+    }
+}

@@ -1,0 +1,194 @@
+//! The virtual actors: how twins come to life, take turns and leave memory.
+//!
+//! ```text
+//! ask ─▶ TwinRef ─▶ Host ─▶ Shard ─┬─ free: the turn runs on the caller ─┐
+//!                                  └─ inbox ─▶ Drain (an actix actor) ───┴─▶ Core: decide, apply, stage
+//!                                                                             │ commit
+//!                      reply, effects ◀── released when durable ◀── Store ◀───┘
+//! ```
+//!
+//! A twin lives in the shard of its key's hash; one lock per shard orders everything that happens to it. A turn is
+//! synchronous and never waits for another twin or for the disk. Read `turn.rs` first, then `commit.rs`.
+//!
+//! The runtime owns its threads (an actix `System` with one arbiter per core), so a host may use any tokio runtime.
+
+mod activation;
+mod ask;
+mod builder;
+mod commit;
+mod config;
+mod dispatch;
+mod drain;
+mod events;
+mod host;
+mod inbox;
+mod passivation;
+mod shard;
+mod shared;
+mod sync;
+mod system;
+mod table;
+mod turn;
+mod wake;
+
+use std::{
+    any::{Any, TypeId},
+    sync::Arc,
+    time::Duration,
+};
+
+use compact_str::CompactString;
+use tokio::sync::{mpsc, oneshot};
+
+pub use ask::{Answering, Ask, TwinRef};
+pub use builder::{Builder, StartError};
+pub use config::{Config, Door};
+pub use events::{Behind, Published, Watch};
+pub use host::Refused;
+pub use shard::Counts;
+
+use self::{host::Host, shared::Shared, system::Order};
+use crate::{
+    model::{Key, Timestamp},
+    store::{self, Entry, Level, Scan, Stats},
+    twin::{Failure, Twin},
+};
+
+/// Hosts twins in this process. Cloning is cheap; the runtime stops when it is drained or the last clone is dropped.
+#[derive(Clone)]
+pub struct Runtime {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    kinds: Box<[Kind]>,
+    shared: Arc<Shared>,
+    orders: mpsc::Sender<Order>,
+}
+
+/// One registered kind.
+struct Kind {
+    id: TypeId,
+    name: &'static str,
+    host: Arc<dyn Any + Send + Sync>,
+}
+
+/// How a drain went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Twins that had something under way or unsaved when the time was over; 0 is a clean end.
+    pub unsettled: usize,
+}
+
+/// A twin found by its search terms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its key.
+    pub key: Key,
+    /// All its terms.
+    pub terms: Vec<CompactString>,
+}
+
+impl Runtime {
+    /// Starts to describe a runtime.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// A twin by its key.
+    pub fn twin<'a>(&'a self, key: &'a str) -> TwinRef<'a> {
+        TwinRef { runtime: self, key }
+    }
+
+    fn host<K: Twin>(&self) -> Result<&Host<K>, Failure> {
+        let id = TypeId::of::<K>();
+        let kind = self.inner.kinds.iter().find(|kind| kind.id == id);
+        kind.and_then(|kind| kind.host.downcast_ref()).ok_or_else(|| Failure::Unregistered { name: K::KIND.into() })
+    }
+
+    /// The time as this runtime's clock tells it.
+    pub fn now(&self) -> Timestamp {
+        self.inner.shared.clock.now()
+    }
+
+    /// What commits survive; `None` without a store.
+    pub fn level(&self) -> Option<Level> {
+        self.inner.shared.store.as_ref().map(|store| store.level())
+    }
+
+    /// Size and pace of the store.
+    pub fn store_stats(&self) -> Option<Stats> {
+        self.inner.shared.store.as_ref().map(|store| store.stats())
+    }
+
+    /// Follows committed events of every twin: from now, or after the event of this number.
+    pub fn watch(&self, after: Option<u64>) -> Watch {
+        Watch::new(&self.inner.shared, after, None)
+    }
+
+    /// Follows committed events of one twin.
+    pub fn watch_twin<K: Twin>(&self, key: &Key, after: Option<u64>) -> Watch {
+        Watch::new(&self.inner.shared, after, Some((K::KIND, key.clone())))
+    }
+
+    /// Finds twins of a kind that have all these terms, in key order; none activated. A term ending in `*` matches
+    /// every term that starts so. Answers at most `limit`, and whether there are more.
+    pub async fn find<K: Twin>(
+        &self,
+        terms: Vec<CompactString>,
+        after: Option<Key>,
+        limit: usize,
+    ) -> Result<(Vec<Found>, bool), store::Error> {
+        let Some(store) = &self.inner.shared.store else { return Ok((Vec::new(), false)) };
+        let (tell, told) = oneshot::channel();
+        let scan = Scan::Find { kind: K::KIND.into(), terms, after, limit };
+        store.scan(
+            scan,
+            Box::new(move |walked| {
+                tell.send(walked).ok();
+            }),
+        );
+        let walked = told.await.unwrap_or_else(|_| Err(store::Error::Unavailable("the store stopped".into())))?;
+        let found = walked.entries.into_iter().filter_map(|entry| match entry {
+            Entry::Found { key, terms } => Some(Found { key, terms }),
+            Entry::Wake { .. } | Entry::Item(_) => None,
+        });
+        Ok((found.collect(), walked.more))
+    }
+
+    /// What each kind's shards counted since the start.
+    pub fn counts(&self) -> Vec<(&'static str, Counts)> {
+        let hosts = self.inner.shared.office.hosts();
+        let counts = hosts.iter().filter_map(|host| {
+            let kind = self.inner.kinds.iter().find(|kind| kind.id == host.kind())?;
+            Some((kind.name, host.counts()))
+        });
+        counts.collect()
+    }
+
+    /// Wake-ups held in memory.
+    pub fn wakes(&self) -> usize {
+        self.inner.shared.wakes.len()
+    }
+
+    /// Takes no more messages, lets what is under way end, saves what is unsaved, closes the store.
+    ///
+    /// # Cancel safety
+    /// The drain goes on if the future is dropped.
+    pub async fn drain(&self, within: Duration) -> Drained {
+        self.inner.shared.stop();
+        let (tell, told) = oneshot::channel();
+        if self.inner.orders.send(Order::Drain { within, tell }).await.is_err() {
+            return Drained { unsettled: 0 };
+        }
+        told.await.unwrap_or(Drained { unsettled: 0 })
+    }
+}
+
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runtime")
+            .field("kinds", &self.inner.kinds.iter().map(|kind| kind.name).collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}

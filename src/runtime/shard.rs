@@ -1,0 +1,270 @@
+//! A shard: a lock, a table of activations and an inbox. Who may run a turn, and when.
+//!
+//! One lock orders everything that happens to a twin, so activation and passivation cannot race. It is held for one
+//! turn or one bounded batch, never across a load, a commit or an await, and never two of them at once: what a batch
+//! caused (replies, loads, posts) is collected in [`Out`] and performed after unlocking.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    sync::{Arc, Weak},
+};
+
+use super::{
+    Door,
+    activation::Activation,
+    inbox::{Bounds, Inbox},
+    shared::Shared,
+    sync::Mutex,
+    table::Table,
+};
+use crate::{
+    model::{Key, Rider, Sealed, Timestamp},
+    store::{self, Committed, Ended, Load, Loaded},
+    twin::{Delivery, Failure, Handed, Twin},
+};
+
+/// A message with its target, as the inbox holds it.
+pub(super) struct Item<K: Twin> {
+    pub(super) hash: u64,
+    pub(super) key: Key,
+    pub(super) call: Arc<dyn Delivery<K>>,
+}
+
+/// What the runtime tells a shard.
+pub(super) enum Note {
+    /// A commit has an outcome.
+    Ended(Ended),
+    /// A load came back for the activation at this index.
+    Loaded(u32, Result<Loaded, store::Error>),
+    /// A twin wants to be activated now.
+    Wake(u64, Key),
+    /// A promise was delivered (`None`) or has to be sent again.
+    Settled { hash: u64, key: Key, number: u64, failure: Option<Failure> },
+    /// Time for passivation and saves; `drain` means all of them, now.
+    Tick { drain: bool },
+}
+
+/// One part of a kind's twins on this node.
+#[repr(align(128))]
+pub(super) struct Shard<K: Twin> {
+    pub(super) inbox: Inbox<Item<K>, Note>,
+    pub(super) core: Mutex<Core<K>>,
+    pub(super) shared: Arc<Shared>,
+    this: Weak<Self>,
+}
+
+/// What the lock guards.
+pub(super) struct Core<K: Twin> {
+    pub(super) table: Table<K>,
+    pub(super) out: Out<K>,
+    /// Buffers for records, back from the store.
+    pub(super) buffers: Vec<Vec<u8>>,
+    /// Twins whose commit found the store's queue full.
+    pub(super) stuck: Vec<u32>,
+    /// Twins with observed pages to save, with the time to do it.
+    pub(super) unsaved: VecDeque<(Timestamp, u32)>,
+    /// Where the passivation sweep goes on.
+    pub(super) sweep: u32,
+    pub(super) counts: Counts,
+}
+
+/// What is done after unlocking.
+pub(super) struct Out<K: Twin> {
+    pub(super) released: Vec<Arc<dyn Rider>>,
+    pub(super) failed: Vec<(Arc<dyn Delivery<K>>, Failure)>,
+    pub(super) loads: Vec<(u32, Load)>,
+}
+
+/// What a shard counts; sums over shards become metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Twins in memory.
+    pub resident: u64,
+    /// Their bytes, estimated.
+    pub resident_bytes: u64,
+    /// Twins brought to memory.
+    pub activations: u64,
+    /// Activations that failed.
+    pub activation_failures: u64,
+    /// Twins that left memory.
+    pub passivations: u64,
+    /// Turns.
+    pub turns: u64,
+    /// Turns that ran on their caller's thread.
+    pub inline_turns: u64,
+    /// Turns that ended in a refusal.
+    pub rejections: u64,
+    /// Turns that panicked.
+    pub panics: u64,
+    /// Messages refused for want of room.
+    pub shed: u64,
+    /// Messages whose deadline passed before their turn.
+    pub expired: u64,
+    /// Commits handed to the store.
+    pub commits: u64,
+    /// Commits that did not end well.
+    pub commit_failures: u64,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.resident += other.resident;
+        self.resident_bytes += other.resident_bytes;
+        self.activations += other.activations;
+        self.activation_failures += other.activation_failures;
+        self.passivations += other.passivations;
+        self.turns += other.turns;
+        self.inline_turns += other.inline_turns;
+        self.rejections += other.rejections;
+        self.panics += other.panics;
+        self.shed += other.shed;
+        self.expired += other.expired;
+        self.commits += other.commits;
+        self.commit_failures += other.commit_failures;
+    }
+}
+
+thread_local! {
+    /// Address of the shard whose lock this thread holds; 0 for none.
+    static HELD: Cell<usize> = const { Cell::new(0) };
+    /// Parcels for the held shard, posted while its lock is held.
+    static LOCAL: RefCell<VecDeque<(u64, Key, Handed)>> = const { RefCell::new(VecDeque::new()) };
+}
+
+/// Longest run of turns within one hold of the lock that answer each other inside the shard.
+const LOCAL_STEPS_MAX: usize = 64;
+
+impl<K: Twin> Shard<K> {
+    pub(super) fn new(shared: Arc<Shared>) -> Arc<Self> {
+        let bounds = Bounds { items_max: shared.config.inbox_items_max, bytes_max: shared.config.inbox_bytes_max };
+        Arc::new_cyclic(|this| Self {
+            inbox: Inbox::new(bounds),
+            core: Mutex::new(Core::new()),
+            shared,
+            this: this.clone(),
+        })
+    }
+
+    pub(super) fn arc(&self) -> Arc<Self> {
+        self.this.upgrade().expect("a method runs on a shard that somebody holds")
+    }
+
+    /// The inline door: the lock, if nothing waits and nobody holds it.
+    pub(super) fn door(&self) -> Option<parking_lot::MutexGuard<'_, Core<K>>> {
+        if self.inbox.pending() != 0 {
+            return None;
+        }
+        match &self.shared.config.door {
+            Door::Open => {}
+            Door::Closed => return None,
+            Door::Scripted(open) => {
+                if !open() {
+                    return None;
+                }
+            }
+        }
+        self.core.try_lock()
+    }
+
+    /// Queues a message.
+    pub(super) fn push(&self, hash: u64, key: Key, call: Arc<dyn Delivery<K>>) -> Result<(), Arc<dyn Delivery<K>>> {
+        let (lane, bytes) = (call.lane().index(), call.bytes());
+        self.inbox.push(lane, bytes, Item { hash, key, call }).map_err(|item| item.call)
+    }
+
+    /// Takes a parcel: in place if this thread holds this shard's lock, otherwise through the inbox.
+    pub(super) fn post(&self, hash: u64, key: &Key, parcel: Handed) {
+        if HELD.get() == self.address() {
+            LOCAL.with_borrow_mut(|local| local.push_back((hash, key.clone(), parcel)));
+            return;
+        }
+        let Some(call) = parcel.open::<K>() else { return };
+        if let Err(call) = self.push(hash, key.clone(), call) {
+            call.fail(Failure::Overloaded { what: "the target's inbox" });
+        }
+    }
+
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    /// Runs `work` under the lock that `core` is, then what its turns posted to this very shard.
+    pub(super) fn hold<R>(&self, core: &mut Core<K>, now: Timestamp, work: impl FnOnce(&mut Core<K>) -> R) -> R {
+        let outer = HELD.replace(self.address());
+        let result = work(core);
+        for _ in 0..LOCAL_STEPS_MAX {
+            let Some((hash, key, parcel)) = LOCAL.with_borrow_mut(VecDeque::pop_front) else { break };
+            if let Some(call) = parcel.open::<K>() {
+                core.receive(self, hash, &key, call, now);
+                core.release_posts();
+            }
+        }
+        HELD.set(outer);
+        let rest = LOCAL.with_borrow_mut(std::mem::take);
+        for (hash, key, parcel) in rest {
+            self.post(hash, &key, parcel);
+        }
+        result
+    }
+
+    /// Performs what a batch caused; call after unlocking.
+    pub(super) fn perform(&self, out: &mut Out<K>) {
+        for rider in out.released.drain(..) {
+            rider.release(&Sealed::Durable);
+        }
+        for (call, failure) in out.failed.drain(..) {
+            call.fail(failure);
+        }
+        for (at, load) in out.loads.drain(..) {
+            let Some(store) = &self.shared.store else { continue };
+            let shard = self.arc();
+            store.load(load, Box::new(move |loaded| shard.inbox.note([Note::Loaded(at, loaded)])));
+        }
+    }
+}
+
+impl<K: Twin> Committed for Shard<K> {
+    fn ended(&self, commits: Vec<Ended>) {
+        self.inbox.note(commits.into_iter().map(Note::Ended));
+    }
+}
+
+impl<K: Twin> Default for Out<K> {
+    fn default() -> Self {
+        Self { released: Vec::new(), failed: Vec::new(), loads: Vec::new() }
+    }
+}
+
+impl<K: Twin> Out<K> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.released.is_empty() && self.failed.is_empty() && self.loads.is_empty()
+    }
+}
+
+impl<K: Twin> Core<K> {
+    fn new() -> Self {
+        Self {
+            table: Table::new(),
+            out: Out::default(),
+            buffers: Vec::new(),
+            stuck: Vec::new(),
+            unsaved: VecDeque::new(),
+            sweep: 0,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Lets replies go that only post further messages, so that twins of one shard answer each other within one hold.
+    fn release_posts(&mut self) {
+        for rider in self.out.released.drain(..) {
+            rider.release(&Sealed::Durable);
+        }
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        let resident = u64::try_from(self.table.len()).unwrap_or(u64::MAX);
+        let each = u64::try_from(size_of::<Activation<K>>() + 16).unwrap_or(u64::MAX);
+        Counts { resident, resident_bytes: self.counts.resident_bytes.max(resident * each), ..self.counts }
+    }
+}

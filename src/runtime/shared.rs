@@ -1,0 +1,193 @@
+//! What all shards of a runtime share: clock, store, epoch, bounds, wake heap, events, the way to other twins.
+
+use std::{
+    any::TypeId,
+    collections::HashMap,
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+};
+
+use compact_str::CompactString;
+use parking_lot::RwLock;
+
+use super::{Config, events::Hub, host::AnyHost, wake::Wakes};
+use crate::{
+    model::{Clock, Header, Key, Timestamp},
+    store::{Epoch, Slot, Store},
+    twin::{Failure, Handed, PostOffice, Sender},
+};
+
+/// The one slot of an embedded store.
+pub(super) const SLOT: Slot = Slot(0);
+
+/// Shared by every shard of one runtime.
+pub(super) struct Shared {
+    pub(super) config: Config,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) store: Option<Arc<dyn Store>>,
+    pub(super) hub: Hub,
+    pub(super) wakes: Wakes,
+    pub(super) office: Arc<Office>,
+    epoch: AtomicU64,
+    claiming: AtomicBool,
+    stopping: AtomicBool,
+    closed: AtomicBool,
+    arbiters: usize,
+    started: Timestamp,
+    /// What the observed pages may still write, in KiB; refilled by the tick.
+    pub(super) save_budget_kib: AtomicU32,
+}
+
+impl Shared {
+    pub(super) fn new(config: Config, arbiters: usize, clock: Arc<dyn Clock>, store: Option<Arc<dyn Store>>) -> Self {
+        let started = clock.now();
+        let hub = Hub::new(config.events_kept);
+        Self {
+            config,
+            clock,
+            store,
+            hub,
+            wakes: Wakes::default(),
+            office: Arc::new(Office::default()),
+            epoch: AtomicU64::new(0),
+            claiming: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            arbiters,
+            started,
+            save_budget_kib: AtomicU32::new(0),
+        }
+    }
+
+    /// Seconds of the runtime's life, for idleness.
+    pub(super) fn life_s(&self, now: Timestamp) -> u32 {
+        u32::try_from(now.since(self.started).as_secs()).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Ordering::Acquire))
+    }
+
+    pub(super) fn set_epoch(&self, epoch: Epoch) {
+        self.epoch.fetch_max(epoch.0, Ordering::AcqRel);
+        self.claiming.store(false, Ordering::Release);
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    /// Whether the store was closed and the drains may end.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    pub(super) fn shards_per_kind(&self) -> usize {
+        (self.arbiters * self.config.shards_per_arbiter).clamp(1, 4096)
+    }
+
+    /// Claims the slot again after a commit of unknown outcome; one claim at a time.
+    pub(super) fn reclaim(self: &Arc<Self>) {
+        let Some(store) = &self.store else { return };
+        if self.claiming.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let shared = Arc::clone(self);
+        store.claim(
+            SLOT,
+            None,
+            Box::new(move |claimed| match claimed {
+                Ok(epoch) => shared.set_epoch(epoch),
+                Err(error) => {
+                    tracing::warn!(%error, "claiming the store again failed; the next message to a waiting twin tries once more");
+                    shared.claiming.store(false, Ordering::Release);
+                }
+            }),
+        );
+    }
+}
+
+pub(super) type Decoder = fn(&[u8], Header, Sender) -> Option<Handed>;
+
+/// Finds hosts by kind: how effects, wake-ups and outboxes reach twins.
+#[derive(Default)]
+pub(super) struct Office {
+    hosts: RwLock<Vec<(TypeId, &'static str, Arc<dyn AnyHost>)>>,
+    decoders: OnceLock<HashMap<(CompactString, CompactString, Option<CompactString>), Decoder>>,
+    this: OnceLock<Weak<Office>>,
+}
+
+impl Office {
+    pub(super) fn open(
+        self: &Arc<Self>,
+        hosts: Vec<(TypeId, &'static str, Arc<dyn AnyHost>)>,
+        decoders: HashMap<(CompactString, CompactString, Option<CompactString>), Decoder>,
+    ) {
+        *self.hosts.write() = hosts;
+        assert!(self.decoders.set(decoders).is_ok(), "an office opens once");
+        assert!(self.this.set(Arc::downgrade(self)).is_ok(), "an office opens once");
+    }
+
+    /// Lets go of the hosts, which hold this office through what they share.
+    pub(super) fn close(&self) {
+        self.hosts.write().clear();
+    }
+
+    pub(super) fn host(&self, kind: TypeId) -> Option<Arc<dyn AnyHost>> {
+        self.hosts.read().iter().find(|(id, _, _)| *id == kind).map(|(_, _, host)| Arc::clone(host))
+    }
+
+    pub(super) fn host_named(&self, kind: &str) -> Option<Arc<dyn AnyHost>> {
+        self.hosts.read().iter().find(|(_, name, _)| *name == kind).map(|(_, _, host)| Arc::clone(host))
+    }
+
+    pub(super) fn hosts(&self) -> Vec<Arc<dyn AnyHost>> {
+        self.hosts.read().iter().map(|(_, _, host)| Arc::clone(host)).collect()
+    }
+
+    /// Makes a parcel of an encoded message; `None` if its name is not registered or its bytes do not decode.
+    pub(super) fn decode(
+        &self,
+        kind: &str,
+        name: &str,
+        back: Option<&str>,
+        bytes: &[u8],
+        header: Header,
+        sender: Sender,
+    ) -> Option<Handed> {
+        let decoder = self.decoders.get()?.get(&(kind.into(), name.into(), back.map(CompactString::new)))?;
+        decoder(bytes, header, sender)
+    }
+
+    /// This office as effects hold it.
+    pub(super) fn as_post_office(&self) -> Option<Arc<dyn PostOffice>> {
+        self.this.get()?.upgrade().map(|office| {
+            let office: Arc<dyn PostOffice> = office;
+            office
+        })
+    }
+}
+
+impl PostOffice for Office {
+    fn post(&self, kind: TypeId, key: &Key, parcel: Handed) {
+        if let Some(host) = self.host(kind) {
+            host.post(key, parcel);
+        }
+        // Without a host the runtime has stopped; a durable sender's outbox still holds the promise.
+    }
+}
+
+/// Why a promise could not be sent.
+pub(super) fn unregistered(kind: &str, name: &str) -> Failure {
+    Failure::Unregistered { name: format!("{kind}/{name}").into() }
+}

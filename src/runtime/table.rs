@@ -1,0 +1,84 @@
+//! A shard's activations: a slab found by key, without an allocation per twin.
+
+use hashbrown::HashTable;
+
+use super::activation::Activation;
+use crate::twin::Twin;
+
+const CHUNK: usize = 128;
+
+/// Activations in chunks of 128, with a table of (32 bits of hash, index) over them.
+pub(super) struct Table<K: Twin> {
+    index: HashTable<(u32, u32)>,
+    chunks: Vec<Vec<Option<Activation<K>>>>,
+    free: Vec<u32>,
+    len: u32,
+}
+
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    reason = "indices stay below 2^32: `insert` refuses more; u32 to usize widens; 32 bits of the hash are wanted"
+)]
+impl<K: Twin> Table<K> {
+    pub(super) fn new() -> Self {
+        Self { index: HashTable::new(), chunks: Vec::new(), free: Vec::new(), len: 0 }
+    }
+
+    /// Activations present.
+    pub(super) fn len(&self) -> usize {
+        self.len as usize - self.free.len()
+    }
+
+    /// One past the highest index ever used.
+    pub(super) fn end(&self) -> u32 {
+        self.len
+    }
+
+    pub(super) fn find(&self, hash: u64, key: &str) -> Option<u32> {
+        let hash = hash as u32;
+        self.index
+            .find(spread(hash), |(found, at)| *found == hash && self.get(*at).is_some_and(|twin| &*twin.key == key))
+            .map(|(_, at)| *at)
+    }
+
+    pub(super) fn get(&self, at: u32) -> Option<&Activation<K>> {
+        self.chunks.get(at as usize / CHUNK)?.get(at as usize % CHUNK)?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, at: u32) -> Option<&mut Activation<K>> {
+        self.chunks.get_mut(at as usize / CHUNK)?.get_mut(at as usize % CHUNK)?.as_mut()
+    }
+
+    /// Adds an activation that is not there yet.
+    pub(super) fn insert(&mut self, hash: u64, twin: Activation<K>) -> u32 {
+        let at = if let Some(at) = self.free.pop() {
+            self.chunks[at as usize / CHUNK][at as usize % CHUNK] = Some(twin);
+            at
+        } else {
+            let at = self.len;
+            self.len = at.checked_add(1).expect("a shard holds fewer than 2^32 twins: memory ends long before");
+            if at as usize % CHUNK == 0 {
+                self.chunks.push(Vec::with_capacity(CHUNK));
+            }
+            self.chunks[at as usize / CHUNK].push(Some(twin));
+            at
+        };
+        self.index.insert_unique(spread(hash as u32), (hash as u32, at), |(hash, _)| spread(*hash));
+        at
+    }
+
+    pub(super) fn remove(&mut self, at: u32) -> Option<Activation<K>> {
+        let twin = self.chunks.get_mut(at as usize / CHUNK)?.get_mut(at as usize % CHUNK)?.take()?;
+        if let Ok(entry) = self.index.find_entry(spread(twin.hash), |(_, found)| *found == at) {
+            entry.remove();
+        }
+        self.free.push(at);
+        Some(twin)
+    }
+}
+
+/// The table takes its tag from the top bits, which 32 bits of hash do not have.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}

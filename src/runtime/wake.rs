@@ -1,0 +1,79 @@
+//! The wake heap: who wants to be activated when.
+//!
+//! The store indexes the wake time of every record in time order; this heap holds the part that is near. An entry may
+//! be early or stale, never late: the twin itself decides, when woken, whether anything is due.
+
+use std::{cmp::Reverse, collections::BinaryHeap};
+
+use compact_str::CompactString;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::model::{Key, Timestamp};
+
+/// Wake-ups by time.
+#[derive(Default)]
+pub(super) struct Wakes {
+    heap: Mutex<Heap>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Heap {
+    entries: BinaryHeap<Reverse<(Timestamp, CompactString, Key)>>,
+    /// The stored index was read up to here; entries beyond are read later and need not be kept.
+    horizon: Timestamp,
+}
+
+impl Wakes {
+    /// Adds a wake-up, unless the stored index will be read for it anyway.
+    pub(super) fn arm(&self, at: Timestamp, kind: &str, key: &Key) {
+        let mut heap = self.heap.lock();
+        if at > heap.horizon {
+            return;
+        }
+        let first = heap.entries.peek().is_none_or(|Reverse((first, _, _))| at < *first);
+        heap.entries.push(Reverse((at, kind.into(), key.clone())));
+        drop(heap);
+        if first {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Everything due, at most `limit`.
+    pub(super) fn due(&self, now: Timestamp, limit: usize) -> Vec<(CompactString, Key)> {
+        let mut heap = self.heap.lock();
+        let mut due = Vec::new();
+        while due.len() < limit && heap.entries.peek().is_some_and(|Reverse((at, _, _))| *at <= now) {
+            if let Some(Reverse((_, kind, key))) = heap.entries.pop() {
+                due.push((kind, key));
+            }
+        }
+        due
+    }
+
+    /// When the next entry is due.
+    pub(super) fn next(&self) -> Option<Timestamp> {
+        self.heap.lock().entries.peek().map(|Reverse((at, _, _))| *at)
+    }
+
+    /// Says up to when the stored index has been (or is now being) read into the heap.
+    pub(super) fn set_horizon(&self, horizon: Timestamp) {
+        self.heap.lock().horizon = horizon;
+    }
+
+    /// How far the stored index has been read.
+    pub(super) fn horizon(&self) -> Timestamp {
+        self.heap.lock().horizon
+    }
+
+    /// Waits until an earlier entry than all before was added.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Entries in memory.
+    pub(super) fn len(&self) -> usize {
+        self.heap.lock().entries.len()
+    }
+}

@@ -1,0 +1,211 @@
+//! sled as the committer sees it: opened with care, flushed and, for `Fsync`, synced by a handle of our own.
+
+use std::{
+    fs::File,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::Options;
+use crate::store::{
+    Error, Level,
+    committer::{Disk, Write},
+    keyspace::{self, Bytes},
+};
+
+/// How often and how far apart an open is tried while another process holds the directory: 5 s.
+const ATTEMPTS: u32 = 50;
+const ATTEMPT_EVERY: Duration = Duration::from_millis(100);
+/// sled writes values above a quarter of a segment to files of their own, which it never syncs. A leaf of 16 of our
+/// largest values must stay below that.
+const SEGMENT_BYTES: usize = 4 * 1024 * 1024;
+/// How often sled flushes at `Buffered`, where the committer does not.
+const BUFFERED_FLUSH_MS: u64 = 500;
+
+/// Why a directory cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process holds it.
+    #[error("'{}' is in use by another process; stop it, or choose another directory", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// It cannot be read or written.
+    #[error("'{}' cannot be used as a store: {source}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Written by another release.
+    #[error("'{}' has store format {found}, this build reads {supported}; export it with the release that wrote it", path.display())]
+    Format {
+        /// The directory.
+        path: PathBuf,
+        /// In the store.
+        found: u32,
+        /// Readable.
+        supported: u32,
+    },
+    /// A sled database of something else.
+    #[error("'{}' holds a sled database that is no twin store; choose another directory", path.display())]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// sled cannot recover it.
+    #[error("'{}' is damaged: {detail}; it was left as it is: restore a backup, or import an export into an empty directory", path.display())]
+    Damaged {
+        /// The directory.
+        path: PathBuf,
+        /// What sled says.
+        detail: String,
+    },
+    /// No thread could be started.
+    #[error("the store's thread could not be started: {0}")]
+    Thread(String),
+}
+
+/// A database and the handle it is synced by.
+pub(super) struct SledDisk {
+    db: sled::Db,
+    file: File,
+    level: Level,
+}
+
+impl SledDisk {
+    pub(super) fn open(path: &Path, options: Options) -> Result<Self, OpenError> {
+        let directory = |source| OpenError::Directory { path: path.to_owned(), source };
+        std::fs::create_dir_all(path).map_err(directory)?;
+        let db = open_sled(path, options)?;
+        check_format(path, &db)?;
+        let file = File::options().read(true).write(true).open(path.join("db")).map_err(directory)?;
+        let disk = Self { db, file, level: options.level };
+        disk.finish().map_err(|cause| directory(io::Error::other(cause)))?;
+        // A new file is safe only when the directories that name it are.
+        for directory_of in [Some(path), path.parent().filter(|parent| !parent.as_os_str().is_empty())] {
+            if let Some(handle) = directory_of.and_then(|path| File::open(path).ok()) {
+                handle.sync_all().map_err(directory)?;
+            }
+        }
+        Ok(disk)
+    }
+
+    /// Reads; sled's errors and panics come back as ours.
+    pub(super) fn guarded<T>(&self, read: impl FnOnce(&sled::Tree) -> Result<T, Error>) -> Result<T, Error> {
+        catch_unwind(AssertUnwindSafe(|| read(&self.db)))
+            .unwrap_or_else(|_| Err(Error::Unavailable("the database panicked while reading".into())))
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.db.size_on_disk().unwrap_or_default()
+    }
+}
+
+fn open_sled(path: &Path, options: Options) -> Result<sled::Db, OpenError> {
+    let config = sled::Config::new()
+        .path(path)
+        .cache_capacity(options.cache_bytes)
+        .segment_size(SEGMENT_BYTES)
+        .flush_every_ms((options.level == Level::Buffered).then_some(BUFFERED_FLUSH_MS));
+    for attempt in 1.. {
+        let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
+        let error = match opened {
+            Ok(Ok(db)) => return Ok(db),
+            Ok(Err(error)) => error,
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().cloned();
+                let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+                let detail = text.unwrap_or_else(|| "sled panicked".to_owned());
+                return Err(OpenError::Damaged { path: path.to_owned(), detail });
+            }
+        };
+        match error {
+            sled::Error::Io(error) if error.to_string().contains("could not acquire lock") => {
+                if attempt == ATTEMPTS {
+                    break;
+                }
+                pause();
+            }
+            sled::Error::Io(source) => return Err(OpenError::Directory { path: path.to_owned(), source }),
+            sled::Error::CollectionNotFound(_)
+            | sled::Error::Unsupported(_)
+            | sled::Error::ReportableBug(_)
+            | sled::Error::Corruption { .. } => {
+                return Err(OpenError::Damaged { path: path.to_owned(), detail: error.to_string() });
+            }
+        }
+    }
+    Err(OpenError::InUse { path: path.to_owned() })
+}
+
+#[expect(clippy::disallowed_methods, reason = "opening a store blocks, and says so")]
+fn pause() {
+    std::thread::sleep(ATTEMPT_EVERY);
+}
+
+fn check_format(path: &Path, db: &sled::Db) -> Result<(), OpenError> {
+    let damaged = |error: &sled::Error| OpenError::Damaged { path: path.to_owned(), detail: error.to_string() };
+    let found = db.get(keyspace::FORMAT_KEY).map_err(|error| damaged(&error))?;
+    match found.map(|bytes| bytes.as_ref().try_into().map(u32::from_le_bytes)) {
+        None if db.is_empty() => {
+            db.insert(keyspace::FORMAT_KEY, &keyspace::FORMAT.to_le_bytes()).map_err(|error| damaged(&error))?;
+            Ok(())
+        }
+        Some(Ok(keyspace::FORMAT)) => Ok(()),
+        Some(Ok(found)) => Err(OpenError::Format { path: path.to_owned(), found, supported: keyspace::FORMAT }),
+        None | Some(Err(_)) => Err(OpenError::Foreign { path: path.to_owned() }),
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn words(error: sled::Error) -> String {
+    error.to_string()
+}
+
+impl Disk for SledDisk {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, String> {
+        Ok(self.db.get(key).map_err(words)?.map(|value| value.to_vec()))
+    }
+
+    fn seek(&self, from: &[u8]) -> Result<Option<Bytes>, String> {
+        let next = self.db.range(from..).keys().next().transpose().map_err(words)?;
+        Ok(next.map(|key| Bytes::from_slice(&key)))
+    }
+
+    fn insert(&self, key: &[u8], value: &[u8]) -> Result<(), String> {
+        self.db.insert(key, value).map_err(words).map(drop)
+    }
+
+    fn batch(&self, one: Option<(&[u8], &[u8])>, others: &mut Vec<Write>) -> Result<(), String> {
+        let mut batch = sled::Batch::default();
+        if let Some((key, value)) = one {
+            batch.insert(key, value);
+        }
+        for (key, value) in others.drain(..) {
+            match value {
+                Some(value) => batch.insert(key.as_slice(), value),
+                None => batch.remove(key.as_slice()),
+            }
+        }
+        self.db.apply_batch(batch).map_err(words)
+    }
+
+    fn sync(&self) -> Result<(), String> {
+        match self.level {
+            Level::Buffered => Ok(()),
+            Level::Flushed => self.db.flush().map_err(words).map(drop),
+            Level::Fsync => self.finish(),
+        }
+    }
+
+    fn finish(&self) -> Result<(), String> {
+        self.db.flush().map_err(words)?;
+        // On Linux sled's flush hands the bytes to the kernel and leaves them there.
+        self.file.sync_data().map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,241 @@
+//! The runtime through its public door.
+
+use std::{sync::Arc, time::Duration};
+
+use service_twin::{
+    model::{Key, Outcome, Principal, RequestKey, Timestamp},
+    runtime::{Config, Door, Runtime},
+    store::{Store, memory::MemoryStore},
+    twin::{Failure, Rejection},
+};
+
+use crate::kinds::{Add, AddAndTell, Answered, AskRound, Bump, Heard, Ledger, Pad, Read, Tally, Tell, WakeMeAt};
+
+const LONG: Duration = Duration::from_secs(20);
+
+fn start(store: &Arc<dyn Store>, door: Door) -> Runtime {
+    let config = Config { arbiters: 2, door, ..Config::default() };
+    Runtime::builder()
+        .config(config)
+        .store(Arc::clone(store))
+        .kind::<Tally>()
+        .kind::<Ledger>()
+        .wire::<Tell>()
+        .asks::<AskRound, Answered>()
+        .start()
+        .unwrap()
+}
+
+fn memory() -> Arc<dyn Store> {
+    Arc::new(MemoryStore::new())
+}
+
+/// Both ways into a shard.
+fn doors() -> [Door; 2] {
+    [Door::Open, Door::Closed]
+}
+
+#[tokio::test]
+async fn a_volatile_twin_counts_from_its_first_message() {
+    for door in doors() {
+        let runtime = start(&memory(), door);
+        assert_eq!(runtime.twin("a").ask(Bump(2)).await, Ok(2));
+        assert_eq!(runtime.twin("a").ask(Bump(3)).await, Ok(5));
+        assert_eq!(runtime.twin("b").ask(Bump(0)).await, Ok(0));
+        runtime.twin("a").tell(Bump(1)).unwrap();
+        assert_eq!(runtime.twin("a").ask(Bump(0)).await, Ok(6), "one caller's messages keep their order");
+        assert_eq!(runtime.drain(LONG).await.unsettled, 0);
+        assert_eq!(runtime.twin("a").ask(Bump(0)).await, Err(Failure::Stopping));
+    }
+}
+
+#[tokio::test]
+async fn a_durable_twin_is_the_same_after_a_restart() {
+    for door in doors() {
+        let store = memory();
+        let runtime = start(&store, door.clone());
+        assert_eq!(runtime.twin("a").ask(Add(2)).await, Ok(2));
+        assert_eq!(runtime.twin("a").ask(Add(3)).await, Ok(5));
+        assert_eq!(runtime.drain(LONG).await.unsettled, 0);
+        store_reopened(&store);
+        let runtime = start(&store, door);
+        assert_eq!(runtime.twin("a").ask(Read).await, Ok((5, 2)));
+    }
+}
+
+/// A memory store outlives its runtime.
+fn store_reopened(_: &Arc<dyn Store>) {}
+
+#[tokio::test]
+async fn a_rejection_changes_nothing_and_says_why() {
+    let runtime = start(&memory(), Door::Open);
+    let refused = runtime.twin("a").ask(Add(2_000_000)).await.unwrap_err();
+    assert!(matches!(&refused, Failure::Rejected(Rejection::Limit { max: 1_000_000, .. })), "{refused}");
+    assert_eq!(refused.outcome(), Outcome::NotApplied);
+    assert_eq!(runtime.twin("a").ask(Read).await, Ok((0, 0)));
+    let refused = runtime.twin("").ask(Read).await.unwrap_err();
+    assert!(matches!(refused, Failure::Rejected(Rejection::Invalid { .. })));
+}
+
+#[tokio::test]
+async fn a_panic_ends_one_activation_and_nothing_else() {
+    for door in doors() {
+        let runtime = start(&memory(), door);
+        runtime.twin("a").ask(Add(1)).await.unwrap();
+        runtime.twin("b").ask(Add(1)).await.unwrap();
+        let failure = runtime.twin("a").ask(Add(666)).await.unwrap_err();
+        assert!(matches!(&failure, Failure::Panicked { message } if message.contains("beast")), "{failure}");
+        assert_eq!(runtime.twin("a").ask(Read).await, Ok((1, 1)), "what was durable is there again");
+        assert_eq!(runtime.twin("b").ask(Read).await, Ok((1, 1)));
+    }
+}
+
+#[tokio::test]
+async fn a_repeat_under_the_same_key_gets_the_same_answer_and_changes_nothing() {
+    for door in doors() {
+        let store = memory();
+        let runtime = start(&store, door.clone());
+        let key = RequestKey::new("r1", runtime.now());
+        assert_eq!(runtime.twin("a").ask(Add(2)).key(key.clone()).await, Ok(2));
+        assert_eq!(runtime.twin("a").ask(Add(2)).key(key.clone()).await, Ok(2));
+        let other = runtime.twin("a").ask(Add(3)).key(key.clone()).await;
+        assert_eq!(other, Err(Rejection::KeyReused.into()));
+        runtime.drain(LONG).await;
+        let runtime = start(&store, door);
+        assert_eq!(runtime.twin("a").ask(Add(2)).key(key).await, Ok(2), "the ring is part of the record");
+        assert_eq!(runtime.twin("a").ask(Read).await, Ok((2, 1)));
+    }
+}
+
+#[tokio::test]
+async fn a_key_from_before_the_forgotten_ones_is_refused() {
+    let runtime = start(&memory(), Door::Open);
+    let at = |n: u64| Timestamp::from_unix_ms(1_000_000 + n);
+    for n in 0..200 {
+        let key = RequestKey::new(&format!("r{n}"), at(n));
+        runtime.twin("a").ask(Add(1)).key(key).await.unwrap();
+    }
+    let old = runtime.twin("a").ask(Add(1)).key(RequestKey::new("r0", at(0))).await;
+    assert!(matches!(old, Err(Failure::Rejected(Rejection::KeyTooOld { .. }))), "{old:?}");
+    assert_eq!(runtime.twin("a").ask(Read).await, Ok((200, 200)));
+}
+
+#[tokio::test]
+async fn what_a_twin_tells_another_arrives_once() {
+    let runtime = start(&memory(), Door::Open);
+    let to = Key::parse("b").unwrap();
+    for n in 1..=20 {
+        assert_eq!(runtime.twin("a").ask(AddAndTell(1, to.clone())).await, Ok(n));
+    }
+    let (told, _, _) = until(&runtime, |told| told.len() == 20).await;
+    assert_eq!(told, (1..=20).map(|n| ("a".to_owned(), n)).collect::<Vec<_>>());
+}
+
+/// Asks "b" what it heard until it is so; the test's own timeout bounds it.
+async fn until(runtime: &Runtime, enough: impl Fn(&[(String, u64)]) -> bool) -> (Vec<(String, u64)>, u32, usize) {
+    loop {
+        let heard = runtime.twin("b").ask(Heard).await.unwrap();
+        if enough(&heard.0) {
+            return heard;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn an_ask_that_would_wait_for_itself_is_refused_with_its_path() {
+    let runtime = start(&memory(), Door::Open);
+    let keys: Vec<_> = ["b", "c", "b"].into_iter().map(|key| Key::parse(key).unwrap()).collect();
+    runtime.twin("a").ask(AskRound(keys)).await.unwrap();
+    loop {
+        let (told, _, _) = runtime.twin("c").ask(Heard).await.unwrap();
+        if let Some((text, _)) = told.first() {
+            assert!(text.contains("ledger:a → ledger:b → ledger:c → ledger:b"), "{text}");
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_reminder_fires_although_nobody_calls() {
+    let runtime = start(&memory(), Door::Open);
+    let at = runtime.now().after(Duration::from_millis(30));
+    runtime.twin("b").ask(WakeMeAt(at)).await.unwrap();
+    loop {
+        let (_, woken, _) = runtime.twin("b").ask(Heard).await.unwrap();
+        if woken == 1 {
+            assert!(runtime.now() >= at, "never early");
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_would_pass_the_records_limit_is_refused_and_its_neighbours_are_not() {
+    let runtime = start(&memory(), Door::Open);
+    let asks: Vec<_> = (0..20).map(|_| async { runtime.twin("a").ask(Pad(3000)).await }).collect();
+    let mut done = 0;
+    for answer in futures_util::future::join_all(asks).await {
+        match answer {
+            Ok(_) => done += 1,
+            Err(failure) => assert!(matches!(failure, Failure::Rejected(Rejection::Limit { .. })), "{failure}"),
+        }
+    }
+    assert!((5..=10).contains(&done), "{done} of 3,000 bytes fit 32 KiB");
+    assert_eq!(runtime.twin("a").ask(Heard).await.unwrap().2, done * 3000);
+    runtime.twin("a").ask(Add(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_expired_message_has_no_turn() {
+    let runtime = start(&memory(), Door::Open);
+    let failure = runtime.twin("a").ask(Add(1)).deadline(Duration::ZERO).await.unwrap_err();
+    assert_eq!((&failure, failure.outcome()), (&Failure::Expired, Outcome::NotApplied));
+    assert_eq!(runtime.twin("a").ask(Read).await, Ok((0, 0)));
+}
+
+#[tokio::test]
+async fn twins_are_found_by_their_terms_without_being_activated() {
+    let runtime = start(&memory(), Door::Open);
+    for n in 0..10 {
+        runtime.twin(&format!("t{n}")).ask(Add(n)).await.unwrap();
+    }
+    let (found, more) = runtime.find::<Ledger>(vec!["parity=odd".into()], None, 3).await.unwrap();
+    assert_eq!(found.iter().map(|found| found.key.as_str()).collect::<Vec<_>>(), ["t1", "t3", "t5"]);
+    assert!(more);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn callers_on_four_threads_keep_their_own_order_on_one_hot_twin() {
+    let runtime = start(&memory(), Door::Open);
+    let callers = (0..4).map(|_| {
+        let runtime = runtime.clone();
+        tokio::spawn(async move {
+            let mut last = 0;
+            for n in 0..5_000 {
+                if n % 7 == 0 {
+                    runtime.twin("hot").tell(Bump(1)).unwrap();
+                }
+                let count = runtime.twin("hot").ask(Bump(1)).await.unwrap();
+                assert!(count > last + u64::from(n % 7 == 0), "a told message has its turn before the next ask");
+                last = count;
+            }
+        })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        caller.await.unwrap();
+    }
+    assert_eq!(runtime.twin("hot").ask(Bump(0)).await, Ok(4 * (5_000 + 715)));
+}
+
+#[tokio::test]
+async fn keyed_requests_to_a_volatile_kind_are_refused() {
+    let runtime = start(&memory(), Door::Open);
+    let header = service_twin::model::Header::default()
+        .with_request(RequestKey::new("r", runtime.now()))
+        .with_principal(Principal::Host);
+    let refused = runtime.twin("a").ask(Bump(1)).header(header).await;
+    assert_eq!(refused, Err(Failure::Keyless { kind: "tally" }));
+}
