@@ -3,7 +3,7 @@
 //! The newest entries lie in the core record, in the [`Tail`]. When that is full they leave it as one **chunk**, a page
 //! that is written once and never again; after every few chunks a **base** holds the whole state, so that a read at any
 //! moment is base + replay. A base and the chunks after it are a group; groups are forgotten whole, oldest first.
-//! `docs/decisions/0001-journal-chunks.md` says why.
+//! `docs/decisions/0002-journal-chunks.md` says why.
 //!
 //! Start at [`Tail::append`] and [`Tail::rotate`] for writing, [`Tail::reads`] and [`replay`] for reading.
 

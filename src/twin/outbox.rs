@@ -136,13 +136,13 @@ impl Outbox {
                 return Err(record::frame(&format!("layout {other} of the outbox is unknown to this build")));
             }
         };
-        let (promised, promises): (u64, Vec<Promise>) = persistence::from_bytes(body)?;
+        let (newest, promises): (u64, Vec<Promise>) = persistence::from_bytes(body)?;
         let numbers = || promises.iter().map(|promise| promise.number);
-        if !numbers().is_sorted_by(|a, b| a < b) || numbers().any(|number| number > promised) {
+        if !numbers().is_sorted_by(|a, b| a < b) || numbers().any(|number| number > newest) {
             return Err(record::Error::Body { detail: Arc::from("the promises' numbers do not grow") });
         }
         let bytes = promises.iter().map(Promise::bytes).sum();
-        Ok(Self { promises, promised, bytes })
+        Ok(Self { promises, promised: newest, bytes })
     }
 }
 

@@ -236,7 +236,8 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, Error> {
         let content = body.take(usize::try_from(length).map_err(|_| frame("a section is too long"))?)?;
         match Section::from_tag(*tag) {
             Some(section) => {
-                if sections[usize::from(section.tag() - 1)].replace(content).is_some() {
+                let before = sections[usize::from(section.tag() - 1)].replace(content);
+                if before.is_some() {
                     return Err(frame(&format!("section {tag} occurs twice")));
                 }
             }

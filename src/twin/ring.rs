@@ -6,13 +6,15 @@
 //! ```text
 //! core  layout 1 | whether it forgot u8 | forgotten_until u64 | entries in the page u16 | checksum of the page u32 | entries
 //! page  layout 1 | entries | CRC-32C
-//! entry id 16 | fingerprint u64 | revision u64 | made_at u64 | reply length u16, ffff: not kept | reply
+//! entry id 16 bytes | fingerprint u64 | revision u64 | made_at u64 | reply length u16, ffff: not kept | reply
 //! ```
 
-use xxhash_rust::xxh3::xxh3_128;
+mod entry;
+
+pub use entry::{Entry, id};
 
 use super::record::{self, Reader};
-use crate::model::{Principal, RequestKey, Timestamp, limits::RING_REPLY_BYTES_MAX};
+use crate::model::{Timestamp, limits::RING_REPLY_BYTES_MAX};
 
 /// Name of the page that holds the older part.
 pub const PAGE: &str = "ring";
@@ -24,52 +26,6 @@ pub const PAGE_BYTES_MAX: usize = 8 * 1024;
 const LAYOUT: u8 = 1;
 const CORE_HEAD_BYTES: usize = 1 + 1 + 8 + 2 + 4;
 const PAGE_FRAME_BYTES: usize = 1 + 4;
-const ENTRY_HEAD_BYTES: usize = 16 + 8 + 8 + 8 + 2;
-const NOT_KEPT: u16 = u16::MAX;
-
-/// One request that was done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// From [`id`].
-    pub id: [u8; 16],
-    /// Hash of the request.
-    pub fingerprint: u64,
-    /// The twin's revision after it.
-    pub revision: u64,
-    /// When the caller made the key.
-    pub made_at: Timestamp,
-    /// The encoded reply; `None` if it was too large to keep.
-    pub reply: Option<Box<[u8]>>,
-}
-
-impl Entry {
-    fn bytes(&self) -> usize {
-        ENTRY_HEAD_BYTES + self.reply.as_ref().map_or(0, |reply| reply.len())
-    }
-
-    fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.id);
-        for number in [self.fingerprint, self.revision, self.made_at.unix_ms()] {
-            out.extend_from_slice(&number.to_le_bytes());
-        }
-        let reply = self.reply.as_deref();
-        let length = reply.map_or(NOT_KEPT, |reply| u16::try_from(reply.len()).expect("a kept reply has a bound"));
-        out.extend_from_slice(&length.to_le_bytes());
-        out.extend_from_slice(reply.unwrap_or_default());
-    }
-
-    fn decode(from: &mut Reader<'_>) -> Result<Self, record::Error> {
-        let id = from.number()?;
-        let fingerprint = u64::from_le_bytes(from.number()?);
-        let revision = u64::from_le_bytes(from.number()?);
-        let made_at = Timestamp::from_unix_ms(u64::from_le_bytes(from.number()?));
-        let reply = match u16::from_le_bytes(from.number()?) {
-            NOT_KEPT => None,
-            length => Some(from.take(usize::from(length))?.into()),
-        };
-        Ok(Self { id, fingerprint, revision, made_at, reply })
-    }
-}
 
 /// What is known of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,28 +41,6 @@ pub enum Seen<'a> {
         /// Keys made up to this time may have been forgotten.
         forgotten_until: Timestamp,
     },
-}
-
-/// The ring's name for a key: XXH3-128 of who sent it and its text. A service is itself whichever of its tokens it
-/// shows, so that a retry after a rotation is still a repeat. The key's time is no part of it: a repeat must
-/// carry the time of the first attempt, as a UUIDv7 does, or it may be called new once the first is forgotten.
-pub fn id(principal: &Principal, key: &RequestKey) -> [u8; 16] {
-    let (tag, parts): (u8, [&str; 2]) = match principal {
-        Principal::Host => (0, ["", ""]),
-        Principal::Runtime => (1, ["", ""]),
-        Principal::Operator { key_id } => (2, [key_id, ""]),
-        Principal::Ingest { key_id, namespace } => (3, [namespace, key_id]),
-        Principal::Service { key_id: _, service } => (4, [service.as_str(), ""]),
-        Principal::Twin { kind, key } => (5, [kind, key.as_str()]),
-    };
-    let mut text = Vec::with_capacity(64);
-    text.push(tag);
-    for part in parts.into_iter().chain([&*key.text]) {
-        // The length first, so that no two lists of parts read the same.
-        text.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
-        text.extend_from_slice(part.as_bytes());
-    }
-    xxh3_128(&text).to_le_bytes()
 }
 
 /// The requests a twin has done, as far back as its bounds allow.
@@ -160,7 +94,9 @@ impl Ring {
             return None;
         }
         let mut page = vec![LAYOUT];
-        self.entries.iter().for_each(|entry| entry.encode(&mut page));
+        for entry in &self.entries {
+            entry.encode(&mut page);
+        }
         self.page_checksum = crc32c::crc32c(&page);
         page.extend_from_slice(&self.page_checksum.to_le_bytes());
         self.paged = u16::try_from(self.entries.len()).expect("the page's bound is below 65,536 entries");
@@ -178,7 +114,9 @@ impl Ring {
         out.extend_from_slice(&self.forgotten_until.unwrap_or_default().unix_ms().to_le_bytes());
         out.extend_from_slice(&self.paged.to_le_bytes());
         out.extend_from_slice(&self.page_checksum.to_le_bytes());
-        self.in_core().iter().for_each(|entry| entry.encode(out));
+        for entry in self.in_core() {
+            entry.encode(out);
+        }
     }
 
     /// Whether a core was written with a page, which [`Ring::decode`] then asks for.
@@ -279,12 +217,12 @@ fn open_page(page: &[u8], expected: u32) -> Result<&[u8], record::Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::{collection::vec, option, prelude::*};
 
     use super::*;
-    use crate::model::{Key, ServiceId};
+    use crate::model::{Principal, RequestKey};
 
     fn entry(text: u8, made_at: u64, reply: Option<usize>) -> Entry {
         let made_at = Timestamp::from_unix_ms(made_at);
@@ -334,6 +272,8 @@ mod tests {
                 let read = Ring::decode(&core, page.as_deref()).unwrap();
                 prop_assert!(ring.entries.iter().all(|entry| read.entries.contains(entry)), "nothing is lost");
                 prop_assert!(read.entries.iter().all(|entry| kept.contains_key(&entry.id)), "nothing is made up");
+                let ids: BTreeSet<_> = read.entries.iter().map(|entry| entry.id).collect();
+                prop_assert_eq!(ids.len(), read.entries.len(), "nothing is there twice");
                 prop_assert_eq!(read.forgotten_until, ring.forgotten_until);
                 prop_assert_eq!(Ring::needs_page(&core).unwrap(), ring.paged > 0);
                 if Ring::needs_page(&core).unwrap() {
@@ -367,10 +307,14 @@ mod tests {
     #[test]
     fn the_page_of_another_record_is_refused() {
         let (mut ring, mut page) = (Ring::default(), None);
-        (0..100).for_each(|at| ring.keep(entry(at, 1000, None), 128));
+        for at in 0..100 {
+            ring.keep(entry(at, 1000, None), 128);
+        }
         commit(&mut ring, &mut page);
         let older = page.clone();
-        (100..200).for_each(|at| ring.keep(entry(at, 2000, None), 128));
+        for at in 100..200 {
+            ring.keep(entry(at, 2000, None), 128);
+        }
         let core = commit(&mut ring, &mut page);
         assert!(Ring::decode(&core, page.as_deref()).is_ok());
         assert!(Ring::decode(&core, older.as_deref()).is_err());
@@ -380,20 +324,9 @@ mod tests {
     fn a_key_from_the_future_does_not_make_the_present_too_old() {
         let mut ring = Ring::default();
         ring.keep(entry(0, u64::MAX, None), 2);
-        (1..9).for_each(|at| ring.keep(entry(at, u64::from(at), None), 2));
+        for at in 1..9 {
+            ring.keep(entry(at, u64::from(at), None), 2);
+        }
         assert_eq!(ring.look(&entry(9, 9, None).id, 0, Timestamp::from_unix_ms(9)), Seen::New);
-    }
-
-    #[test]
-    fn a_key_belongs_to_who_sent_it_but_not_to_the_token_shown() {
-        let key = RequestKey::new("k", Timestamp::ZERO);
-        let service =
-            |key_id: &str, name| Principal::Service { key_id: key_id.into(), service: ServiceId::parse(name).unwrap() };
-        let twin = Principal::Twin { kind: "operator".into(), key: Key::parse("a").unwrap() };
-        let operator = Principal::Operator { key_id: "a".into() };
-        let all = [Principal::Host, Principal::Runtime, twin, operator, service("1", "a"), service("1", "b")];
-        let ids: std::collections::BTreeSet<_> = all.iter().map(|principal| id(principal, &key)).collect();
-        assert_eq!(ids.len(), all.len());
-        assert_eq!(id(&service("1", "a"), &key), id(&service("2", "a"), &key));
     }
 }

@@ -187,7 +187,9 @@ mod tests {
         #[test]
         fn entries_read_back_however_they_are_split(entries in entries(), bytes_max in 1..400_usize) {
             let mut bytes = Vec::new();
-            entries.iter().for_each(|(shape, entry)| append_entry(entry, *shape, &mut bytes));
+            for (shape, entry) in &entries {
+                append_entry(entry, *shape, &mut bytes);
+            }
             let mut read = Vec::new();
             for part in split(&bytes, bytes_max) {
                 let chunk = decode_chunk(&encode_chunk(part)).unwrap();
@@ -202,7 +204,9 @@ mod tests {
             entries in entries(), state in vec(any::<u8>(), 0..60), revision: u64, flip in 1..=255_u8,
         ) {
             let mut bytes = Vec::new();
-            entries.iter().for_each(|(shape, entry)| append_entry(entry, *shape, &mut bytes));
+            for (shape, entry) in &entries {
+                append_entry(entry, *shape, &mut bytes);
+            }
             let (chunk, base) = (encode_chunk(&bytes), encode_base(entries[0].0, revision, &state));
             prop_assert_eq!(decode_base(&base).unwrap(), (entries[0].0, revision, state.as_slice()));
             for whole in [chunk, base] {
