@@ -3,3 +3,6 @@
 mod golden;
 mod kinds;
 mod runtime;
+mod store_crash;
+mod store_open;
+mod store_pace;

@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
+
 use super::Options;
 use crate::store::{
     Error, Level,
@@ -18,9 +20,6 @@ use crate::store::{
 /// How often and how far apart an open is tried while another process holds the directory: 5 s.
 const ATTEMPTS: u32 = 50;
 const ATTEMPT_EVERY: Duration = Duration::from_millis(100);
-/// sled writes values above a quarter of a segment to files of their own, which it never syncs. A leaf of 16 of our
-/// largest values must stay below that.
-const SEGMENT_BYTES: usize = 4 * 1024 * 1024;
 /// How often sled flushes at `Buffered`, where the committer does not.
 const BUFFERED_FLUSH_MS: u64 = 500;
 
@@ -70,10 +69,14 @@ pub enum OpenError {
     Thread(String),
 }
 
-/// A database and the handle it is synced by.
+/// A database and the handles it is synced by.
 pub(super) struct SledDisk {
     db: sled::Db,
     file: File,
+    /// Where sled puts tree nodes above 128 KiB, in files of their own that it never syncs.
+    large: PathBuf,
+    /// The newest of these files that was synced; their names are growing numbers.
+    synced: Mutex<i64>,
     level: Level,
 }
 
@@ -84,7 +87,7 @@ impl SledDisk {
         let db = open_sled(path, options)?;
         check_format(path, &db)?;
         let file = File::options().read(true).write(true).open(path.join("db")).map_err(directory)?;
-        let disk = Self { db, file, level: options.level };
+        let disk = Self { db, file, large: path.join("blobs"), synced: Mutex::new(-1), level: options.level };
         disk.finish().map_err(|cause| directory(io::Error::other(cause)))?;
         // A new file is safe only when the directories that name it are.
         for directory_of in [Some(path), path.parent().filter(|parent| !parent.as_os_str().is_empty())] {
@@ -101,6 +104,30 @@ impl SledDisk {
             .unwrap_or_else(|_| Err(Error::Unavailable("the database panicked while reading".into())))
     }
 
+    /// Syncs the large nodes that are new, then the directory that names them.
+    fn sync_large(&self) -> io::Result<()> {
+        let mut synced = self.synced.lock();
+        let mut newest = *synced;
+        for entry in std::fs::read_dir(&self.large)? {
+            let entry = entry?;
+            let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            if number > *synced {
+                match File::open(entry.path()) {
+                    Ok(file) => file.sync_data()?,
+                    // sled removes a node that a newer one replaced.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+                newest = newest.max(number);
+            }
+        }
+        if newest > *synced {
+            File::open(&self.large)?.sync_all()?;
+            *synced = newest;
+        }
+        Ok(())
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         self.db.size_on_disk().unwrap_or_default()
     }
@@ -110,7 +137,6 @@ fn open_sled(path: &Path, options: Options) -> Result<sled::Db, OpenError> {
     let config = sled::Config::new()
         .path(path)
         .cache_capacity(options.cache_bytes)
-        .segment_size(SEGMENT_BYTES)
         .flush_every_ms((options.level == Level::Buffered).then_some(BUFFERED_FLUSH_MS));
     for attempt in 1.. {
         let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
@@ -206,6 +232,6 @@ impl Disk for SledDisk {
     fn finish(&self) -> Result<(), String> {
         self.db.flush().map_err(words)?;
         // On Linux sled's flush hands the bytes to the kernel and leaves them there.
-        self.file.sync_data().map_err(|error| error.to_string())
+        self.sync_large().and_then(|()| self.file.sync_data()).map_err(|error| error.to_string())
     }
 }
