@@ -23,6 +23,7 @@ mod events;
 mod host;
 mod inbox;
 mod passivation;
+mod past;
 mod shard;
 mod shared;
 mod sync;
@@ -45,6 +46,7 @@ pub use builder::{Builder, StartError};
 pub use config::{Config, Door};
 pub use events::{Behind, Published, Watch};
 pub use host::Refused;
+pub use past::{Journaled, Past};
 pub use shard::Counts;
 
 use self::{host::Host, shared::Shared, system::Order};

@@ -6,7 +6,7 @@ use service_twin::{
     model::{Key, Outcome, Principal, RequestKey, Timestamp},
     runtime::{Config, Door, Runtime},
     store::{Store, memory::MemoryStore},
-    twin::{Failure, Rejection},
+    twin::{Failure, Rejection, journal::Moment},
 };
 
 use crate::kinds::{Add, AddAndTell, Answered, AskRound, Bump, Heard, Ledger, Pad, Read, Tally, Tell, WakeMeAt};
@@ -238,4 +238,26 @@ async fn keyed_requests_to_a_volatile_kind_are_refused() {
         .with_principal(Principal::Host);
     let refused = runtime.twin("a").ask(Bump(1)).header(header).await;
     assert_eq!(refused, Err(Failure::Keyless { kind: "tally" }));
+}
+
+#[tokio::test]
+async fn a_twin_reads_at_every_revision_as_it_was_then() {
+    let runtime = start(&memory(), Door::Open);
+    let mut then = Vec::new();
+    for n in 1..=600_u64 {
+        let count = runtime.twin("a").ask(Add(n % 13)).await.unwrap();
+        then.push(count);
+    }
+    for revision in [1, 2, 59, 300, 599, 600] {
+        let past = runtime.twin("a").at(Moment::Revision(revision));
+        let index = usize::try_from(revision).unwrap() - 1;
+        assert_eq!(past.ask(Read).await, Ok((then[index], revision)));
+    }
+    let newer = runtime.twin("a").at(Moment::Revision(601)).ask(Read).await;
+    assert!(matches!(newer, Err(Failure::Rejected(_))), "{newer:?}");
+    let (entries, more) = runtime.twin("a").journal::<Ledger>(590, 5).await.unwrap();
+    assert_eq!(entries.iter().map(|entry| entry.revision).collect::<Vec<_>>(), [591, 592, 593, 594, 595]);
+    assert!(more);
+    let (all, more) = runtime.twin("a").journal::<Ledger>(0, 1000).await.unwrap();
+    assert_eq!((all.len(), more), (600, false));
 }
