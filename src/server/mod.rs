@@ -1,10 +1,227 @@
 //! The node's doors: HTTP and gRPC on one port.
 //!
 //! A door translates bytes into messages for twins and answers back into bytes; it holds no policy beyond who may enter
-//! ([`principal`]) and how errors are said ([`problem`]).
+//! ([`principal`]) and how errors are said ([`problem`]). Start at [`Server`], what every door shares, and
+//! [`listen`], where requests come in.
 
+pub mod grpc;
+pub mod http;
+mod ingest;
+pub mod listen;
 pub mod newcomers;
 pub mod otlp;
 pub mod principal;
 pub mod problem;
 pub mod when;
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use axum::http::HeaderMap;
+use compact_str::CompactString;
+pub use ingest::Accepted;
+use tokio::sync::watch;
+
+use self::{
+    newcomers::Newcomers,
+    principal::{Claim, Doorkeeper, Fresh},
+    problem::{Code, Problem},
+};
+use crate::{
+    metrics::Metrics,
+    model::{Clock, Header, Key, Principal, RequestKey, ServiceId, Timestamp},
+    runtime::{Found, Runtime, Watch},
+    twin::{
+        Failure, Message, Twin, Wire,
+        keyring::{Covers, Entry, Keyring, LookUp, MintKey, RevokeKey},
+        service::Service,
+    },
+};
+
+/// Bounds of the doors.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Largest body of a native request, in bytes.
+    pub body_bytes_max: usize,
+    /// Largest OTLP body, before and after unpacking, in bytes.
+    pub otlp_bytes_max: usize,
+    /// How long a connection may take to send a request's head, in seconds.
+    pub header_timeout_s: u64,
+    /// Connections open at once.
+    pub connections_max: usize,
+    /// How long a request may take if it does not say, in seconds.
+    pub deadline_s: u64,
+    /// New twins one key may bring into being within an hour.
+    pub new_twins_per_hour: u32,
+    /// Takes loopback callers without a key for operators. For development only.
+    pub anonymous_loopback: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 4 * 1024 * 1024,
+            otlp_bytes_max: 16 * 1024 * 1024,
+            header_timeout_s: 30,
+            connections_max: 16_384,
+            deadline_s: 30,
+            new_twins_per_hour: 10_000,
+            anonymous_loopback: false,
+        }
+    }
+}
+
+/// Longest deadline a request may ask for.
+pub const DEADLINE_MAX: Duration = Duration::from_secs(300);
+
+/// Where a node stands in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Not all is open yet.
+    Starting,
+    /// Takes requests.
+    Ready,
+    /// Finishes what it has; streams end.
+    Stopping,
+}
+
+/// What every door shares.
+pub struct Server {
+    runtime: Runtime,
+    clock: Arc<dyn Clock>,
+    keeper: Doorkeeper,
+    newcomers: Newcomers,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Bounds.
+    pub config: Config,
+    phase: watch::Sender<Phase>,
+    /// Tells event numbers of this start from those of an earlier one.
+    started: Timestamp,
+}
+
+impl Server {
+    /// Doors to a runtime.
+    pub fn new(runtime: Runtime, clock: Arc<dyn Clock>, metrics: Arc<Metrics>, config: Config) -> Arc<Self> {
+        Arc::new(Self {
+            runtime,
+            keeper: Doorkeeper::new(config.anonymous_loopback),
+            newcomers: Newcomers::new(config.new_twins_per_hour),
+            metrics,
+            config,
+            phase: watch::Sender::new(Phase::Starting),
+            started: clock.now(),
+            clock,
+        })
+    }
+
+    /// The time.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Moves on in the node's life.
+    pub fn enter(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+
+    /// Where the node stands.
+    pub fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// Ends when the node stops; for streams, which otherwise never would.
+    pub async fn stopping(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.phase.subscribe().wait_for(|phase| *phase == Phase::Stopping).await;
+    }
+
+    /// Establishes who sends a request.
+    pub async fn identify(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Arc<Principal>, Problem> {
+        let refused = |problem: Problem| {
+            self.metrics.keys_refused.inc();
+            problem
+        };
+        match self.keeper.claim(headers, peer, self.now()).map_err(refused)? {
+            Claim::Settled(principal) => Ok(principal),
+            Claim::Ask(presented) => {
+                let entry = self.ask_key(presented.id, LookUp).await?;
+                self.keeper.verify(&presented, entry.as_ref(), peer, self.now()).map_err(refused)
+            }
+        }
+    }
+
+    /// Makes a key. The answer holds the only copy of its secret.
+    pub async fn mint(&self, covers: Covers, label: &str) -> Result<(Fresh, Entry), Problem> {
+        let fresh = Fresh::draw();
+        let mint = MintKey { hash: fresh.hash, covers, label: label.into() };
+        let entry = self.ask_key(&fresh.id, mint).await?;
+        Ok((fresh, entry))
+    }
+
+    /// Revokes a key, on this node at once.
+    pub async fn revoke(&self, id: &str) -> Result<Entry, Problem> {
+        let entry = self.ask_key(id, RevokeKey).await?;
+        self.keeper.forget(&entry.hash);
+        Ok(entry)
+    }
+
+    async fn ask_key<M: Wire + Message<Twin = Keyring>>(&self, id: &str, message: M) -> Result<M::Reply, Problem> {
+        let header = Header::default().with_deadline(self.now().after(Duration::from_secs(self.config.deadline_s)));
+        let key = Key::parse(id)?;
+        self.runtime.twin(&key).ask(message).header(header).await.map_err(|failure| self.problem(&failure))
+    }
+
+    /// Asks a service twin.
+    pub async fn ask<M: Wire + Message<Twin = Service>>(
+        &self,
+        service: &ServiceId,
+        message: M,
+        header: Header,
+        key: Option<RequestKey>,
+    ) -> Result<M::Reply, Failure> {
+        let ask = self.runtime.twin(service.key()).ask(message).header(header);
+        match key {
+            Some(key) => ask.key(key).await,
+            None => ask.await,
+        }
+    }
+
+    /// Finds twins of a kind by their search terms, none activated.
+    pub async fn find<K: Twin>(
+        &self,
+        terms: Vec<CompactString>,
+        after: Option<Key>,
+        limit: usize,
+    ) -> Result<(Vec<Found>, bool), Problem> {
+        let found = self.runtime.find::<K>(terms, after, limit).await;
+        found.map_err(|error| Problem::new(Code::Overloaded, format!("the index cannot be read: {error}")))
+    }
+
+    /// Follows the committed events of one service twin, or of all twins.
+    pub fn watch(&self, service: Option<&ServiceId>, after: Option<u64>) -> Watch {
+        match service {
+            Some(service) => self.runtime.watch_twin::<Service>(service.key(), after),
+            None => self.runtime.watch(after),
+        }
+    }
+
+    /// Tells the event numbers of this start from those of an earlier one.
+    pub fn started(&self) -> u64 {
+        self.started.unix_ms()
+    }
+
+    /// A failure as the caller sees it.
+    pub fn problem(&self, failure: &Failure) -> Problem {
+        Problem::from_failure(failure, self.now())
+    }
+
+    /// Says no as long as the node is not ready.
+    pub fn ready(&self) -> Result<(), Problem> {
+        match self.phase() {
+            Phase::Ready => Ok(()),
+            Phase::Starting => Err(Problem::new(Code::NotReady, "the node is starting; see /readyz")),
+            Phase::Stopping => Err(Problem::new(Code::Stopping, "the node is stopping")),
+        }
+    }
+}

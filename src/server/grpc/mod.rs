@@ -1,0 +1,34 @@
+//! The gRPC door.
+
+mod otlp;
+
+use std::sync::Arc;
+
+use axum::Router;
+use opentelemetry_proto::tonic::collector::{
+    logs::v1::logs_service_server::LogsServiceServer, metrics::v1::metrics_service_server::MetricsServiceServer,
+    trace::v1::trace_service_server::TraceServiceServer,
+};
+use tonic::{codec::CompressionEncoding, service::Routes};
+
+use super::Server;
+
+/// The gRPC door; what it does not serve is answered `UNIMPLEMENTED`.
+pub fn router(server: &Arc<Server>) -> Router {
+    let otlp = otlp::Otlp(Arc::clone(server));
+    let bytes_max = server.config.otlp_bytes_max;
+    Routes::new(
+        TraceServiceServer::new(otlp.clone())
+            .accept_compressed(CompressionEncoding::Gzip)
+            .max_decoding_message_size(bytes_max),
+    )
+    .add_service(
+        MetricsServiceServer::new(otlp.clone())
+            .accept_compressed(CompressionEncoding::Gzip)
+            .max_decoding_message_size(bytes_max),
+    )
+    .add_service(
+        LogsServiceServer::new(otlp).accept_compressed(CompressionEncoding::Gzip).max_decoding_message_size(bytes_max),
+    )
+    .into_axum_router()
+}

@@ -1,0 +1,237 @@
+//! Streams (server-sent events): what happens to one twin or to all, and the commands of an instance.
+
+use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    http::HeaderMap,
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+};
+use futures_util::Stream;
+use serde_json::{Value, json};
+
+use super::{At, Id};
+use crate::{
+    model::{Header, ServiceId},
+    runtime::{Behind, Published, Watch},
+    server::{
+        Server,
+        http::caller::{Caller, text},
+        principal::{Wish, operator},
+        problem::{Code, Problem},
+        when,
+    },
+    twin::{
+        Failure, Twin,
+        service::{Service, message::NextCommands, view::DeliveryView},
+    },
+};
+
+/// How often a stream without events says that it lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How often a command stream looks for commands without having been woken.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Most commands taken at once.
+const COMMANDS_AT_ONCE: u16 = 16;
+
+/// Counts an open stream for as long as it is open.
+struct Open(Arc<Server>);
+
+impl Open {
+    fn new(server: Arc<Server>) -> Self {
+        server.metrics.streams.inc();
+        Self(server)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.metrics.streams.dec();
+    }
+}
+
+fn sse(stream: impl Stream<Item = Result<Event, Infallible>> + Send + 'static) -> Response {
+    Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
+}
+
+/// Where a stream goes on: after a number of this start of the node, or after a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum From {
+    Now,
+    After(u64),
+    AnotherStart,
+}
+
+/// `Last-Event-ID` is `<start>.<number>`: numbers begin again with every start of the node.
+fn resume(headers: &HeaderMap, started: u64) -> Result<From, Problem> {
+    if !headers.contains_key("last-event-id") {
+        return Ok(From::Now);
+    }
+    let id = text(headers, "last-event-id").and_then(|id| id.split_once('.'));
+    let parsed = id.and_then(|(start, number)| Some((start.parse::<u64>().ok()?, number.parse::<u64>().ok()?)));
+    match parsed {
+        Some((start, number)) if start == started => Ok(From::After(number)),
+        Some(_) => Ok(From::AnotherStart),
+        None => Err(Problem::new(Code::BadHeader, "Last-Event-ID must be the id of an event of this stream")),
+    }
+}
+
+/// Follows one twin.
+pub(super) async fn of_twin(
+    caller: Caller,
+    At((namespace, name)): At<Id>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let service = caller.service(&namespace, &name, Wish::Read)?;
+    let from = resume(&headers, caller.server.started())?;
+    let watch = caller.server.watch(Some(&service), after(from));
+    Ok(sse(follow(caller.server, watch, from)))
+}
+
+/// Follows every service twin.
+pub(super) async fn of_all(caller: Caller, headers: HeaderMap) -> Result<Response, Problem> {
+    operator(&caller.principal)?;
+    let from = resume(&headers, caller.server.started())?;
+    let watch = caller.server.watch(None, after(from));
+    Ok(sse(follow(caller.server, watch, from)))
+}
+
+fn after(from: From) -> Option<u64> {
+    match from {
+        From::After(number) => Some(number),
+        From::Now | From::AnotherStart => None,
+    }
+}
+
+/// Events as they are committed. A reader that falls behind what is kept hears of the gap and goes on after it; nothing
+/// is held for it, so a slow one costs what its socket buffers.
+fn follow(server: Arc<Server>, watch: Watch, from: From) -> impl Stream<Item = Result<Event, Infallible>> {
+    let missed = (from == From::AnotherStart).then(|| gap("the node was started again since"));
+    let state = (Open::new(server), watch, missed);
+    futures_util::stream::unfold(state, async |(open, mut watch, mut pending)| {
+        if let Some(event) = pending.take() {
+            return Some((Ok(event), (open, watch, None)));
+        }
+        loop {
+            let next = tokio::select! {
+                next = watch.next() => next?,
+                () = open.0.stopping() => return None,
+            };
+            match next {
+                Ok(published) if published.kind == Service::KIND => {
+                    let event = cloud_event(&published, open.0.started());
+                    return Some((Ok(event), (open, watch, None)));
+                }
+                Ok(_) => {}
+                Err(Behind { .. }) => {
+                    return Some((Ok(gap("events were dropped before they were read")), (open, watch, None)));
+                }
+            }
+        }
+    })
+}
+
+fn gap(why: &str) -> Event {
+    let data = json!({ "reason": why, "hint": "read the present state of the twins you follow, then go on" });
+    Event::default().event("gap").data(data.to_string())
+}
+
+/// An event in the JSON format of CloudEvents 1.0.
+fn cloud_event(published: &Published, started: u64) -> Event {
+    let id = format!("{started}.{}", published.number);
+    let data: Value = serde_json::from_slice(&published.event.data).unwrap_or(Value::Null);
+    let body = json!({
+        "specversion": "1.0",
+        "id": id,
+        "source": format!("/api/v1/twins/{}", published.key),
+        "type": published.event.name,
+        "subject": published.key.as_str(),
+        "time": when::format(published.at),
+        "datacontenttype": "application/json",
+        "revision": published.revision,
+        "data": data,
+    });
+    Event::default().id(id).event(published.event.name).data(body.to_string())
+}
+
+/// Hands an instance its commands as they come; what was handed over counts as delivered.
+pub(super) async fn commands(
+    caller: Caller,
+    At((namespace, name, instance)): At<(String, String, String)>,
+) -> Result<Response, Problem> {
+    let service = caller.service(&namespace, &name, Wish::Serve)?;
+    let watch = caller.server.watch(Some(&service), None);
+    let header = caller.header();
+    let next = NextCommands { instance: instance.into(), limit: COMMANDS_AT_ONCE };
+    // The first look is made before the answer begins, so that a refusal is a proper one.
+    let ready = caller.ask(&service, next.clone()).await?;
+    let hand = Hand { open: Open::new(caller.server), watch, service, header, next, ready: ready.into(), full: false };
+    Ok(sse(futures_util::stream::unfold(hand, Hand::next)))
+}
+
+struct Hand {
+    open: Open,
+    watch: Watch,
+    service: ServiceId,
+    header: Header,
+    next: NextCommands,
+    ready: VecDeque<DeliveryView>,
+    full: bool,
+}
+
+impl Hand {
+    async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
+        loop {
+            if let Some(command) = self.ready.pop_front() {
+                let data = serde_json::to_string(&command).unwrap_or_default();
+                let event = Event::default().id(command.id.to_string()).event("command").data(data);
+                return Some((Ok(event), self));
+            }
+            if !self.full {
+                tokio::select! {
+                    woken = self.watch.next() => drop(woken?),
+                    () = tokio::time::sleep(LOOK_EVERY) => {}
+                    () = self.open.0.stopping() => return None,
+                }
+            }
+            match self.look().await {
+                Ok(commands) => {
+                    self.full = commands.len() >= usize::from(COMMANDS_AT_ONCE);
+                    self.ready = commands.into();
+                }
+                Err(Failure::Overloaded { .. } | Failure::Expired | Failure::Backoff { .. }) => self.full = false,
+                Err(failure) => {
+                    let problem = self.open.0.problem(&failure).to_string();
+                    tracing::debug!(service = %self.service, problem, "a command stream ended");
+                    return None;
+                }
+            }
+        }
+    }
+
+    async fn look(&self) -> Result<Vec<DeliveryView>, Failure> {
+        let server = &self.open.0;
+        let deadline = server.now().after(Duration::from_secs(server.config.deadline_s));
+        let header = self.header.clone().with_deadline(deadline);
+        server.ask(&self.service, self.next.clone(), header, None).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_stream_goes_on_where_it_ended_unless_the_node_was_started_again() {
+        let with =
+            |id: &'static str| HeaderMap::from_iter([("last-event-id".parse().unwrap(), HeaderValue::from_static(id))]);
+        assert_eq!(resume(&HeaderMap::new(), 7), Ok(From::Now));
+        assert_eq!(resume(&with("7.12"), 7), Ok(From::After(12)));
+        assert_eq!(resume(&with("6.12"), 7), Ok(From::AnotherStart));
+        assert_eq!(resume(&with("twelve"), 7).unwrap_err().code, Code::BadHeader);
+    }
+}

@@ -1,0 +1,150 @@
+//! Features (desired, reported, effective) and what instances say of themselves.
+
+use axum::{http::StatusCode, response::Response};
+use compact_str::CompactString;
+use serde::{Deserialize, Serialize};
+
+use super::{At, Id};
+use crate::{
+    server::{
+        http::caller::{Caller, Document},
+        principal::Wish,
+        problem::{Code, Problem},
+    },
+    twin::service::{
+        Json,
+        message::{Applied, Deregister, Edit, GetFeature, GetView, Heartbeat, Report, SelfHealth, SetDesired},
+    },
+};
+
+type FeatureId = (String, String, String);
+
+/// Reads every feature.
+pub(super) async fn list(caller: Caller, At((namespace, name)): At<Id>) -> Result<Response, Problem> {
+    let service = caller.service(&namespace, &name, Wish::Read)?;
+    let view = caller.ask(&service, GetView { behaviour: false }).await?;
+    Ok(caller.read(view.revision, &view.features))
+}
+
+/// Reads one feature.
+pub(super) async fn view(caller: Caller, At((namespace, name, feature)): At<FeatureId>) -> Result<Response, Problem> {
+    let service = caller.service(&namespace, &name, Wish::Read)?;
+    let view = caller.ask(&service, GetFeature { feature: feature.into() }).await?;
+    Ok(caller.read(view.revision, &view))
+}
+
+#[derive(Serialize)]
+struct Delta<'a> {
+    in_sync: bool,
+    desired_version: u64,
+    /// Absent if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delta: Option<&'a Json>,
+}
+
+/// Reads what is desired of a feature and not so.
+pub(super) async fn delta(caller: Caller, At((namespace, name, feature)): At<FeatureId>) -> Result<Response, Problem> {
+    let service = caller.service(&namespace, &name, Wish::Read)?;
+    let view = caller.ask(&service, GetFeature { feature: feature.into() }).await?;
+    let delta = Delta { in_sync: view.in_sync, desired_version: view.desired_version, delta: view.delta.as_ref() };
+    Ok(caller.read(view.revision, &delta))
+}
+
+/// Puts a document in the place of what was desired.
+pub(super) async fn replace(
+    caller: Caller,
+    At(id): At<FeatureId>,
+    Document(document): Document<Json>,
+) -> Result<Response, Problem> {
+    set(caller, id, Edit::Replace(document)).await
+}
+
+/// Changes what is desired by a merge patch.
+pub(super) async fn patch(
+    caller: Caller,
+    At(id): At<FeatureId>,
+    Document(patch): Document<Json>,
+) -> Result<Response, Problem> {
+    set(caller, id, Edit::Patch(patch)).await
+}
+
+/// Takes away what is desired.
+pub(super) async fn remove(caller: Caller, At(id): At<FeatureId>) -> Result<Response, Problem> {
+    set(caller, id, Edit::Remove).await
+}
+
+async fn set(caller: Caller, (namespace, name, feature): FeatureId, edit: Edit) -> Result<Response, Problem> {
+    let service = caller.service(&namespace, &name, Wish::Administer)?;
+    caller.server.admit(&caller.principal, &service, &caller.header()).await?;
+    let set = SetDesired { feature: feature.into(), edit, if_match: caller.if_match };
+    caller.write(&service, StatusCode::OK, set, |written| (written.revision, written)).await
+}
+
+/// What an instance reports: whole documents in `reported` and `effective`, patches in the fields of that name.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReportBody {
+    instance: Option<CompactString>,
+    reported: Option<Json>,
+    reported_patch: Option<Json>,
+    effective: Option<Json>,
+    effective_patch: Option<Json>,
+    applied: Option<Applied>,
+}
+
+fn edit(name: &str, whole: Option<Json>, patch: Option<Json>) -> Result<Option<Edit>, Problem> {
+    match (whole, patch) {
+        (Some(_), Some(_)) => Err(Problem::new(Code::Invalid, format!("send '{name}' or '{name}_patch', not both"))),
+        (Some(whole), None) => Ok(Some(Edit::Replace(whole))),
+        (None, Some(patch)) => Ok(Some(Edit::Patch(patch))),
+        (None, None) => Ok(None),
+    }
+}
+
+/// Takes what a service says of a feature.
+pub(super) async fn report(
+    caller: Caller,
+    At((namespace, name, feature)): At<FeatureId>,
+    Document(body): Document<ReportBody>,
+) -> Result<Response, Problem> {
+    let service = caller.service(&namespace, &name, Wish::Serve)?;
+    let report = Report {
+        instance: body.instance,
+        feature: feature.into(),
+        reported: edit("reported", body.reported, body.reported_patch)?,
+        effective: edit("effective", body.effective, body.effective_patch)?,
+        applied: body.applied,
+        if_match: caller.if_match,
+    };
+    caller.write(&service, StatusCode::OK, report, |written| (written.revision, written)).await
+}
+
+/// What an instance says with a heartbeat; all of it may be left out.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct HeartbeatBody {
+    version: Option<CompactString>,
+    health: Option<SelfHealth>,
+}
+
+/// Notes that an instance is there, and how it is.
+pub(super) async fn heartbeat(
+    caller: Caller,
+    At((namespace, name, instance)): At<FeatureId>,
+    Document(body): Document<Option<HeartbeatBody>>,
+) -> Result<Response, Problem> {
+    let service = caller.service(&namespace, &name, Wish::Serve)?;
+    let body = body.unwrap_or_default();
+    let heartbeat = Heartbeat { instance: instance.into(), version: body.version, health: body.health };
+    caller.write(&service, StatusCode::OK, heartbeat, |written| (written.revision, written)).await
+}
+
+/// Notes that an instance has gone in good order.
+pub(super) async fn deregister(
+    caller: Caller,
+    At((namespace, name, instance)): At<FeatureId>,
+) -> Result<Response, Problem> {
+    let service = caller.service(&namespace, &name, Wish::Serve)?;
+    let deregister = Deregister { instance: instance.into() };
+    caller.write(&service, StatusCode::OK, deregister, |written| (written.revision, written)).await
+}

@@ -1,0 +1,105 @@
+//! The native API under `/api/v1`.
+
+mod commands;
+mod events;
+mod features;
+mod keys;
+mod openapi;
+mod twins;
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{FromRequestParts, Path, Query},
+    http::request::Parts,
+    routing::{MethodRouter, delete, get, post, put},
+};
+use serde::de::DeserializeOwned;
+
+use crate::server::{
+    Server,
+    problem::{Code, Problem},
+};
+
+/// Every path of the native API with what serves it; `openapi` describes the same list.
+pub fn routes() -> Vec<(&'static str, MethodRouter<Arc<Server>>)> {
+    vec![
+        ("/api/v1/openapi.json", get(openapi::document)),
+        ("/api/v1/twins", get(twins::list)),
+        ("/api/v1/twins/{namespace}/{name}", get(twins::view).put(twins::create).delete(twins::remove)),
+        ("/api/v1/twins/{namespace}/{name}/attributes", get(twins::attributes).patch(twins::set_attributes)),
+        ("/api/v1/twins/{namespace}/{name}/attributes/{attribute}", get(twins::attribute)),
+        ("/api/v1/twins/{namespace}/{name}/behaviour", get(twins::behaviour)),
+        ("/api/v1/twins/{namespace}/{name}/journal", get(twins::journal)),
+        ("/api/v1/twins/{namespace}/{name}/features", get(features::list)),
+        ("/api/v1/twins/{namespace}/{name}/features/{feature}", get(features::view)),
+        (
+            "/api/v1/twins/{namespace}/{name}/features/{feature}/desired",
+            put(features::replace).patch(features::patch).delete(features::remove),
+        ),
+        ("/api/v1/twins/{namespace}/{name}/features/{feature}/delta", get(features::delta)),
+        ("/api/v1/twins/{namespace}/{name}/features/{feature}/report", post(features::report)),
+        ("/api/v1/twins/{namespace}/{name}/instances", get(twins::instances)),
+        (
+            "/api/v1/twins/{namespace}/{name}/instances/{instance}",
+            put(features::heartbeat).delete(features::deregister),
+        ),
+        ("/api/v1/twins/{namespace}/{name}/instances/{instance}/commands", get(events::commands)),
+        ("/api/v1/twins/{namespace}/{name}/commands", get(commands::list).post(commands::send)),
+        ("/api/v1/twins/{namespace}/{name}/commands/{id}", get(commands::view)),
+        ("/api/v1/twins/{namespace}/{name}/commands/{id}/ack", post(commands::acknowledge)),
+        ("/api/v1/twins/{namespace}/{name}/commands/{id}/result", post(commands::finish)),
+        ("/api/v1/twins/{namespace}/{name}/commands/{id}/cancel", post(commands::cancel)),
+        (
+            "/api/v1/twins/{namespace}/{name}/command-definitions/{command}",
+            put(commands::define).delete(commands::undefine),
+        ),
+        ("/api/v1/twins/{namespace}/{name}/events", get(events::of_twin)),
+        ("/api/v1/events", get(events::of_all)),
+        ("/api/v1/keys", get(keys::list).post(keys::mint)),
+        ("/api/v1/keys/{id}", delete(keys::revoke)),
+    ]
+}
+
+/// Path parameters, or a problem.
+struct At<T>(T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for At<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(value)) => Ok(Self(value)),
+            Err(error) => Err(Problem::new(Code::Invalid, format!("the path: {}", error.body_text()))),
+        }
+    }
+}
+
+/// Query parameters, or a problem.
+struct Asked<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Query::from_request_parts(parts, state).await {
+            Ok(Query(value)) => Ok(Self(value)),
+            Err(error) => Err(Problem::new(Code::BadQuery, error.body_text())),
+        }
+    }
+}
+
+/// A namespace and a name.
+type Id = (String, String);
+
+/// Refuses a number of entries outside of what a page may have.
+fn page(limit: Option<u16>, default: u16, max: u16) -> Result<u16, Problem> {
+    match limit {
+        None => Ok(default),
+        Some(limit) if (1..=max).contains(&limit) => Ok(limit),
+        Some(limit) => Err(Problem::new(Code::BadQuery, format!("limit is {limit}, it must be between 1 and {max}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,280 @@
+//! What a request says besides its body: who sends it, until when, under which key, on which revision.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{FromRequest, FromRequestParts, Request},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    model::{Header, Principal, RequestKey, ServiceId, TraceParent},
+    server::{
+        DEADLINE_MAX, Server,
+        principal::{Wish, allow},
+        problem::{Code, Problem},
+        when,
+    },
+    twin::{Failure, Message, Wire, service::Service},
+};
+
+/// The other end of the connection; every request carries it.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
+
+/// A request's head, understood. Only requests that may enter have one.
+pub struct Caller {
+    /// What every door shares.
+    pub server: Arc<Server>,
+    /// Who sends it.
+    pub principal: Arc<Principal>,
+    /// `If-Match`.
+    pub if_match: Option<u64>,
+    header: Header,
+    key: Option<RequestKey>,
+    if_none_match: Option<HeaderValue>,
+}
+
+impl FromRequestParts<Arc<Server>> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, server: &Arc<Server>) -> Result<Self, Problem> {
+        let peer = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0);
+        let principal = server.identify(&parts.headers, peer).await?;
+        server.ready()?;
+        let headers = &parts.headers;
+        let wait = deadline(headers)?.unwrap_or(Duration::from_secs(server.config.deadline_s));
+        let mut header = Header::default()
+            .with_deadline(server.now().after(wait.min(DEADLINE_MAX)))
+            .with_principal(Principal::clone(&principal));
+        if let Some(trace) = text(headers, "traceparent").and_then(TraceParent::parse) {
+            header = header.with_trace(trace);
+        }
+        Ok(Self {
+            server: Arc::clone(server),
+            principal,
+            if_match: if_match(headers)?,
+            header,
+            key: request_key(headers)?,
+            if_none_match: headers.get(header::IF_NONE_MATCH).cloned(),
+        })
+    }
+}
+
+impl Caller {
+    /// Parses a service's id and refuses whoever may not do this to it.
+    pub fn service(&self, namespace: &str, name: &str, wish: Wish) -> Result<ServiceId, Problem> {
+        let service = ServiceId::new(namespace, name)?;
+        allow(&self.principal, wish, &service)?;
+        Ok(service)
+    }
+
+    /// What travels beside a message of this request.
+    pub fn header(&self) -> Header {
+        self.header.clone()
+    }
+
+    /// Asks a twin on the caller's behalf, under its idempotency key if it gave one.
+    pub async fn ask<M>(&self, service: &ServiceId, message: M) -> Result<M::Reply, Problem>
+    where
+        M: Wire + Message<Twin = Service>,
+    {
+        self.try_ask(service, message).await.map_err(|failure| self.server.problem(&failure))
+    }
+
+    /// The same with the failure as it is.
+    pub async fn try_ask<M>(&self, service: &ServiceId, message: M) -> Result<M::Reply, Failure>
+    where
+        M: Wire + Message<Twin = Service>,
+    {
+        self.server.ask(service, message, self.header.clone(), self.key.clone()).await
+    }
+
+    /// Asks for a write and answers with what it made; a repeat whose reply is no longer kept answers with its revision.
+    pub async fn write<M, T>(
+        &self,
+        service: &ServiceId,
+        status: StatusCode,
+        message: M,
+        show: impl FnOnce(M::Reply) -> (u64, T),
+    ) -> Result<Response, Problem>
+    where
+        M: Wire + Message<Twin = Service>,
+        T: Serialize,
+    {
+        match self.try_ask(service, message).await {
+            Ok(reply) => {
+                let (revision, body) = show(reply);
+                Ok((status, json(Some(revision), &body)).into_response())
+            }
+            Err(Failure::AlreadyDone { revision }) => {
+                Ok(json(Some(revision), &serde_json::json!({ "revision": revision, "repeated": true })))
+            }
+            Err(failure) => Err(self.server.problem(&failure)),
+        }
+    }
+
+    /// Answers a read with its revision as `ETag`, or 304 if the caller has it.
+    pub fn read<T: Serialize>(&self, revision: u64, body: &T) -> Response {
+        if let Some(known) = &self.if_none_match
+            && known.to_str().is_ok_and(|known| names(known, revision))
+        {
+            return (StatusCode::NOT_MODIFIED, [(header::ETAG, etag(revision))]).into_response();
+        }
+        json(Some(revision), body)
+    }
+}
+
+/// Whether an `If-None-Match` list names this revision; weak comparison (RFC 9110, section 13.1.2).
+fn names(list: &str, revision: u64) -> bool {
+    let is_it = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"').parse() == Ok(revision);
+    list.split(',').map(str::trim).any(|tag| tag == "*" || is_it(tag))
+}
+
+fn etag(revision: u64) -> HeaderValue {
+    HeaderValue::try_from(format!("\"{revision}\"")).expect("digits and quotes are a header value")
+}
+
+/// An answer in JSON, with its revision if it has one.
+pub fn json<T: Serialize>(revision: Option<u64>, body: &T) -> Response {
+    let mut bytes = Vec::with_capacity(256);
+    if let Err(error) = serde_json::to_writer(&mut bytes, body) {
+        return Problem::new(Code::Internal, format!("the answer does not encode: {error}")).into_response();
+    }
+    bytes.push(b'\n');
+    let mut response = Response::new(Body::from(bytes));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(revision) = revision {
+        headers.insert(header::ETAG, etag(revision));
+    }
+    response
+}
+
+/// A body in JSON; an empty one reads as `null`.
+pub struct Document<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<Server>> for Document<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, server: &Arc<Server>) -> Result<Self, Problem> {
+        let kind = text(request.headers(), "content-type").map_or("application/json", essence);
+        if !(kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))) {
+            let detail = format!("the body is '{}'; send application/json", kind.chars().take(80).collect::<String>());
+            return Err(Problem::new(Code::UnsupportedMediaType, detail));
+        }
+        let bytes = body(request, server.config.body_bytes_max).await?;
+        let bytes: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
+        let value = serde_json::from_slice(bytes).map_err(|error| {
+            let code = if error.is_data() { Code::Invalid } else { Code::MalformedBody };
+            Problem::new(code, format!("the body: {error}"))
+        })?;
+        Ok(Self(value))
+    }
+}
+
+/// The media type without its parameters.
+pub fn essence(kind: &str) -> &str {
+    kind.split(';').next().unwrap_or_default().trim()
+}
+
+/// Reads a body of at most so many bytes.
+pub async fn body(request: Request, bytes_max: usize) -> Result<Bytes, Problem> {
+    let too_large = || Problem::new(Code::BodyTooLarge, format!("the body is larger than {bytes_max} bytes"));
+    let stated = text(request.headers(), "content-length").and_then(|length| length.parse::<u64>().ok());
+    if stated.is_some_and(|length| usize::try_from(length).map_or(true, |length| length > bytes_max)) {
+        return Err(too_large());
+    }
+    let body = http_body_util::Limited::new(request.into_body(), bytes_max);
+    match http_body_util::BodyExt::collect(body).await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
+        Err(error) => Err(Problem::new(Code::MalformedBody, format!("the body broke off: {error}"))),
+    }
+}
+
+/// A header as text, if it is one.
+pub fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+fn bad(name: &str, wanted: &str) -> Problem {
+    Problem::new(Code::BadHeader, format!("{name} must be {wanted}"))
+}
+
+/// `Request-Timeout`, in seconds.
+fn deadline(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
+    let Some(value) = headers.get("request-timeout") else { return Ok(None) };
+    let seconds = value.to_str().ok().and_then(|text| text.parse::<f64>().ok());
+    let wait = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    wait.map(Some).ok_or_else(|| bad("Request-Timeout", "a number of seconds, such as 1.5"))
+}
+
+/// `If-Match`: one revision, or `*` for whatever is there.
+fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
+    let wrong = || bad("If-Match", "the ETag of an earlier answer, such as \"12\"");
+    let tag = value.to_str().map_err(|_| wrong())?.trim();
+    if tag == "*" {
+        return Ok(None);
+    }
+    let digits = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).unwrap_or(tag);
+    digits.parse().map(Some).map_err(|_| wrong())
+}
+
+/// `Idempotency-Key`, with its time from itself (a UUIDv7) or from `Idempotency-Key-Time`.
+fn request_key(headers: &HeaderMap) -> Result<Option<RequestKey>, Problem> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let wanted = "a UUIDv7, or any text of up to 256 bytes with an Idempotency-Key-Time";
+    let key = value.to_str().ok().map(|key| key.trim().trim_matches('"'));
+    let key = key.filter(|key| !key.is_empty() && key.len() <= RequestKey::BYTES_MAX);
+    let key = key.ok_or_else(|| bad("Idempotency-Key", wanted))?;
+    if let Some(made_at) = headers.get("idempotency-key-time") {
+        let made_at = made_at.to_str().ok().and_then(when::parse);
+        let made_at = made_at.ok_or_else(|| bad("Idempotency-Key-Time", "RFC 3339, such as 2026-01-31T12:00:00Z"))?;
+        return Ok(Some(RequestKey::new(key, made_at)));
+    }
+    RequestKey::from_uuid_v7(key).map(Some).ok_or_else(|| bad("Idempotency-Key", wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn a_revision_is_read_with_and_without_quotes() {
+        assert_eq!(if_match(&headers(&[("if-match", "\"12\"")])), Ok(Some(12)));
+        assert_eq!(if_match(&headers(&[("if-match", "12")])), Ok(Some(12)));
+        assert_eq!(if_match(&headers(&[("if-match", "*")])), Ok(None));
+        for wrong in ["W/\"12\"", "\"a\"", "\"1\", \"2\"", ""] {
+            assert_eq!(if_match(&headers(&[("if-match", wrong)])).unwrap_err().code, Code::BadHeader, "{wrong}");
+        }
+        assert!(names("\"1\", W/\"12\"", 12));
+        assert!(!names("\"1\"", 12));
+    }
+
+    #[test]
+    fn an_idempotency_key_carries_its_time_or_brings_it() {
+        let uuid = headers(&[("idempotency-key", "01890a5d-ac96-774b-bcce-b302099a8057")]);
+        assert!(request_key(&uuid).unwrap().unwrap().made_at.unix_ms() > 1_600_000_000_000);
+        let named = headers(&[("idempotency-key", "order-1"), ("idempotency-key-time", "1970-01-01T00:00:01Z")]);
+        assert_eq!(request_key(&named).unwrap().unwrap().made_at.unix_ms(), 1000);
+        assert_eq!(request_key(&headers(&[("idempotency-key", "order-1")])).unwrap_err().code, Code::BadHeader);
+        assert_eq!(request_key(&HeaderMap::new()), Ok(None));
+    }
+
+    #[test]
+    fn a_timeout_is_a_number_of_seconds() {
+        assert_eq!(deadline(&headers(&[("request-timeout", "1.5")])), Ok(Some(Duration::from_millis(1500))));
+        for wrong in ["soon", "-1", "inf", "NaN"] {
+            assert!(deadline(&headers(&[("request-timeout", wrong)])).is_err(), "{wrong}");
+        }
+    }
+}

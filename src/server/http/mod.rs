@@ -1,0 +1,77 @@
+//! The HTTP door: native API, OTLP, health, metrics, problem pages.
+
+pub mod api;
+mod caller;
+mod otlp;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{Path, State},
+    http::{HeaderValue, Method, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+    routing::{MethodRouter, get, post},
+};
+pub use caller::{Caller, Peer};
+
+use super::{
+    Phase, Server,
+    problem::{Code, Problem},
+};
+
+/// Every path of the HTTP door with what serves it.
+pub fn routes() -> Vec<(&'static str, MethodRouter<Arc<Server>>)> {
+    let mut routes = api::routes();
+    routes.extend([
+        ("/v1/traces", post(otlp::traces)),
+        ("/v1/metrics", post(otlp::metrics)),
+        ("/v1/logs", post(otlp::logs)),
+        ("/livez", get(async || "alive\n")),
+        ("/readyz", get(readyz)),
+        ("/metrics", get(metrics)),
+        ("/problems/{code}", get(problem_page)),
+    ]);
+    routes
+}
+
+/// The HTTP door.
+pub fn router(server: Arc<Server>) -> Router {
+    let mut router = Router::new();
+    for (path, methods) in routes() {
+        router = router.route(path, methods.fallback(no_such_method));
+    }
+    router.fallback(no_such_path).with_state(server)
+}
+
+async fn no_such_path(uri: Uri) -> Problem {
+    let path: String = uri.path().chars().take(200).collect();
+    Problem::new(Code::NoSuchPath, format!("nothing is served at '{path}'; see /api/v1/openapi.json"))
+}
+
+async fn no_such_method(method: Method, uri: Uri) -> Problem {
+    let path: String = uri.path().chars().take(200).collect();
+    Problem::new(Code::MethodNotAllowed, format!("'{path}' does not take {method}; see /api/v1/openapi.json"))
+}
+
+async fn readyz(State(server): State<Arc<Server>>) -> Response {
+    let word = match server.phase() {
+        Phase::Ready => return "ready\n".into_response(),
+        Phase::Starting => "starting\n",
+        Phase::Stopping => "stopping\n",
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, word).into_response()
+}
+
+async fn metrics(caller: Caller) -> Result<Response, Problem> {
+    super::principal::operator(&caller.principal)?;
+    let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    Ok(([(header::CONTENT_TYPE, kind)], caller.server.metrics.text()).into_response())
+}
+
+async fn problem_page(Path(name): Path<String>) -> Result<Response, Problem> {
+    let code = Code::ALL.iter().find(|code| code.row().name == name);
+    let code = code.ok_or_else(|| Problem::new(Code::NotFound, "there is no problem of this name"))?;
+    let kind = HeaderValue::from_static("text/markdown; charset=utf-8");
+    Ok(([(header::CONTENT_TYPE, kind)], code.row().page).into_response())
+}

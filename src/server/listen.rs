@@ -1,0 +1,203 @@
+//! Where requests come in: connections, their bounds, and the way of each request through the doors.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    panic::AssertUnwindSafe,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Body,
+    http::{Request, Response, header},
+    response::IntoResponse,
+};
+use futures_util::FutureExt as _;
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tower::Service as _;
+
+use super::{
+    Phase, Server, grpc, http,
+    problem::{Code, Problem},
+};
+use crate::metrics::Door;
+
+/// Streams of one HTTP/2 connection at once.
+const STREAMS_MAX: u32 = 256;
+/// Largest head of a request, in bytes.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// How often an HTTP/2 connection without traffic is asked whether it lives.
+const PING_EVERY: Duration = Duration::from_secs(30);
+/// Pause after a failed accept, such as for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The two doors behind a port.
+#[derive(Clone)]
+struct Doors {
+    server: Arc<Server>,
+    http: Router,
+    grpc: Router,
+}
+
+/// Serves connections until the server stops, then finishes requests in flight for at most `grace`.
+pub async fn serve(server: Arc<Server>, listener: TcpListener, grace: Duration) {
+    let doors = Doors { http: http::router(Arc::clone(&server)), grpc: grpc::router(&server), server };
+    let builder = builder(doors.server.config.header_timeout_s);
+    let permits = Arc::new(Semaphore::new(doors.server.config.connections_max));
+    let graceful = GracefulShutdown::new();
+    {
+        let mut stopping = pin!(doors.server.stopping());
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = &mut stopping => break,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection was not accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+                doors.server.metrics.connections_refused.inc();
+                tokio::spawn(turn_away(stream));
+                continue;
+            };
+            let (doors, builder, watcher) = (doors.clone(), builder.clone(), graceful.watcher());
+            tokio::spawn(async move {
+                doors.server.metrics.connections.inc();
+                connection(&doors, &builder, watcher, stream, peer).await;
+                doors.server.metrics.connections.dec();
+                drop(permit);
+            });
+        }
+    }
+    drop(listener);
+    if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
+        tracing::warn!(grace_s = grace.as_secs(), "connections were still open after the grace time");
+    }
+}
+
+fn builder(header_timeout_s: u64) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(header_timeout_s))
+        .max_buf_size(HEAD_BYTES_MAX)
+        .pipeline_flush(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
+        .keep_alive_interval(PING_EVERY)
+        .adaptive_window(true);
+    builder
+}
+
+async fn connection(
+    doors: &Doors,
+    builder: &auto::Builder<TokioExecutor>,
+    watcher: hyper_util::server::graceful::Watcher,
+    stream: TcpStream,
+    peer: SocketAddr,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, %peer, "TCP_NODELAY was not set");
+    }
+    let spoke = Arc::new(AtomicBool::new(false));
+    let service = {
+        let (doors, spoke, peer) = (doors.clone(), Arc::clone(&spoke), peer.ip().to_canonical());
+        hyper::service::service_fn(move |request| {
+            spoke.store(true, Ordering::Relaxed);
+            let doors = doors.clone();
+            async move { Ok::<_, std::convert::Infallible>(answer(doors, request, peer).await) }
+        })
+    };
+    let served = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+    let mut served = pin!(watcher.watch(served));
+    // The header timeout starts once the protocol is known; a peer that never says enough to know it ends here.
+    let silence = Duration::from_secs(doors.server.config.header_timeout_s);
+    let ended = tokio::select! {
+        ended = &mut served => ended,
+        () = tokio::time::sleep(silence) => {
+            if !spoke.load(Ordering::Relaxed) {
+                tracing::debug!(%peer, "a connection without a request was closed");
+                return;
+            }
+            served.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, error, "a connection ended early");
+    }
+}
+
+/// One request, whichever door it takes: a panic is answered, and what came of it is counted.
+#[expect(clippy::disallowed_methods, reason = "a duration is measured, no time is read")]
+async fn answer(mut doors: Doors, mut request: Request<Incoming>, peer: IpAddr) -> Response<Body> {
+    let began = std::time::Instant::now();
+    let door = door(&request);
+    request.extensions_mut().insert(http::Peer(peer));
+    let router = if door == Door::OtlpGrpc { &mut doors.grpc } else { &mut doors.http };
+    let response = match AssertUnwindSafe(router.call(request)).catch_unwind().await {
+        Ok(Ok(response)) => response,
+        Ok(Err(never)) => match never {},
+        Err(panic) => {
+            let message = panic.downcast_ref::<String>().map(String::as_str);
+            let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            tracing::error!(message, "a request hit a bug of the node");
+            Problem::new(Code::Internal, "the node hit a bug of its own; see its log").into_response()
+        }
+    };
+    let elapsed = began.elapsed();
+    doors.server.metrics.answered(door, response.status().as_u16(), elapsed.as_secs_f64());
+    tracing::debug!(?door, status = response.status().as_u16(), ?elapsed, "answered");
+    response
+}
+
+fn door<B>(request: &Request<B>) -> Door {
+    let path = request.uri().path();
+    let kind = || request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
+    if path.starts_with("/api/") {
+        Door::Api
+    } else if path.starts_with("/v1/") {
+        Door::OtlpHttp
+    } else if kind().starts_with(b"application/grpc") {
+        Door::OtlpGrpc
+    } else {
+        Door::Other
+    }
+}
+
+/// Says why, in a few bytes that need no parser, and closes.
+async fn turn_away(mut stream: TcpStream) {
+    const ANSWER: &[u8] =
+        b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    let said = tokio::time::timeout(ACCEPT_PAUSE, stream.write_all(ANSWER)).await;
+    tracing::debug!(said = matches!(said, Ok(Ok(()))), "a connection was turned away: too many are open");
+}
+
+impl Server {
+    /// Ends streams and refuses new requests.
+    pub fn stop(&self) {
+        self.enter(Phase::Stopping);
+    }
+}
