@@ -12,6 +12,7 @@ pub mod conformance;
 mod keyspace;
 pub mod memory;
 pub mod sled;
+pub mod transfer;
 
 use std::sync::Arc;
 

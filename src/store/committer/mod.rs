@@ -12,6 +12,8 @@
 mod hot;
 mod long;
 mod round;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},

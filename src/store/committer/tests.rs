@@ -1,0 +1,210 @@
+//! A disk that fails when it is told to.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc,
+    },
+};
+
+use super::*;
+use crate::{
+    model::{Key, Outcome, Rider, Sealed},
+    store::{Address, Committed, Ended, keyspace},
+};
+
+/// Fails at the n-th write or sync from now; 0 is never.
+#[derive(Default)]
+struct Failing {
+    rows: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>,
+    fail_at_write: AtomicUsize,
+    fail_at_sync: AtomicUsize,
+    panics: std::sync::atomic::AtomicBool,
+}
+
+impl Failing {
+    fn count_down(&self, counter: &AtomicUsize) -> Result<(), String> {
+        let left = counter.load(SeqCst);
+        if left == 1 {
+            assert!(!self.panics.load(SeqCst), "told to panic");
+            return Err("no space left on device".to_owned());
+        }
+        counter.store(left.saturating_sub(1), SeqCst);
+        Ok(())
+    }
+}
+
+impl Disk for Failing {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, String> {
+        Ok(self.rows.lock().get(key).cloned())
+    }
+
+    fn seek(&self, from: &[u8]) -> Result<Option<Bytes>, String> {
+        Ok(self.rows.lock().range(from.to_vec()..).next().map(|(key, _)| Bytes::from_slice(key)))
+    }
+
+    fn insert(&self, key: &[u8], value: &[u8]) -> Result<(), String> {
+        self.count_down(&self.fail_at_write)?;
+        self.rows.lock().insert(key.to_vec(), value.to_vec());
+        Ok(())
+    }
+
+    fn batch(&self, one: Option<(&[u8], &[u8])>, others: &mut Vec<Write>) -> Result<(), String> {
+        self.count_down(&self.fail_at_write)?;
+        let mut rows = self.rows.lock();
+        if let Some((key, value)) = one {
+            rows.insert(key.to_vec(), value.to_vec());
+        }
+        for (key, value) in others.drain(..) {
+            match value {
+                Some(value) => rows.insert(key.to_vec(), value),
+                None => rows.remove(key.as_slice()),
+            };
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), String> {
+        self.count_down(&self.fail_at_sync)
+    }
+
+    fn finish(&self) -> Result<(), String> {
+        self.sync()
+    }
+}
+
+struct Ears(Mutex<mpsc::Sender<Vec<Ended>>>);
+
+impl Committed for Ears {
+    fn ended(&self, commits: Vec<Ended>) {
+        self.0.lock().send(commits).unwrap();
+    }
+}
+
+#[derive(Default)]
+struct Keeper(Mutex<Vec<Sealed>>);
+
+impl Rider for Keeper {
+    fn release(&self, sealed: &Sealed) {
+        self.0.lock().push(sealed.clone());
+    }
+}
+
+struct World {
+    committer: Committer<Failing>,
+    disk: Arc<Failing>,
+    shared: Arc<Shared>,
+    to: Arc<Ears>,
+    ended: mpsc::Receiver<Vec<Ended>>,
+    rider: Arc<Keeper>,
+}
+
+fn world() -> World {
+    let disk = Arc::new(Failing::default());
+    disk.insert(&keyspace::epoch(Slot(0)), &1_u64.to_le_bytes()).unwrap();
+    let shared = Arc::new(Shared::default());
+    let (_, jobs) = crossbeam_channel::bounded(1);
+    let (send, ended) = mpsc::channel();
+    World {
+        committer: Committer::new(disk.clone(), jobs, shared.clone()),
+        disk,
+        shared,
+        to: Arc::new(Ears(Mutex::new(send))),
+        ended,
+        rider: Arc::default(),
+    }
+}
+
+impl World {
+    fn commit(&self, key: &str, sequence: u64) -> Entry {
+        Entry::Commit(Commit {
+            address: Arc::new(Address { kind: "thing".into(), key: Key::parse(key).unwrap() }),
+            slot: Slot(0),
+            epoch: Epoch(1),
+            sequence,
+            core: Some(vec![1, 2, 3]),
+            pages: Vec::new(),
+            wake_at: None,
+            terms: Arc::default(),
+            riders: vec![self.rider.clone()],
+            token: sequence,
+            to: self.to.clone(),
+        })
+    }
+
+    /// Runs one round and says how each of its commits ended.
+    fn round(&mut self, mut entries: Vec<Entry>) -> Vec<Result<(), Outcome>> {
+        self.committer.round(&mut entries);
+        let ended = self.ended.try_recv().expect("a submitter hears of a round once");
+        assert!(self.ended.try_recv().is_err(), "a submitter hears of a round once");
+        ended.into_iter().map(|ended| ended.result.map_err(|error| error.outcome())).collect()
+    }
+}
+
+const DONE: Result<(), Outcome> = Ok(());
+const UNKNOWN: Result<(), Outcome> = Err(Outcome::Unknown);
+const NOT_APPLIED: Result<(), Outcome> = Err(Outcome::NotApplied);
+
+#[test]
+fn a_disk_that_fails_in_a_round_leaves_what_was_written_unknown_and_the_rest_not_applied() {
+    let mut world = world();
+    world.disk.fail_at_write.store(2, SeqCst);
+    let round = vec![world.commit("a", 1), world.commit("wrong", 9), world.commit("b", 1), world.commit("c", 1)];
+    assert_eq!(world.round(round), [UNKNOWN, NOT_APPLIED, UNKNOWN, NOT_APPLIED]);
+    assert!(world.rider.0.lock().iter().all(|sealed| *sealed != Sealed::Durable), "nothing was acknowledged");
+    assert!(world.shared.healthy().unwrap_err().to_string().contains("no space left on device"));
+    world.disk.fail_at_write.store(0, SeqCst);
+    let round = vec![world.commit("d", 1)];
+    assert_eq!(world.round(round), [NOT_APPLIED], "nothing is written any more");
+    assert_eq!(world.disk.get(&keyspace::core("thing", "d")), Ok(None));
+}
+
+#[test]
+fn a_sync_that_fails_leaves_the_whole_round_unknown() {
+    let mut world = world();
+    let round = vec![world.commit("a", 1)];
+    assert_eq!(world.round(round), [DONE]);
+    world.disk.fail_at_sync.store(1, SeqCst);
+    let round = vec![world.commit("a", 2), world.commit("b", 2), world.commit("c", 1)];
+    assert_eq!(world.round(round), [UNKNOWN, NOT_APPLIED, UNKNOWN]);
+}
+
+#[test]
+fn a_database_that_panics_is_a_disk_that_fails() {
+    let mut world = world();
+    world.disk.panics.store(true, SeqCst);
+    world.disk.fail_at_write.store(2, SeqCst);
+    let round = vec![world.commit("a", 1), world.commit("b", 1), world.commit("c", 1)];
+    assert_eq!(world.round(round), [UNKNOWN, UNKNOWN, NOT_APPLIED]);
+    assert!(world.shared.healthy().is_err());
+}
+
+#[test]
+fn a_submitter_that_panics_ends_nobody_else() {
+    struct Panics;
+    impl Rider for Panics {
+        fn release(&self, _: &Sealed) {
+            panic!("a rider of somebody");
+        }
+    }
+    let mut world = world();
+    let mut first = world.commit("a", 1);
+    if let Entry::Commit(commit) = &mut first {
+        commit.riders.push(Arc::new(Panics));
+    }
+    let round = vec![first, world.commit("b", 1)];
+    assert_eq!(world.round(round), [DONE, DONE]);
+    let round = vec![world.commit("a", 2)];
+    assert_eq!(world.round(round), [DONE]);
+}
+
+#[test]
+fn a_twin_that_is_no_longer_remembered_is_checked_against_what_is_stored() {
+    let mut world = world();
+    let round = vec![world.commit("a", 1)];
+    assert_eq!(world.round(round), [DONE]);
+    world.committer.hot = Hot::default();
+    let round = vec![world.commit("a", 1), world.commit("a", 2)];
+    assert_eq!(world.round(round), [NOT_APPLIED, DONE]);
+}
