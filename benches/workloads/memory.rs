@@ -3,12 +3,18 @@
 
 use std::sync::Arc;
 
-use super::{Arbiters, Host, Pick, Plan, Until, WINDOW, harness::machine, limits::lock, naive::actor::Registry};
+use super::{
+    Arbiters, Host, Pick, Plan, Until, WINDOW,
+    harness::machine,
+    limits::lock,
+    naive::actor::Registry,
+    ours::{self, Asker, Counter},
+};
 
 const TWINS: u64 = 1_000_000;
 
 /// How many ids are held at a time while twins are made; they are no part of the figure.
-const SLICE: u64 = 10_000;
+pub(crate) const SLICE: u64 = 10_000;
 
 /// Whose bytes are measured, and how.
 #[derive(Clone, Copy)]
@@ -18,15 +24,27 @@ pub(crate) struct Subject {
     pub(crate) bytes_each: fn(cpus: usize) -> f64,
 }
 
+/// The runtime of this project.
+pub(crate) const OURS: Subject = Subject { role: "ours", name: "ours", bytes_each: ours };
+
 /// Everybody of W5.
 pub(crate) const SUBJECTS: &[Subject] = &[
+    OURS,
     Subject { role: "limit", name: "dashmap of states", bytes_each: dashmap },
     Subject { role: "naive", name: "naive", bytes_each: naive },
 ];
 
+fn ours(cpus: usize) -> f64 {
+    let (host, runtime) = (Host::start(cpus), ours::start_in_memory(cpus));
+    growth(TWINS, |ids| {
+        let lap = host.run(SLICED, |_| Asker::<Counter>::new(&runtime, &ids, Pick::InOrder));
+        assert_eq!(lap.sum, SLICE, "some reply was wrong");
+    })
+}
+
 fn dashmap(cpus: usize) -> f64 {
     let (host, map) = (Host::start(cpus), lock::Map::default());
-    let bytes = growth(|ids| {
+    let bytes = growth(TWINS, |ids| {
         let client = lock::Cold { map: map.clone(), ids };
         let lap = host.run(SLICED, |_| client.clone());
         assert_eq!(lap.sum, SLICE, "some reply was wrong");
@@ -38,7 +56,7 @@ fn dashmap(cpus: usize) -> f64 {
 fn naive(cpus: usize) -> f64 {
     let arbiters = Arbiters::start(cpus);
     let mut registry = Registry::new(&Arc::from([]), Pick::InOrder);
-    growth(move |ids| {
+    growth(TWINS, move |ids| {
         registry = registry.over(ids);
         let lap = arbiters.run(SLICED, |_| registry.clone());
         assert_eq!(lap.sum, SLICE, "some reply was wrong");
@@ -48,13 +66,13 @@ fn naive(cpus: usize) -> f64 {
 const SLICED: Plan = Plan { window: WINDOW, until: Until::Count(SLICE), timed: false };
 
 /// Bytes by which this process grows for each twin that `activate` makes.
-fn growth(mut activate: impl FnMut(Arc<[String]>)) -> f64 {
+pub(crate) fn growth(twins: u64, mut activate: impl FnMut(Arc<[String]>)) -> f64 {
     let slice = |from: u64| (from..from + SLICE).map(|at| format!("twin/{at:08}")).collect::<Arc<[String]>>();
     activate(slice(0));
     let before = machine::resident_bytes();
-    for from in (SLICE..TWINS).step_by(usize::try_from(SLICE).expect("a count")) {
+    for from in (SLICE..twins).step_by(usize::try_from(SLICE).expect("a count")) {
         activate(slice(from));
     }
     let grown = machine::resident_bytes().saturating_sub(before);
-    super::harness::report::float(grown) / super::harness::report::float(TWINS - SLICE)
+    super::harness::report::float(grown) / super::harness::report::float(twins - SLICE)
 }

@@ -1,7 +1,7 @@
 //! The workloads, each defined once: `twin bench` and `cargo bench` run them from here.
 //!
 //! A row runs in a process of its own, pinned to its CPUs; ours, the limit and the naive baseline alternate in it.
-//! Start with [`rows`]; what a figure means is in `docs/performance.md`.
+//! Start with [`ROWS`]; what a figure means is in `docs/performance.md`.
 
 pub(crate) mod activation;
 pub(crate) mod durable;
@@ -12,8 +12,10 @@ pub(crate) mod memory;
 pub(crate) mod messaging;
 #[path = "../naive/mod.rs"]
 pub(crate) mod naive;
+pub(crate) mod ours;
 pub(crate) mod run;
 pub(crate) mod state;
+pub(crate) mod volley;
 
 pub(crate) use harness::drive::{Arbiters, Audit, Client, Host, Lap, Plan, Until, passes};
 pub(crate) use harness::row::{Bars, Contestant, Row};
@@ -61,10 +63,22 @@ pub(crate) const ROWS: &[Entry] = &[
         work: Work::Rates(activation::cold),
     },
     Entry {
+        name: "W1+memory",
+        question: "the same with every change encoded and committed to the memory store",
+        cpus: &[1, 2],
+        work: Work::Rates(activation::cold_in_memory),
+    },
+    Entry {
         name: "W2",
         question: "re-activations a second from sled by a read: 100,000 states of 1 KiB, store just opened, warm",
         cpus: &[2],
         work: Work::Rates(activation::again),
+    },
+    Entry {
+        name: "W2+write",
+        question: "the same by an increment, committed at fsync before the reply",
+        cpus: &[2],
+        work: Work::Rates(activation::again_writing),
     },
     Entry {
         name: "W3",
@@ -79,6 +93,24 @@ pub(crate) const ROWS: &[Entry] = &[
         work: Work::Rates(messaging::one_caller),
     },
     Entry {
+        name: "W3+memory",
+        question: "W3 with every change encoded and committed to the memory store",
+        cpus: &[2],
+        work: Work::Rates(messaging::hot_asks_in_memory),
+    },
+    Entry {
+        name: "W3-twin-to-twin",
+        question: "one twin asks another in its own shard: the mean of a call, two turns",
+        cpus: &[2],
+        work: Work::Rates(volley::twin_to_twin),
+    },
+    Entry {
+        name: "W3h",
+        question: "asks a second on one hot twin whose turns take 2 µs, window 256; p99 of a call",
+        cpus: &[2],
+        work: Work::Rates(messaging::one_hot_twin),
+    },
+    Entry {
         name: "W4",
         question: "durable updates a second: 1,000 twins of 1 KiB, window 256, the reply after fdatasync",
         cpus: &[2],
@@ -89,6 +121,18 @@ pub(crate) const ROWS: &[Entry] = &[
         question: "the same with one caller: how long one durable update takes",
         cpus: &[2],
         work: Work::Rates(durable::one_caller),
+    },
+    Entry {
+        name: "W4h",
+        question: "the same as W4 on one hot twin, beside the raw figure of W4",
+        cpus: &[2],
+        work: Work::Rates(durable::one_hot_twin),
+    },
+    Entry {
+        name: "W4h+keys",
+        question: "the same with an idempotency key on each call, window 64",
+        cpus: &[2],
+        work: Work::Rates(durable::one_hot_twin_keyed),
     },
     Entry {
         name: "W5",

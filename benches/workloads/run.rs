@@ -10,7 +10,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    Entry, ROWS, Setting, Work,
+    Entry, Setting, Work,
     harness::{
         machine,
         report::{self, HEAD, median, round, table_line},
@@ -44,6 +44,44 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// Reads the arguments of a program that does nothing else; `twin bench` has its own, with help.
+    ///
+    /// # Panics
+    /// If a value is missing or no number.
+    pub(crate) fn from_args() -> Self {
+        let mut options = Self {
+            workloads: Vec::new(),
+            cpus: None,
+            rounds: 7,
+            seconds: 1.0,
+            json: false,
+            quick: false,
+            list: false,
+            dir: None,
+            row: None,
+            subject: None,
+        };
+        let mut arguments = std::env::args().skip(1);
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().unwrap_or_else(|| panic!("{argument} needs a value"));
+            match argument.as_str() {
+                "--cpus" => options.cpus = Some(value().parse().expect("--cpus takes a number")),
+                "--rounds" => options.rounds = value().parse().expect("--rounds takes a number"),
+                "--seconds" => options.seconds = value().parse().expect("--seconds takes a number"),
+                "--dir" => options.dir = Some(value().into()),
+                "--row" => options.row = Some(value()),
+                "--subject" => options.subject = Some(value()),
+                "--json" => options.json = true,
+                "--quick" => options.quick = true,
+                "--list" => options.list = true,
+                // What cargo itself hands to every bench.
+                "--bench" => {}
+                name => options.workloads.push(name.to_owned()),
+            }
+        }
+        options
+    }
+
     fn rounds(&self) -> Rounds {
         if self.quick {
             Rounds { count: 3, time: Duration::from_millis(200) }
@@ -54,12 +92,12 @@ impl Options {
 }
 
 /// Runs what was asked for; fails if a row did.
-pub(crate) fn run(options: &Options) -> ExitCode {
+pub(crate) fn run(options: &Options, rows: &'static [Entry]) -> ExitCode {
     let result = match (&options.row, &options.subject) {
-        (Some(row), Some(subject)) => bytes_of(row, subject),
-        (Some(row), None) => run_row(options, row),
-        (None, _) if options.list => list(),
-        (None, _) => run_all(options),
+        (Some(row), Some(subject)) => bytes_of(rows, row, subject),
+        (Some(row), None) => run_row(options, rows, row),
+        (None, _) if options.list => list(rows),
+        (None, _) => run_all(options, rows),
     };
     match result {
         Ok(code) => code,
@@ -72,17 +110,17 @@ pub(crate) fn run(options: &Options) -> ExitCode {
 
 type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
 
-fn list() -> Outcome {
-    for entry in ROWS {
+fn list(rows: &[Entry]) -> Outcome {
+    for entry in rows {
         print(&format!("{:<14} {}", entry.name, entry.question))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_all(options: &Options) -> Outcome {
+fn run_all(options: &Options, rows: &[Entry]) -> Outcome {
     let mut failed = Vec::new();
     for wanted in &options.workloads {
-        if !ROWS.iter().any(|entry| selects(wanted, entry.name)) {
+        if !rows.iter().any(|entry| selects(wanted, entry.name)) {
             return Err(format!("no workload is called {wanted}; `--list` names them").into());
         }
     }
@@ -92,7 +130,7 @@ fn run_all(options: &Options) -> Outcome {
     if !options.json {
         print(HEAD)?;
     }
-    for entry in ROWS.iter().filter(chosen) {
+    for entry in rows.iter().filter(chosen) {
         let forced = options.cpus.map(|cpus| vec![cpus]);
         for cpus in forced.unwrap_or_else(|| entry.cpus.to_vec()) {
             let row = format!("{}@{cpus}", entry.name);
@@ -122,7 +160,12 @@ fn selects(wanted: &str, name: &str) -> bool {
 /// Runs this program again with the same arguments and these.
 fn child(more: &[&str]) -> Result<Value, Box<dyn std::error::Error>> {
     let program = std::env::current_exe()?;
-    let output = Command::new(program).args(std::env::args().skip(1)).args(more).stderr(Stdio::inherit()).output()?;
+    let output = Command::new(program)
+        .args(std::env::args().skip(1))
+        .args(more)
+        .env("RUST_BACKTRACE", "0")
+        .stderr(Stdio::inherit())
+        .output()?;
     if !output.status.success() {
         return Err(format!("its process ended with {}", output.status).into());
     }
@@ -130,14 +173,14 @@ fn child(more: &[&str]) -> Result<Value, Box<dyn std::error::Error>> {
     Ok(serde_json::from_str(text.lines().last().unwrap_or_default())?)
 }
 
-fn entry_of(row: &str) -> Result<(&'static Entry, usize), Box<dyn std::error::Error>> {
+fn entry_of(rows: &'static [Entry], row: &str) -> Result<(&'static Entry, usize), Box<dyn std::error::Error>> {
     let (name, cpus) = row.split_once('@').ok_or("a row is called name@cpus")?;
-    let entry = ROWS.iter().find(|entry| entry.name == name).ok_or("no such row")?;
+    let entry = rows.iter().find(|entry| entry.name == name).ok_or("no such row")?;
     Ok((entry, cpus.parse()?))
 }
 
-fn run_row(options: &Options, row: &str) -> Outcome {
-    let (entry, wanted) = entry_of(row)?;
+fn run_row(options: &Options, rows: &'static [Entry], row: &str) -> Outcome {
+    let (entry, wanted) = entry_of(rows, row)?;
     let cpus = machine::pin(wanted);
     if cpus != wanted {
         say(&format!("{row}: this machine gave {cpus} CPUs"));
@@ -202,8 +245,8 @@ fn bytes_line(
     Ok(line)
 }
 
-fn bytes_of(row: &str, subject: &str) -> Outcome {
-    let (entry, cpus) = entry_of(row)?;
+fn bytes_of(rows: &'static [Entry], row: &str, subject: &str) -> Outcome {
+    let (entry, cpus) = entry_of(rows, row)?;
     machine::pin(cpus);
     let Work::Bytes(subjects) = entry.work else { return Err("this row measures no bytes".into()) };
     let subject = subjects.iter().find(|one| one.name == subject).ok_or("no such subject")?;
