@@ -1,4 +1,6 @@
 //! Every microservice gets one durable **twin**.
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod metrics;
 pub mod model;
 pub mod runtime;

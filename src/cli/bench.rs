@@ -12,8 +12,10 @@ mod workloads;
 /// Every figure that counts is a ratio: machines and minutes differ, ours ÷ theirs in the same minute does not.
 /// Each row runs in a process of its own, pinned to 1 or 2 CPUs. docs/performance.md explains the workloads.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Examples:\n  twin bench --quick          direction in under a minute\n  twin bench W3 W4            two workloads, in full\n  twin bench --json > bench   one object a line, to keep")]
-pub struct BenchArgs {
+#[command(
+    after_help = "Examples:\n  twin bench --quick          direction in under a minute\n  twin bench W3 W4            two workloads, in full\n  twin bench --json > bench   one object a line, to keep"
+)]
+pub(crate) struct BenchArgs {
     /// Workloads to run, such as W1 or W3-window-1; all if none is named.
     #[arg(value_name = "WORKLOAD")]
     workloads: Vec<String>,
@@ -45,7 +47,7 @@ pub struct BenchArgs {
 }
 
 /// Runs the workloads; fails if one of them gave no figure.
-pub fn run(args: BenchArgs) -> ExitCode {
+pub(crate) fn run(args: BenchArgs) -> ExitCode {
     let BenchArgs { workloads, cpus, rounds, seconds, json, quick, list, dir, row, subject } = args;
     let options = workloads::Options { workloads, cpus, rounds, seconds, json, quick, list, dir, row, subject };
     workloads::run(&options, workloads::ROWS)

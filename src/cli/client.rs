@@ -1,0 +1,228 @@
+//! The way to a node: HTTP with a key, an idempotency key on each write, problems as errors.
+
+use std::{path::Path, time::Duration};
+
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{
+    error::Error,
+    sse::{Event, Events},
+};
+
+/// How long it may take to reach a node.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an answer may take; the node's own deadline is shorter.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often a write is sent at most; its idempotency key makes that safe.
+const ATTEMPTS_MAX: u32 = 3;
+/// Pause before a write is sent again.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Where a node leaves its first key, within its data folder.
+pub const KEY_FILE: &str = "operator.key";
+
+/// One node, as one caller.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    node: String,
+    key: Option<String>,
+}
+
+impl Client {
+    /// A way to `node`. Without a key, the one in `data_dir` is taken if there is one.
+    pub fn new(node: &str, key: Option<&str>, data_dir: &Path) -> Result<Self, Error> {
+        let node = node.trim_end_matches('/');
+        if !node.starts_with("http://") {
+            return Err(Error::Usage(format!("--node is '{node}'; it must be a URL such as http://127.0.0.1:7070")));
+        }
+        let http = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).no_proxy().build();
+        let http = http.map_err(|error| Error::Usage(format!("the HTTP client does not start: {error}")))?;
+        let from_file = || std::fs::read_to_string(data_dir.join(KEY_FILE)).ok().map(|key| key.trim().to_owned());
+        let key = key.map(str::to_owned).or_else(from_file).filter(|key| !key.is_empty());
+        Ok(Self { http, node: node.to_owned(), key })
+    }
+
+    /// Reads what lies at a path.
+    pub async fn get(&self, path: &str) -> Result<Value, Error> {
+        let response = self.send(self.request(Method::GET, path)).await?;
+        parsed(&self.body(response).await?)
+    }
+
+    /// The same as a type.
+    pub async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        typed(self.get(path).await?)
+    }
+
+    /// Reads a path as it is.
+    pub async fn text(&self, path: &str) -> Result<String, Error> {
+        let response = self.send(self.request(Method::GET, path)).await?;
+        Ok(String::from_utf8_lossy(&self.body(response).await?).into_owned())
+    }
+
+    /// Writes, under a key that makes it safe to send again if nobody answered.
+    pub async fn write(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        if_match: Option<u64>,
+    ) -> Result<Value, Error> {
+        let key = uuid::Uuid::now_v7().to_string();
+        let mut attempt = 1;
+        loop {
+            let mut request = self.request(method.clone(), path).header("idempotency-key", &key);
+            if let Some(revision) = if_match {
+                request = request.header("if-match", format!("\"{revision}\""));
+            }
+            if let Some(body) = body {
+                request = request.json(body);
+            }
+            let answered = match self.send(request).await {
+                Ok(response) => self.body(response).await,
+                Err(error) => Err(error),
+            };
+            match answered {
+                Ok(body) => return parsed(&body),
+                Err(error) if attempt < ATTEMPTS_MAX && is_worth_repeating(&error) => {
+                    tokio::time::sleep(PAUSE * attempt).await;
+                    attempt += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Follows a path of events, after an event if one is named.
+    pub async fn events(&self, path: &str, after: Option<&str>) -> Result<Stream, Error> {
+        let mut request = self.http.get(format!("{}{path}", self.node)).header("accept", "text/event-stream");
+        if let Some(key) = &self.key {
+            request = request.bearer_auth(key);
+        }
+        if let Some(id) = after {
+            request = request.header("last-event-id", id);
+        }
+        let response = self.send(request).await?;
+        Ok(Stream { response, events: Events::default(), node: self.node.clone() })
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.node)).timeout(ANSWER_TIMEOUT);
+        match &self.key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        }
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
+        let response = request.send().await.map_err(|error| unreachable(&self.node, &error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let body = self.body(response).await.unwrap_or_default();
+        Err(Error::refused(status, &body))
+    }
+
+    async fn body(&self, response: Response) -> Result<Vec<u8>, Error> {
+        response.bytes().await.map(|bytes| bytes.to_vec()).map_err(|error| unreachable(&self.node, &error))
+    }
+}
+
+fn unreachable(node: &str, error: &reqwest::Error) -> Error {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    Error::Unreachable { node: node.to_owned(), cause: cause.to_string() }
+}
+
+/// Nobody answered, or the node asks for patience: the same request under the same key may be sent again.
+fn is_worth_repeating(error: &Error) -> bool {
+    match error {
+        Error::Unreachable { .. } => true,
+        Error::Refused { status, .. } => *status == StatusCode::SERVICE_UNAVAILABLE.as_u16(),
+        Error::Answer(_) | Error::Usage(_) | Error::Io { .. } => false,
+    }
+}
+
+fn parsed(body: &[u8]) -> Result<Value, Error> {
+    if body.is_empty() {
+        return Ok(Value::Null);
+    }
+    serde_json::from_slice(body).map_err(|error| Error::Answer(error.to_string()))
+}
+
+/// A document as a type of ours.
+pub(crate) fn typed<T: DeserializeOwned>(value: Value) -> Result<T, Error> {
+    serde_json::from_value(value)
+        .map_err(|error| Error::Answer(format!("{error}; are node and 'twin' of one version?")))
+}
+
+/// Events as they come.
+pub struct Stream {
+    response: Response,
+    events: Events,
+    node: String,
+}
+
+impl Stream {
+    /// The next event; `None` once the node has ended the stream.
+    pub async fn next(&mut self) -> Result<Option<Event>, Error> {
+        loop {
+            if let Some(event) = self.events.pop() {
+                return Ok(Some(event));
+            }
+            match self.response.chunk().await {
+                Ok(Some(bytes)) => self.events.push(&bytes),
+                Ok(None) => return Ok(None),
+                Err(error) => return Err(unreachable(&self.node, &error)),
+            }
+        }
+    }
+}
+
+/// A part of a path, with everything escaped that has a meaning there.
+pub(crate) fn segment(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    escaped
+}
+
+/// The path of a twin: `namespace/name`, or a name in the namespace `default`.
+pub(crate) fn twin_path(id: &str) -> Result<String, Error> {
+    let id = if id.contains('/') { id.to_owned() } else { format!("default/{id}") };
+    let id = crate::model::ServiceId::parse(&id).map_err(|error| Error::Usage(format!("'{id}': {error}")))?;
+    Ok(format!("/api/v1/twins/{}/{}", segment(id.namespace()), segment(id.name())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_needs_it_is_escaped() {
+        assert_eq!(segment("orders-v2.1_~"), "orders-v2.1_~");
+        assert_eq!(segment("a b/ö"), "a%20b%2F%C3%B6");
+    }
+
+    #[test]
+    fn a_twin_without_a_namespace_is_in_the_default_one() {
+        assert_eq!(twin_path("orders").unwrap(), "/api/v1/twins/default/orders");
+        assert_eq!(twin_path("shop/orders").unwrap(), "/api/v1/twins/shop/orders");
+        assert_eq!(twin_path("").unwrap_err().exit_code(), super::super::error::code::USAGE);
+    }
+
+    #[test]
+    fn a_node_must_be_a_url() {
+        assert!(Client::new("127.0.0.1:7070", None, Path::new("nowhere")).is_err());
+        assert!(Client::new("http://127.0.0.1:7070/", None, Path::new("nowhere")).is_ok());
+    }
+}

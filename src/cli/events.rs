@@ -1,0 +1,155 @@
+//! `twin watch` and `twin events`: what happens, as it is committed, with resume after a break.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::Value;
+
+use super::{
+    client::{Client, twin_path},
+    error::Error,
+    print,
+    sse::Event,
+};
+
+/// Pause before a broken stream is taken up again, and its bound.
+const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// What `twin watch` takes.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+It goes on by itself where it was when the connection breaks or the node restarts, until you press Ctrl-C.
+
+Examples:
+  twin watch                                        the whole fleet
+  twin watch shop/orders                            one service
+  twin watch --for 60                               for a minute")]
+pub struct WatchArgs {
+    /// The twin; all if absent
+    #[arg(value_name = "ID")]
+    id: Option<String>,
+    /// End after so many seconds
+    #[arg(long = "for", value_name = "SECONDS")]
+    seconds: Option<u64>,
+}
+
+/// What `twin events` takes.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Each line is a CloudEvent; its id is what --after takes to go on after it.
+
+Examples:
+  twin events shop/orders --count 10
+  twin events --after 1795397042000.17              what came after that event, as far as the node keeps it
+  twin events | jq -r 'select(.type == \"health\") | .subject'")]
+pub struct EventsArgs {
+    /// The twin; all if absent
+    #[arg(value_name = "ID")]
+    id: Option<String>,
+    /// Only what came after this event
+    #[arg(long, value_name = "EVENT")]
+    after: Option<String>,
+    /// End after so many events
+    #[arg(long, value_name = "NUMBER")]
+    count: Option<u64>,
+    /// End after so many seconds
+    #[arg(long = "for", value_name = "SECONDS")]
+    seconds: Option<u64>,
+}
+
+/// Prints a readable line for each event.
+pub(super) async fn watch(client: &Client, args: WatchArgs, json: bool) -> Result<(), Error> {
+    let print = |event: &Event| if json { print::line(&event.data) } else { print::line(&readable(event)) };
+    follow(client, args.id.as_deref(), None, args.seconds, u64::MAX, print).await
+}
+
+/// Prints each event as it is.
+pub(super) async fn events(client: &Client, args: EventsArgs) -> Result<(), Error> {
+    let print = |event: &Event| print::line(&event.data);
+    follow(client, args.id.as_deref(), args.after, args.seconds, args.count.unwrap_or(u64::MAX), print).await
+}
+
+async fn follow(
+    client: &Client,
+    id: Option<&str>,
+    after: Option<String>,
+    seconds: Option<u64>,
+    count: u64,
+    print: impl Fn(&Event) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let path = match id {
+        Some(id) => format!("{}/events", twin_path(id)?),
+        None => "/api/v1/events".to_owned(),
+    };
+    let followed = followed(client, &path, after, count, print);
+    match seconds {
+        None => followed.await,
+        Some(seconds) => tokio::time::timeout(Duration::from_secs(seconds), followed).await.unwrap_or(Ok(())),
+    }
+}
+
+async fn followed(
+    client: &Client,
+    path: &str,
+    mut after: Option<String>,
+    mut count: u64,
+    print: impl Fn(&Event) -> Result<(), Error>,
+) -> Result<(), Error> {
+    // The first connection must stand; later ones are taken up again for as long as it takes.
+    let mut stream = client.events(path, after.as_deref()).await?;
+    loop {
+        while let Ok(Some(event)) = stream.next().await {
+            after = event.id.clone().or(after);
+            print(&event)?;
+            count -= 1;
+            if count == 0 {
+                return Ok(());
+            }
+        }
+        let mut pause = PAUSE;
+        stream = loop {
+            tokio::time::sleep(pause).await;
+            match client.events(path, after.as_deref()).await {
+                Ok(stream) => break stream,
+                Err(error) if error.exit_code() == super::code::UNAVAILABLE => pause = (pause * 2).min(PAUSE_MAX),
+                Err(error) => return Err(error),
+            }
+        };
+    }
+}
+
+/// `12:03:04  shop/orders  #12  health  degraded → unhealthy`.
+fn readable(event: &Event) -> String {
+    let body: Value = serde_json::from_str(&event.data).unwrap_or(Value::Null);
+    if event.kind == "gap" {
+        return format!("--:--:--  {}", print::member(&body, "reason"));
+    }
+    let time = print::member(&body, "time");
+    let time = time.get(11..19).unwrap_or("--:--:--");
+    let data = match body.get("data") {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::Object(members)) => members
+            .iter()
+            .map(|(name, value)| format!("{name}={}", value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
+            .collect::<Vec<_>>()
+            .join("  "),
+        Some(other) => other.to_string(),
+    };
+    let subject = print::member(&body, "subject");
+    format!("{time}  {}  #{}  {}  {data}", print::bold(&subject), print::member(&body, "revision"), event.kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_reads_as_a_line() {
+        let data =
+            r#"{"time":"2026-01-31T12:03:04.000Z","subject":"shop/orders","revision":12,"data":{"to":"degraded"}}"#;
+        let event = Event { id: Some("1.2".into()), kind: "health".into(), data: data.into() };
+        let line = readable(&event);
+        assert_eq!(console::strip_ansi_codes(&line), "12:03:04  shop/orders  #12  health  to=degraded");
+    }
+}

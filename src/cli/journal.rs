@@ -1,0 +1,65 @@
+//! `twin journal`: who changed what, and when.
+
+use clap::Args;
+use serde_json::Value;
+
+use super::{
+    client::{Client, twin_path},
+    error::Error,
+    print::{self, Table},
+};
+
+/// What `twin journal` takes.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  twin journal shop/orders
+  twin journal shop/orders --after 120 --limit 50    what changed after revision 120
+  twin get shop/orders --at 120                      how it was then")]
+pub struct JournalArgs {
+    /// The twin
+    #[arg(value_name = "ID")]
+    id: String,
+    /// Only changes after this revision
+    #[arg(long, value_name = "REVISION")]
+    after: Option<u64>,
+    /// At most so many
+    #[arg(long, value_name = "NUMBER", default_value_t = 50)]
+    limit: u16,
+}
+
+/// Prints.
+pub(super) async fn run(client: &Client, args: JournalArgs, json: bool) -> Result<(), Error> {
+    let after = args.after.map(|after| format!("&after={after}")).unwrap_or_default();
+    let value = client.get(&format!("{}/journal?limit={}{after}", twin_path(&args.id)?, args.limit)).await?;
+    if json {
+        return print::document(&value);
+    }
+    let mut table = Table::new(&["REVISION", "WHEN", "WHO", "CHANGE"]);
+    for entry in value["entries"].as_array().into_iter().flatten() {
+        table.row([
+            print::member(entry, "revision"),
+            print::member_ago(entry, "at"),
+            who(entry),
+            print::cut(&changes(entry), 100),
+        ]);
+    }
+    if table.is_empty() {
+        return print::line("nothing changed");
+    }
+    table.print()?;
+    match value["next"].as_u64() {
+        Some(next) => print::line(&format!("there are more: --after {next}")),
+        None => Ok(()),
+    }
+}
+
+fn who(entry: &Value) -> String {
+    let who = print::member(entry, "principal");
+    if who == "-" { print::member(entry, "who") } else { who }
+}
+
+fn changes(entry: &Value) -> String {
+    let one = print::member(entry, "change");
+    if one == "-" { print::member(entry, "changes") } else { one }
+}

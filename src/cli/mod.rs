@@ -1,0 +1,140 @@
+//! The command line. Each subcommand is a file that speaks to a node over its API; what needs the node's inside
+//! (`serve`, `export`, `import`, `demo`, `bench`) is only described here and run by `main.rs`.
+//!
+//! People get tables, programs get `--json`; errors say what to do; exit codes are listed in `twin --help`.
+
+mod client;
+mod command;
+mod desired;
+mod error;
+mod events;
+mod get;
+mod journal;
+mod key;
+mod ls;
+mod print;
+mod rm;
+mod sse;
+mod transfer;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Args, Subcommand};
+
+pub use self::{
+    client::{Client, KEY_FILE, Stream},
+    error::{Error, code},
+    sse::Event,
+    transfer::{ExportArgs, ImportArgs},
+};
+
+/// Where a node keeps its data if nobody says so.
+pub const DATA_DIR: &str = "twin-data";
+
+/// What stands below `twin --help`.
+pub const AFTER_HELP: &str = "\
+Examples:
+  twin demo                                  a node and a small fleet of real services, live in the terminal
+  twin serve                                 a node on 127.0.0.1:7070; send OTLP there (gRPC or HTTP)
+  twin ls health=degraded                    which services are not well
+  twin get shop/orders                       one of them, with reasons
+  twin desired shop/orders limits merge '{\"rps\": 50}'
+  twin command shop/orders post drain --wait
+
+Exit codes:
+  0 done      1 failed     2 wrong command line     3 no such thing
+  4 refused (precondition, conflict, limit)   5 key missing or not sufficient   6 node not reachable or busy";
+
+/// Where the node is and who asks.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// The node to speak to
+    #[arg(long, global = true, value_name = "URL", env = "TWIN_NODE", default_value = "http://127.0.0.1:7070")]
+    pub node: String,
+    /// The key to speak with; without one, operator.key of the data folder is used if it can be read
+    #[arg(long, global = true, value_name = "KEY", env = "TWIN_KEY", hide_env_values = true)]
+    pub key: Option<String>,
+    /// The node's data folder [default: twin-data]
+    #[arg(long, global = true, value_name = "FOLDER", env = "TWIN_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Print JSON instead of tables
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+impl Global {
+    /// The node's data folder.
+    pub fn data_dir(&self) -> &Path {
+        self.data_dir.as_deref().unwrap_or(Path::new(DATA_DIR))
+    }
+}
+
+/// What speaks to a node over its API.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// List twins, or find them
+    Ls(ls::LsArgs),
+    /// Show one twin, now or as it was
+    Get(get::GetArgs),
+    /// Follow what happens, live
+    Watch(events::WatchArgs),
+    /// Print events as JSON, one a line
+    Events(events::EventsArgs),
+    /// Read or change what a service shall be
+    Desired(desired::DesiredArgs),
+    /// Send commands to a service's instances
+    Command(command::CommandArgs),
+    /// Show who changed what, and when
+    Journal(journal::JournalArgs),
+    /// Make, list and revoke keys
+    Key(key::KeyArgs),
+    /// Remove a twin with everything that is its
+    Rm(rm::RmArgs),
+}
+
+/// Runs one of them.
+pub async fn run(global: &Global, command: Command) -> ExitCode {
+    let client = Client::new(&global.node, global.key.as_deref(), global.data_dir());
+    finish(match client {
+        Ok(client) => dispatch(&client, command, global.json).await,
+        Err(error) => Err(error),
+    })
+}
+
+async fn dispatch(client: &Client, command: Command, json: bool) -> Result<(), Error> {
+    match command {
+        Command::Ls(args) => ls::run(client, args, json).await,
+        Command::Get(args) => get::run(client, args, json).await,
+        Command::Watch(args) => events::watch(client, args, json).await,
+        Command::Events(args) => events::events(client, args).await,
+        Command::Desired(args) => desired::run(client, args, json).await,
+        Command::Command(args) => command::run(client, args, json).await,
+        Command::Journal(args) => journal::run(client, args, json).await,
+        Command::Key(args) => key::run(client, args, json).await,
+        Command::Rm(args) => rm::run(client, args, json).await,
+    }
+}
+
+/// Tells the terminal how it went, and the shell.
+pub fn finish(ran: Result<(), Error>) -> ExitCode {
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is_closed_pipe() => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error.to_string(), error.hint().as_deref());
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Says on standard error what went wrong, and what to do about it.
+pub fn complain(what: &str, hint: Option<&str>) {
+    let term = console::Term::stderr();
+    let style = || console::Style::new().for_stderr();
+    let hint = hint.map(|hint| format!("\n{} {hint}", style().dim().apply_to("hint:"))).unwrap_or_default();
+    // Nothing can be said if standard error is gone, too.
+    drop(term.write_line(&format!("{} {what}{hint}", style().red().bold().apply_to("twin:"))));
+}

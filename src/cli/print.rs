@@ -1,0 +1,177 @@
+//! How answers look: tables for people, JSON for programs.
+
+use std::{
+    fmt::Write as _,
+    io::{self, Write as _},
+    time::Duration,
+};
+
+use console::{Style, measure_text_width};
+use serde_json::Value;
+
+use super::error::Error;
+use crate::{
+    model::{Clock as _, SystemClock, Timestamp},
+    twin::service::view::{CommandState, Status},
+};
+
+/// Writes a line to standard output.
+pub(crate) fn line(text: &str) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(Error::io("standard output"))
+}
+
+/// Writes a document, readable.
+pub(crate) fn document(value: &Value) -> Result<(), Error> {
+    line(&serde_json::to_string_pretty(value).unwrap_or_default())
+}
+
+/// Rows under heads, each column as wide as it must be.
+pub(crate) struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub(crate) fn new(heads: &[&str]) -> Self {
+        let style = Style::new().dim();
+        Self { rows: vec![heads.iter().map(|head| style.apply_to(head).to_string()).collect()] }
+    }
+
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.len() == 1
+    }
+
+    pub(crate) fn print(&self) -> Result<(), Error> {
+        line(self.to_string().trim_end_matches('\n'))
+    }
+}
+
+impl std::fmt::Display for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |column: usize| {
+            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| measure_text_width(cell)).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        for row in &self.rows {
+            let mut text = String::new();
+            for (cell, width) in row.iter().zip(&widths) {
+                let pad = width.saturating_sub(measure_text_width(cell));
+                write!(text, "{cell}{:pad$}  ", "")?;
+            }
+            writeln!(f, "{}", text.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// The word for a health, in its colour.
+pub(crate) fn status(status: Status) -> String {
+    let style = match status {
+        Status::Unknown => Style::new().dim(),
+        Status::Healthy => Style::new().green(),
+        Status::Degraded => Style::new().yellow(),
+        Status::Unhealthy => Style::new().red().bold(),
+    };
+    style.apply_to(status.as_str()).to_string()
+}
+
+/// The word for where a command is, in its colour.
+pub(crate) fn command_state(state: CommandState) -> String {
+    let style = match state {
+        CommandState::Queued | CommandState::Delivered | CommandState::Acknowledged => Style::new(),
+        CommandState::Succeeded => Style::new().green(),
+        CommandState::Failed | CommandState::Expired => Style::new().red(),
+        CommandState::Cancelled => Style::new().dim(),
+    };
+    style.apply_to(state.as_str()).to_string()
+}
+
+/// A heading.
+pub(crate) fn bold(text: &str) -> String {
+    Style::new().bold().apply_to(text).to_string()
+}
+
+/// How long ago that was.
+pub(crate) fn ago(then: Timestamp) -> String {
+    if then == Timestamp::ZERO {
+        return "-".into();
+    }
+    format!("{} ago", span(SystemClock.now().since(then)))
+}
+
+/// A duration in its largest unit.
+pub(crate) fn span(time: Duration) -> String {
+    match time.as_secs() {
+        s @ 0..120 => format!("{s}s"),
+        s @ 120..7200 => format!("{}m", s / 60),
+        s @ 7200..172_800 => format!("{}h", s / 3600),
+        s => format!("{}d", s / 86_400),
+    }
+}
+
+/// A duration given in seconds, as fine as it is short.
+pub(crate) fn seconds(value: Option<f64>) -> String {
+    match value {
+        None => "-".into(),
+        Some(s) if s >= 10.0 => format!("{s:.0} s"),
+        Some(s) if s >= 1.0 => format!("{s:.2} s"),
+        Some(s) if s >= 0.01 => format!("{:.0} ms", s * 1e3),
+        Some(s) if s >= 0.001 => format!("{:.1} ms", s * 1e3),
+        Some(s) => format!("{:.0} µs", s * 1e6),
+    }
+}
+
+/// A frequency.
+pub(crate) fn rate(per_second: f64) -> String {
+    if per_second >= 100.0 { format!("{per_second:.0}/s") } else { format!("{per_second:.1}/s") }
+}
+
+/// A share.
+pub(crate) fn percent(share: f64) -> String {
+    if share == 0.0 { "0 %".into() } else { format!("{:.1} %", share * 100.0) }
+}
+
+/// Text cut to a width, with a sign that it was.
+pub(crate) fn cut(text: &str, width: usize) -> String {
+    console::truncate_str(text, width, "…").into_owned()
+}
+
+/// A member of an object as text, or a dash.
+pub(crate) fn member(value: &Value, name: &str) -> String {
+    match value.get(name) {
+        None | Some(Value::Null) => "-".into(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// A member of an object as a time, told by its distance.
+pub(crate) fn member_ago(value: &Value, name: &str) -> String {
+    value.get(name).and_then(Value::as_u64).map_or_else(|| "-".into(), |ms| ago(Timestamp::from_unix_ms(ms)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let mut table = Table::new(&["A", "B"]);
+        table.row(["wöchentlich".into(), "1".into()]);
+        table.row(["x".into(), "22".into()]);
+        let text = console::strip_ansi_codes(&table.to_string()).into_owned();
+        assert_eq!(text, "A            B\nwöchentlich  1\nx            22\n");
+    }
+
+    #[test]
+    fn durations_are_as_fine_as_they_are_short() {
+        let shown = [Some(0.000_25), Some(0.0042), Some(0.25), Some(1.5), Some(75.0), None].map(seconds);
+        assert_eq!(shown, ["250 µs", "4.2 ms", "250 ms", "1.50 s", "75 s", "-"]);
+        assert_eq!([59, 600, 10_000, 400_000].map(|s| span(Duration::from_secs(s))), ["59s", "10m", "2h", "4d"]);
+    }
+}

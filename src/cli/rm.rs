@@ -1,0 +1,52 @@
+//! `twin rm`: removes a twin.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use clap::Args;
+use reqwest::Method;
+
+use super::{
+    client::{Client, twin_path},
+    error::Error,
+    print,
+};
+
+/// What `twin rm` takes.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+State, history, commands and journal go; a tombstone stays, so that the revision goes on growing. A service that still
+sends telemetry gets a new twin with its next batch.
+
+Examples:
+  twin rm shop/orders
+  twin rm shop/orders --yes --if-match 12")]
+pub struct RmArgs {
+    /// The twin
+    #[arg(value_name = "ID")]
+    id: String,
+    /// Only if the twin's revision is this one
+    #[arg(long, value_name = "REVISION")]
+    if_match: Option<u64>,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+}
+
+/// Removes.
+pub(super) async fn run(client: &Client, args: RmArgs, json: bool) -> Result<(), Error> {
+    let path = twin_path(&args.id)?;
+    if !args.yes && std::io::stdin().is_terminal() && !confirmed(&args.id)? {
+        return Err(Error::Usage(format!("'{}' was not removed", args.id)));
+    }
+    let removed = client.write(Method::DELETE, &path, None, args.if_match).await?;
+    if json { print::document(&removed) } else { print::line(&format!("'{}' is removed", args.id)) }
+}
+
+fn confirmed(id: &str) -> Result<bool, Error> {
+    let mut out = std::io::stderr();
+    let asked = write!(out, "Remove the twin '{id}' with everything that is its? [y/N] ").and_then(|()| out.flush());
+    asked.map_err(Error::io("the terminal"))?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).map_err(Error::io("the terminal"))?;
+    Ok(answer.trim().eq_ignore_ascii_case("y"))
+}
