@@ -1,6 +1,10 @@
 //! Every microservice gets one durable **twin**.
+#[cfg(feature = "server")]
+pub mod app;
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "server")]
+pub mod config;
 pub mod metrics;
 pub mod model;
 pub mod runtime;

@@ -7,7 +7,7 @@ mod bench;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use service_twin::cli;
+use service_twin::{app, cli, config};
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
@@ -27,16 +27,64 @@ struct Twin {
 enum Command {
     #[command(flatten)]
     OverTheApi(cli::Command),
+    /// Run a node
+    #[command(after_help = SERVE_HELP)]
+    Serve(config::Flags),
     /// Measure this machine with the runtime
     Bench(bench::BenchArgs),
 }
+
+const SERVE_HELP: &str = "\
+Settings come from defaults, twin.toml, the environment (TWIN_LISTEN, TWIN_SERVER__DEADLINE_S, …) and these flags,
+each stronger than the one before. The first start makes an operator key: <data folder>/operator.key.
+
+Examples:
+  twin serve                                     on 127.0.0.1:7070, data in ./twin-data
+  twin serve --listen 127.0.0.1:0 --data-dir /var/lib/twin
+  twin serve --dev --memory                      to try things out: no key needed from this machine, nothing kept
+
+Telemetry then comes in with three variables of any OpenTelemetry SDK:
+  OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:7070 OTEL_SERVICE_NAME=orders
+  OTEL_EXPORTER_OTLP_HEADERS=\"authorization=Bearer%20$(twin key new service default/orders)\"";
 
 fn main() -> ExitCode {
     let Twin { global, command } = Twin::parse();
     match command {
         Command::OverTheApi(command) => wait_for(cli::run(&global, command)),
+        Command::Serve(flags) => serve(config::Flags { data_dir: global.data_dir, ..flags }),
         Command::Bench(args) => bench::run(args),
     }
+}
+
+fn serve(flags: config::Flags) -> ExitCode {
+    wait_for(async {
+        let config = config::Config::load(&flags).map_err(app::Error::from);
+        let served = match config {
+            Ok(config) => app::serve(config).await,
+            Err(error) => Err(error),
+        };
+        match served {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                cli::complain(&causes(&error), None);
+                ExitCode::FAILURE
+            }
+        }
+    })
+}
+
+/// An error with what led to it.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// Runs what waits for the network on a runtime of its own.

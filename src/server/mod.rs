@@ -12,6 +12,7 @@ pub mod newcomers;
 pub mod otlp;
 pub mod principal;
 pub mod problem;
+pub mod vitals;
 pub mod when;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};

@@ -1,0 +1,285 @@
+//! Puts a node together and takes it apart; alone in naming concrete adapters.
+
+use std::{
+    io::Write as _,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{net::TcpListener, task::JoinHandle};
+
+use crate::{
+    config::{self, Config, LogConfig, LogFormat, StoreKind},
+    metrics::Metrics,
+    model::SystemClock,
+    runtime::{Builder, Drained, Runtime, StartError as RuntimeError},
+    server::{Phase, Server, listen, problem::Problem, vitals},
+    store::{
+        Store,
+        memory::MemoryStore,
+        sled::{OpenError, Options, SledStore},
+    },
+    twin::{
+        Message, Wire,
+        keyring::{Covers, Keyring, LookUp, MintKey, RevokeKey},
+        service::{Service, message},
+    },
+};
+
+/// Where the first operator key is written, in the data folder.
+pub const KEY_FILE: &str = "operator.key";
+/// Of the time for a shutdown, connections may take one part in so many.
+const CONNECTIONS_SHARE: u32 = 4;
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// The log could not be set up.
+    #[error("log.filter '{filter}' cannot be understood: {cause}")]
+    Log {
+        /// What was given.
+        filter: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The port.
+    #[error("'{address}' cannot be listened on; is another node running?")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The data folder.
+    #[error("the data folder '{}' cannot be used", folder.display())]
+    Folder {
+        /// Which.
+        folder: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The store.
+    #[error("the store in '{}' cannot be opened", folder.display())]
+    Store {
+        /// Where.
+        folder: PathBuf,
+        /// Why.
+        source: OpenError,
+    },
+    /// The virtual actors.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// The first key.
+    #[error("the first operator key could not be made: {0}")]
+    FirstKey(Problem),
+    /// Something did not end as it should.
+    #[error("{0}")]
+    Ended(String),
+}
+
+/// A running node.
+pub struct Node {
+    address: SocketAddr,
+    runtime: Runtime,
+    server: Arc<Server>,
+    serving: JoinHandle<()>,
+    drain: Duration,
+}
+
+impl Node {
+    /// Opens the store, starts the virtual actors and takes requests.
+    pub async fn start(config: Config) -> Result<Self, Error> {
+        config.check()?;
+        let listen = |source| Error::Listen { address: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let runtime = {
+            let config = config.clone();
+            let started = tokio::task::spawn_blocking(move || host(&config)).await;
+            started.map_err(|error| Error::Ended(format!("opening the store failed: {error}")))??
+        };
+        let metrics = Arc::new(Metrics::new(|registry| vitals::register(&runtime, registry)));
+        let server = Server::new(runtime.clone(), Arc::new(SystemClock), metrics, config.server.clone());
+        let drain = Duration::from_secs(config.drain_s);
+        let serving = tokio::spawn(listen::serve(Arc::clone(&server), listener, drain / CONNECTIONS_SHARE));
+        let node = Self { address, runtime, server, serving, drain };
+        if let Err(error) = first_key(&node.server, &config.data_dir).await {
+            node.shutdown().await;
+            return Err(error);
+        }
+        node.server.enter(Phase::Ready);
+        Ok(node)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The same as an address for clients.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The virtual actors.
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// What its doors share.
+    pub fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+
+    /// Takes no more connections, finishes requests, ends streams, makes everything durable, closes the store.
+    pub async fn shutdown(self) -> Drained {
+        self.server.stop();
+        if let Err(error) = self.serving.await {
+            tracing::error!(%error, "the listener ended with a bug");
+        }
+        self.runtime.drain(self.drain).await
+    }
+}
+
+/// Opens the store and starts a runtime that knows every kind of the node. Blocks.
+fn host(config: &Config) -> Result<Runtime, Error> {
+    let store: Arc<dyn Store> = match config.store.kind {
+        StoreKind::Memory => Arc::new(MemoryStore::new()),
+        StoreKind::Sled => {
+            let folder = &config.data_dir;
+            std::fs::create_dir_all(folder).map_err(|source| Error::Folder { folder: folder.clone(), source })?;
+            let options =
+                Options { level: config.store.level, cache_bytes: config.store.cache_mib << 20, ..Options::default() };
+            let folder = folder.join("store");
+            Arc::new(SledStore::open(&folder, options).map_err(|source| Error::Store { folder, source })?)
+        }
+    };
+    let builder = Runtime::builder().config(config.runtime.runtime()).store(store);
+    Ok(kinds(builder).start()?)
+}
+
+/// Registers the kinds of a node, with every message that can rest in an outbox or a ring.
+pub fn kinds(builder: Builder) -> Builder {
+    struct Wires(Option<Builder>);
+    impl message::Registry for Wires {
+        fn wire<M: Wire + Message<Twin = Service>>(&mut self) {
+            self.0 = self.0.take().map(Builder::wire::<M>);
+        }
+    }
+    let builder = builder.kind::<Service>().kind::<Keyring>();
+    let mut wires = Wires(Some(builder.wire::<MintKey>().wire::<RevokeKey>().wire::<LookUp>()));
+    message::register(&mut wires);
+    wires.0.unwrap_or_default()
+}
+
+/// Makes an operator key if there is none that counts, and writes it where only the owner of the folder reads it.
+async fn first_key(server: &Server, folder: &Path) -> Result<(), Error> {
+    let terms = vec!["covers=operator".into(), "revoked=no".into()];
+    let (found, _) = server.find::<Keyring>(terms, None, 1).await.map_err(Error::FirstKey)?;
+    if !found.is_empty() {
+        return Ok(());
+    }
+    let (fresh, _) = server.mint(Covers::Operator, "first start").await.map_err(Error::FirstKey)?;
+    let file = folder.join(KEY_FILE);
+    let write = || -> std::io::Result<()> {
+        std::fs::create_dir_all(folder)?;
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(&file)?;
+        writeln!(file, "{}", fresh.key)?;
+        file.sync_all()
+    };
+    write().map_err(|source| Error::Folder { folder: folder.to_path_buf(), source })?;
+    tracing::info!(key_id = fresh.id, file = %file.display(), "a first operator key was made; it lies in this file");
+    Ok(())
+}
+
+/// Sets up the log of this process. A second call changes nothing.
+pub fn log(config: &LogConfig) -> Result<(), Error> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.filter)
+        .map_err(|error| Error::Log { filter: config.filter.clone(), cause: error.to_string() })?;
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let set = match config.format {
+        LogFormat::Text => subscriber.try_init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
+    };
+    if set.is_err() {
+        tracing::debug!("the log was set up before");
+    }
+    Ok(())
+}
+
+/// Runs a node until SIGTERM or SIGINT, then drains it. A second signal ends it at once.
+pub async fn serve(config: Config) -> Result<(), Error> {
+    log(&config.log)?;
+    if config.server.anonymous_loopback {
+        tracing::warn!("callers from this machine need no key (development)");
+    }
+    let (data_dir, level) = (config.data_dir.clone(), config.store.level);
+    let mut signals = Signals::new()?;
+    let node = tokio::select! {
+        started = Node::start(config) => started?,
+        () = signals.next() => return Err(Error::Ended("ended before it was ready".to_owned())),
+    };
+    tracing::info!(url = node.url(), data_dir = %data_dir.display(), ?level, "ready");
+    signals.next().await;
+    tracing::info!("draining; a second signal ends the node at once");
+    tokio::select! {
+        drained = node.shutdown() => match drained.unsettled {
+            0 => {
+                tracing::info!("ended");
+                Ok(())
+            }
+            unsettled => Err(Error::Ended(format!("{unsettled} twins had not settled when the time was over"))),
+        },
+        () = signals.next() => Err(Error::Ended("ended at once, as asked; what was acknowledged is kept".to_owned())),
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    #[cfg(unix)]
+    fn new() -> Result<Self, Error> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let failed = |error| Error::Ended(format!("signals cannot be taken: {error}"));
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+        })
+    }
+
+    #[cfg(not(unix))]
+    fn new() -> Result<Self, Error> {
+        Ok(Self {})
+    }
+
+    #[cfg(unix)]
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    #[cfg(not(unix))]
+    async fn next(&mut self) {
+        if let Err(error) = tokio::signal::ctrl_c().await {
+            tracing::error!(%error, "signals cannot be taken");
+            std::future::pending::<()>().await;
+        }
+    }
+}

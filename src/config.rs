@@ -1,0 +1,332 @@
+//! A node's configuration: defaults, then a file, then the environment, then flags, each stronger than the one before.
+//!
+//! Alone in reading files and environment. Each part belongs to the module that obeys it.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use figment::{
+    Figment,
+    providers::{Env, Format as _, Serialized, Toml},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{runtime, server, store::Level};
+
+/// The file that is read if it exists and no other one is named.
+pub const FILE: &str = "twin.toml";
+/// Environment variables start so; `TWIN_SERVER__DEADLINE_S` is `deadline_s` of `[server]`.
+pub const PREFIX: &str = "TWIN_";
+
+/// Everything a node can be told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Allows an address beyond loopback without TLS: everything, keys included, then travels in the clear.
+    pub insecure_listen: bool,
+    /// Where the store and the first operator key lie.
+    pub data_dir: PathBuf,
+    /// How long a shutdown may take, in seconds.
+    pub drain_s: u64,
+    /// The store.
+    pub store: StoreConfig,
+    /// The doors.
+    pub server: server::Config,
+    /// The virtual actors.
+    pub runtime: RuntimeConfig,
+    /// What is logged.
+    pub log: LogConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7070)),
+            insecure_listen: false,
+            data_dir: PathBuf::from("twin-data"),
+            drain_s: 25,
+            store: StoreConfig::default(),
+            server: server::Config::default(),
+            runtime: RuntimeConfig::default(),
+            log: LogConfig::default(),
+        }
+    }
+}
+
+/// Where twins rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreKind {
+    /// On disk, in `data_dir`.
+    Sled,
+    /// Nowhere: everything is gone with the process.
+    Memory,
+}
+
+/// How twins rest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreConfig {
+    /// Where.
+    pub kind: StoreKind,
+    /// What a commit survives.
+    pub level: Level,
+    /// Cache of the store, in MiB.
+    pub cache_mib: u64,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self { kind: StoreKind::Sled, level: Level::Fsync, cache_mib: 64 }
+    }
+}
+
+/// Bounds of the virtual actors.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RuntimeConfig {
+    /// Threads that host twins; 0 means one per core.
+    pub threads: usize,
+    /// After how many seconds without a message a twin leaves memory.
+    pub idle_s: u64,
+    /// Resident MiB of all twins of one kind above which idle ones leave early.
+    pub resident_mib: usize,
+    /// How often what a busy twin observed is saved, in seconds.
+    pub save_every_s: u64,
+    /// What all observations together may write, in KiB a second.
+    pub save_kib_per_s: u32,
+    /// Events kept for streams that resume.
+    pub events_kept: usize,
+}
+
+impl Default for RuntimeConfig {
+    fn default() -> Self {
+        let defaults = runtime::Config::default();
+        Self {
+            threads: defaults.arbiters,
+            idle_s: defaults.idle_after.as_secs(),
+            resident_mib: defaults.resident_bytes_max >> 20,
+            save_every_s: defaults.save_every.as_secs(),
+            save_kib_per_s: defaults.save_kib_per_s,
+            events_kept: defaults.events_kept,
+        }
+    }
+}
+
+impl RuntimeConfig {
+    /// The same in the runtime's own terms.
+    pub fn runtime(&self) -> runtime::Config {
+        runtime::Config {
+            arbiters: self.threads,
+            idle_after: Duration::from_secs(self.idle_s),
+            resident_bytes_max: self.resident_mib << 20,
+            save_every: Duration::from_secs(self.save_every_s),
+            save_kib_per_s: self.save_kib_per_s,
+            events_kept: self.events_kept,
+            ..runtime::Config::default()
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// What is logged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// How lines look.
+    pub format: LogFormat,
+    /// Which lines there are, as in `info,service_twin=debug`.
+    pub filter: String,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, filter: "info".to_owned() }
+    }
+}
+
+/// What the command line can say; what it does not say is left to environment, file and defaults.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+pub struct Flags {
+    /// Configuration file [default: twin.toml, if there is one]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
+    pub config: Option<PathBuf>,
+    /// Where to listen [default: 127.0.0.1:7070]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "ADDRESS:PORT"))]
+    pub listen: Option<SocketAddr>,
+    /// Listen beyond loopback without TLS; keys then travel in the clear
+    #[cfg_attr(feature = "cli", arg(long))]
+    pub insecure_listen: bool,
+    /// Where the store and the first operator key lie; every command of `twin` has this flag.
+    #[cfg_attr(feature = "cli", arg(skip))]
+    pub data_dir: Option<PathBuf>,
+    /// Keep everything in memory only; it is gone with the process
+    #[cfg_attr(feature = "cli", arg(long))]
+    pub memory: bool,
+    /// Take callers from this machine without a key for operators; for development only
+    #[cfg_attr(feature = "cli", arg(long))]
+    pub dev: bool,
+    /// How log lines look [default: text]
+    #[cfg_attr(feature = "cli", arg(long, value_enum, value_name = "FORMAT"))]
+    pub log_format: Option<LogFormat>,
+    /// Which log lines there are, as in `info,service_twin=debug` [default: info]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILTER"))]
+    pub log: Option<String>,
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file that was named does not exist.
+    #[error("the configuration file '{}' does not exist", .0.display())]
+    NoFile(PathBuf),
+    /// A value cannot be understood.
+    #[error("the configuration cannot be understood: {0}")]
+    Value(#[from] Box<figment::Error>),
+    /// An address others can reach, in the clear.
+    #[error(
+        "'{0}' can be reached from other machines and this release has no TLS of its own: listen on 127.0.0.1 and put a \
+         TLS proxy in front, or accept that keys travel in the clear with insecure_listen = true (--insecure-listen)"
+    )]
+    Exposed(SocketAddr),
+    /// A bound that no node could work with.
+    #[error("{0} must be at least {1}")]
+    TooSmall(&'static str, u64),
+}
+
+impl Config {
+    /// Assembles the configuration of this process.
+    pub fn load(flags: &Flags) -> Result<Self, Error> {
+        let file = match &flags.config {
+            Some(file) if !file.is_file() => return Err(Error::NoFile(file.clone())),
+            Some(file) => file,
+            None => Path::new(FILE),
+        };
+        let mut config = Self::layered(file)?;
+        flags.apply(&mut config);
+        config.check()?;
+        Ok(config)
+    }
+
+    fn layered(file: &Path) -> Result<Self, Error> {
+        const PARTS: [&str; 8] =
+            ["listen", "insecure_listen", "data_dir", "drain_s", "store", "server", "runtime", "log"];
+        // Other programs' variables, and those of `twin`'s own commands, may start alike.
+        let ours = |name: &figment::value::UncasedStr| {
+            let first = name.as_str().split("__").next().unwrap_or_default();
+            PARTS.iter().any(|part| part.eq_ignore_ascii_case(first))
+        };
+        let mut figment = Figment::from(Serialized::defaults(Self::default()));
+        if file.is_file() {
+            figment = figment.merge(Toml::file_exact(file));
+        }
+        let figment = figment.merge(Env::prefixed(PREFIX).filter(ours).split("__"));
+        Ok(figment.extract().map_err(Box::new)?)
+    }
+
+    /// Refuses what would be unsafe or could not work.
+    pub fn check(&self) -> Result<(), Error> {
+        if !self.insecure_listen && !self.listen.ip().is_loopback() {
+            return Err(Error::Exposed(self.listen));
+        }
+        let at_least = [
+            ("server.connections_max", self.server.connections_max, 1),
+            ("server.body_bytes_max", self.server.body_bytes_max, 1024),
+            ("server.otlp_bytes_max", self.server.otlp_bytes_max, 1024),
+            ("runtime.resident_mib", self.runtime.resident_mib, 1),
+            ("runtime.events_kept", self.runtime.events_kept, 1),
+        ];
+        for (name, given, least) in at_least {
+            if given < least {
+                return Err(Error::TooSmall(name, u64::try_from(least).unwrap_or(u64::MAX)));
+            }
+        }
+        let at_least = [
+            ("server.header_timeout_s", self.server.header_timeout_s),
+            ("server.deadline_s", self.server.deadline_s),
+            ("runtime.save_every_s", self.runtime.save_every_s),
+        ];
+        match at_least.into_iter().find(|(_, given)| *given == 0) {
+            Some((name, _)) => Err(Error::TooSmall(name, 1)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Flags {
+    fn apply(&self, config: &mut Config) {
+        if let Some(listen) = self.listen {
+            config.listen = listen;
+        }
+        if let Some(folder) = &self.data_dir {
+            config.data_dir.clone_from(folder);
+        }
+        if let Some(format) = self.log_format {
+            config.log.format = format;
+        }
+        if let Some(filter) = &self.log {
+            config.log.filter.clone_from(filter);
+        }
+        if self.memory {
+            config.store.kind = StoreKind::Memory;
+        }
+        config.insecure_listen |= self.insecure_listen;
+        config.server.anonymous_loopback |= self.dev;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_beats_a_default_and_a_flag_beats_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("twin.toml");
+        std::fs::write(
+            &file,
+            "listen = '127.0.0.1:1'\ndrain_s = 3\n[server]\ndeadline_s = 7\n[store]\nlevel = 'flushed'\n",
+        )
+        .unwrap();
+        let flags = Flags { config: Some(file), listen: "127.0.0.1:2".parse().ok(), dev: true, ..Flags::default() };
+        let config = Config::load(&flags).unwrap();
+        assert_eq!((config.listen.port(), config.drain_s, config.server.deadline_s), (2, 3, 7));
+        assert_eq!((config.store.level, config.store.cache_mib), (Level::Flushed, 64));
+        assert!(config.server.anonymous_loopback);
+    }
+
+    #[test]
+    fn a_word_that_is_not_known_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("twin.toml");
+        std::fs::write(&file, "[server]\ndeadlin_s = 7\n").unwrap();
+        let error = Config::load(&Flags { config: Some(file), ..Flags::default() }).unwrap_err();
+        assert!(error.to_string().contains("deadlin_s"), "{error}");
+        let missing = Flags { config: Some(folder.path().join("none")), ..Flags::default() };
+        assert!(matches!(Config::load(&missing), Err(Error::NoFile(_))));
+    }
+
+    #[test]
+    fn an_address_others_can_reach_is_refused_unless_asked_for() {
+        let exposed = Config { listen: "0.0.0.0:7070".parse().unwrap(), ..Config::default() };
+        assert!(matches!(exposed.check(), Err(Error::Exposed(_))));
+        assert!(Config { insecure_listen: true, ..exposed }.check().is_ok());
+        assert!(Config { listen: "[::1]:7070".parse().unwrap(), ..Config::default() }.check().is_ok());
+    }
+}
