@@ -294,4 +294,22 @@ mod tests {
             drop((address_of_core(&bytes), of_wake(&bytes), of_page(&bytes), key_of_term(&bytes), blob_of(&bytes), of_epoch(&bytes)));
         }
     }
+
+    #[test]
+    fn format_1_is_still_what_it_was() {
+        let owner = Address { kind: "k".into(), key: Key::parse("n/s").unwrap() };
+        let at = Timestamp::from_unix_ms(0x0102);
+        assert_eq!(core("k", "n/s").as_slice(), b"ck\0n/s");
+        assert_eq!(page("k", "n/s", "j").as_slice(), b"pk\0n/s\0j");
+        assert_eq!(wake(at, &owner).as_slice(), b"w\0\0\0\0\0\0\x01\x02k\0n/s");
+        assert_eq!(term("k", "a\u{0}\u{1}b", "n/s").as_slice(), b"tk\0a\x01\x01\x01\x02b\0n/s");
+        assert_eq!(epoch(Slot(0x0304)).as_slice(), b"e\x03\x04");
+        assert_eq!(
+            piece([5; 16], 6).as_slice(),
+            b"b\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\0\x06"
+        );
+        let mut value = Vec::new();
+        CoreValue::encode(&mut value, 7, Some(at), &["ab".into()], b"frame");
+        assert_eq!(value, b"\x01\x01\x04\0\x07\0\0\0\0\0\0\0\x02\x01\0\0\0\0\0\0\x02\0abframe");
+    }
 }

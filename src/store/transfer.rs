@@ -285,7 +285,9 @@ mod tests {
             let name = format!("page/{n}").into();
             items.push(Item::Page { kind: "service".into(), key: key(n % 7), name, value: vec![2; n] });
         }
-        items.into_iter().for_each(|item| wait(|done| store.put_item(item, done)).unwrap());
+        for item in items {
+            wait(|done| store.put_item(item, done)).unwrap();
+        }
         store
     }
 

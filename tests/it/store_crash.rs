@@ -1,5 +1,7 @@
 //! A process that commits is killed in the middle of it, again and again: what it heard of is there, whole.
 
+#![allow(clippy::unwrap_used, reason = "a helper of tests")]
+
 use std::{
     collections::HashMap,
     io::{BufRead, BufReader},

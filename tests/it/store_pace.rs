@@ -1,6 +1,9 @@
 //! How near the committer comes to a bare loop over sled. Run by hand, best on an idle machine:
 //! `cargo test --release --test it store_pace -- --ignored --nocapture --test-threads 1`.
 
+#![allow(clippy::unwrap_used, reason = "a helper of tests")]
+#![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
+
 use std::{
     sync::{Arc, mpsc},
     time::{Duration, Instant},

@@ -98,10 +98,10 @@ pub(super) fn the_bounds_are_kept_to_the_byte(world: &World) {
     let keys = |count| Commit { pages: many(count - 1), ..world.core("b", 1, b"core") };
     assert_eq!(world.commit(keys(limits::COMMIT_KEYS_MAX + 1)), too_big("number of keys", limits::COMMIT_KEYS_MAX));
     let full = |bytes: usize| {
-        let pages = (0..9).map(|n| page(&format!("p{n}"), Some(&[7; 30_000])));
-        let rest = limits::COMMIT_BYTES_MAX - 8 * 30_002 - 2;
-        let pages = pages.take(8).chain([page("p8", Some(&vec![7; rest + bytes]))]);
-        world.pages("c", 0, pages.collect())
+        let rest = limits::COMMIT_BYTES_MAX - 8 * 30_002 - 2 + bytes;
+        let sizes = [30_000; 8].into_iter().chain([rest]).enumerate();
+        let writes = sizes.map(|(n, size)| page(&format!("p{n}"), Some(&vec![7; size])));
+        world.pages("c", 0, writes.collect())
     };
     assert_eq!(world.commit(full(1)), too_big("commit", limits::COMMIT_BYTES_MAX));
     let termed = |count: usize| {

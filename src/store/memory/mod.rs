@@ -449,7 +449,9 @@ mod tests {
 
     impl Committed for Heard {
         fn ended(&self, commits: Vec<Ended>) {
-            commits.into_iter().for_each(|ended| self.0.send(ended).unwrap());
+            for ended in commits {
+                self.0.send(ended).unwrap();
+            }
         }
     }
 
