@@ -6,7 +6,8 @@ use super::{
     json::merge,
     limits::ATTRIBUTES_BYTES_MAX,
     message::{Create, GetAttributes, GetView, Remove, SetAttributes, Written},
-    view::{AlertView, AttributesView, HealthView, ServiceView},
+    observed::Observed,
+    view::{AlertView, AttributesView, BehaviourView, HealthView, ServiceView},
 };
 use crate::twin::{Decide, Decision, Rejection, Turn};
 
@@ -39,7 +40,7 @@ impl Decide<Remove> for Service {
         check(message.if_match, turn)?;
         let mut draft = Draft::of(self, turn);
         draft.push(Change::Removed);
-        Ok(draft.written())
+        Ok(Observed::page_names().fold(draft.written(), |decision, page| decision.page(page, None)))
     }
 }
 
@@ -64,8 +65,14 @@ impl Decide<GetAttributes> for Service {
     }
 }
 
+impl Service {
+    fn behaviour(&self, turn: &Turn<'_>) -> BehaviourView {
+        self.observed.as_ref().map(|observed| observed.view(turn.now)).unwrap_or_default()
+    }
+}
+
 impl Decide<GetView> for Service {
-    fn decide(&self, _message: &GetView, turn: &Turn<'_>) -> Result<Decision<Change, Box<ServiceView>>, Rejection> {
+    fn decide(&self, message: &GetView, turn: &Turn<'_>) -> Result<Decision<Change, Box<ServiceView>>, Rejection> {
         let core = self.existing(turn)?;
         let (namespace, name) = core.id.split_once('/').unwrap_or(("", &core.id));
         let alerts = core.alerts.iter().cloned();
@@ -97,7 +104,7 @@ impl Decide<GetView> for Service {
                 .collect(),
             commands_live: u64::try_from(core.commands_live().count()).unwrap_or(u64::MAX),
             commands_defined: core.schemas.iter().map(|schema| schema.command.clone()).collect(),
-            behaviour: None,
+            behaviour: message.behaviour.then(|| self.behaviour(turn)),
         };
         Ok(Decision::new(Box::new(view)))
     }

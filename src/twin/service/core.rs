@@ -8,11 +8,12 @@ use super::{
     command::{Command, CommandEnd},
     feature::{Acknowledgement, Feature},
     instance::{self, Farewell, Heard, Instance},
+    observed::Observed,
     view::{CommandState, Presence, Reason, Status},
 };
 use crate::{
     model::Timestamp,
-    twin::{Decision, Durable, Event, Snapshot, Terms, Turn, Twin},
+    twin::{Decision, Durable, Event, PageWrite, Pages, Snapshot, Terms, Turn, Twin},
 };
 
 /// The durable counterpart of one service.
@@ -22,6 +23,9 @@ pub struct Service {
     /// When each instance was last heard of, as far as this activation knows.
     #[serde(skip)]
     pub(super) heard: Heard,
+    /// Behaviour; made with the first sample.
+    #[serde(skip)]
+    pub(super) observed: Option<Box<Observed>>,
 }
 
 /// The committed part.
@@ -299,17 +303,20 @@ impl Twin for Service {
     const KIND: &'static str = "service";
     const RECORD_BYTES_MAX: usize = 24 * 1024;
     const JOURNAL: bool = true;
-    const OBSERVED: Option<&'static str> = Some("observed/");
+    const OBSERVED: Option<&'static str> = Some(super::observed::PREFIX);
     type Persistence = Durable;
     type Change = Change;
 
     fn create(key: &str) -> Self {
-        Self { core: Core { id: key.into(), ..Core::default() }, heard: Heard::complete() }
+        Self { core: Core { id: key.into(), ..Core::default() }, heard: Heard::complete(), observed: None }
     }
 
     fn apply(&mut self, change: &Change, at: Timestamp) {
         self.core.apply(change, at);
         self.heard.follow(change, &self.core, at);
+        if *change == Change::Removed {
+            self.observed = None;
+        }
     }
 
     fn wake_at(&self) -> Option<Timestamp> {
@@ -333,8 +340,24 @@ impl Twin for Service {
         super::event::of(&self.core, change)
     }
 
+    fn restore(&mut self, pages: Pages) {
+        if !pages.is_empty() && self.core.exists {
+            self.observed = Some(Box::new(Observed::restored(&pages)));
+        }
+    }
+
+    fn unsaved(&self) -> bool {
+        self.observed.as_ref().is_some_and(|observed| observed.unsaved())
+    }
+
+    fn save(&mut self, now: Timestamp, bytes_max: usize) -> Vec<PageWrite> {
+        self.observed.as_mut().map(|observed| observed.save(now, bytes_max)).unwrap_or_default()
+    }
+
     fn heap_bytes(&self) -> usize {
-        self.core.heap_bytes() + self.heard.heap_bytes()
+        self.core.heap_bytes()
+            + self.heard.heap_bytes()
+            + self.observed.as_ref().map_or(0, |observed| observed.heap_bytes())
     }
 }
 

@@ -5,12 +5,13 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    Change, Core, Draft, Service,
+    Alert, Change, Core, Draft, Service,
     limits::{
-        ENVIRONMENT_BYTES_MAX, FORGET_AFTER, INSTANCE_ID_BYTES_MAX, INSTANCES_BYTES_MAX, INSTANCES_MAX,
+        ALERTS_MAX, ENVIRONMENT_BYTES_MAX, FORGET_AFTER, INSTANCE_ID_BYTES_MAX, INSTANCES_BYTES_MAX, INSTANCES_MAX,
         PRESENCE_TIMEOUT, REASON_BYTES_MAX, VERSION_BYTES_MAX,
     },
     message::{Deregister, Heartbeat, Ingest, Written},
+    observed::Fact,
     view::{InstanceView, Presence, Status},
 };
 use crate::{
@@ -238,6 +239,21 @@ impl Draft<'_> {
         Some(number)
     }
 
+    /// Puts what was observed into a change.
+    fn note(&mut self, fact: Fact) {
+        let open = |core: &Core, key: &str| core.alerts.iter().any(|alert| alert.key == key);
+        match fact {
+            Fact::Open { key, status, value, expected } if !open(&self.core, key) => {
+                if self.core.alerts.len() < ALERTS_MAX {
+                    let alert = Alert { key: key.into(), status, opened_at: self.now(), value, expected };
+                    self.push(Change::AlertOpened { alert });
+                }
+            }
+            Fact::Close { key } if open(&self.core, key) => self.push(Change::AlertClosed { key: key.into() }),
+            Fact::Open { .. } | Fact::Close { .. } => {}
+        }
+    }
+
     /// Displaces lost instances, longest lost first, until one more fits.
     fn make_room(&mut self, id_bytes: usize) -> bool {
         loop {
@@ -305,7 +321,18 @@ impl Decide<Ingest> for Service {
 
     fn observe(&mut self, Ingest(batch): &Ingest, turn: &Turn<'_>) -> Changes<Change> {
         self.hear(batch.resource.instance.as_deref(), turn.now);
-        Changes::new()
+        if batch.samples() == 0 && self.observed.is_none() {
+            return Changes::new();
+        }
+        let alerts = &self.core.alerts;
+        let observed = self.observed.get_or_insert_default();
+        let facts = observed.fold(batch, turn.now, |key| alerts.iter().any(|alert| alert.key == key));
+        if facts.is_empty() {
+            return Changes::new();
+        }
+        let mut draft = Draft::of(self, turn);
+        facts.into_iter().for_each(|fact| draft.note(fact));
+        draft.settled()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The service twin: the durable counterpart of one service.
 //!
 //! Its core (attributes, instances, features, commands, health) is committed before a reply leaves. What it observed
-//! (`observed`) is folded from telemetry, saved page by page now and then, and no input to a decision unless the
+//! ([`observed`]) is folded from telemetry, saved page by page now and then, and no input to a decision unless the
 //! fact is put into a [`Change`].
 //!
 //! Start with [`message`] (what it can be told), [`view`] (what it shows) and [`Change`] (what can happen to it).
@@ -19,6 +19,7 @@ mod instance;
 pub mod json;
 pub mod limits;
 pub mod message;
+pub mod observed;
 pub mod schema;
 pub mod view;
 

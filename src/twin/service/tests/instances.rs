@@ -134,3 +134,28 @@ fn attributes_are_merged_under_the_revision_they_were_read_at() {
     world.service.index(&mut terms);
     assert!(terms.as_slice().iter().any(|term| term == "attr.owner=ada"));
 }
+
+#[test]
+fn an_alert_opens_once_as_a_change_and_closes_with_health() {
+    use crate::twin::service::observed::tests::{batch, span};
+    let mut world = World::new();
+    for second in 0..600_u64 {
+        let mut batch = batch("1");
+        let failing = (300..420).contains(&second);
+        for place in 0..10 {
+            span(&mut batch, "GET /orders", world.now, 10 + place, failing && place < 6);
+        }
+        world.tell(Ingest(Box::new(batch))).unwrap();
+        world.now = world.now.after(Duration::from_secs(1));
+        if second == 400 {
+            let view = view(&mut world);
+            assert_eq!((view.health.status, view.alerts.len()), (Status::Unhealthy, 1));
+            assert_eq!(view.alerts[0].key, "errors");
+        }
+    }
+    assert_eq!((world.count("twin.alert.opened"), world.count("twin.alert.closed")), (1, 1));
+    assert_eq!(view(&mut world).health.status, Status::Healthy);
+    let behaviour = world.tell(GetView { behaviour: true }).unwrap().behaviour.unwrap();
+    assert_eq!((behaviour.operations[0].count, behaviour.operations[0].errors), (6000, 720));
+    assert!(world.revision < 12, "behaviour commits transitions only, made {}", world.revision);
+}

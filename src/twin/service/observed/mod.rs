@@ -1,0 +1,207 @@
+//! What a service does, folded from telemetry: bounded, in constant time a sample, volatile until saved.
+//!
+//! Nothing here is input to a decision; what a later decision may rest on leaves as a [`Fact`]. It is saved as pages of
+//! its own, those that changed only, and a page that cannot be read back is a gap.
+//!
+//! [`fold`] takes a batch in; [`page`] is the form at rest. Forecasts and simulations will read the same parts.
+
+mod baseline;
+mod edge;
+mod fold;
+mod log;
+mod num;
+mod operation;
+mod page;
+mod series;
+mod sketch;
+mod stream;
+
+#[cfg(test)]
+pub(in crate::twin::service) mod tests;
+
+use baseline::Baselines;
+pub(super) use baseline::Fact;
+use edge::Edges;
+use log::Logs;
+use operation::Operations;
+use page::{Reader, Writer};
+use series::Series;
+use stream::Streams;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::{
+    model::Timestamp,
+    twin::{PageWrite, Pages, service::view::BehaviourView},
+};
+
+/// Most series; the rest is `_other`.
+pub const SERIES_MAX: usize = 32;
+/// Most pairs of operation and version; the rest is `_other`.
+pub const PAIRS_MAX: usize = operation::PAIRS_MAX;
+/// Prefix of every page's name.
+pub const PREFIX: &str = "observed/";
+/// Series in one page.
+const SERIES_PER_PAGE: usize = 8;
+/// Duplicate batches are recognised among so many.
+const BATCHES: usize = 32;
+/// From so many series on, pages are written in their tight form.
+const TIGHT_FROM: usize = 21;
+
+/// The pages, in the order in which they are saved: what counts a stream lies before what was counted from it, and both
+/// go together.
+const PAGES: [&str; 8] = [
+    "observed/streams",
+    "observed/operations",
+    "observed/rest",
+    "observed/series-0",
+    "observed/series-1",
+    "observed/series-2",
+    "observed/series-3",
+    "observed/series-4",
+];
+const STREAMS: usize = 0;
+const OPERATIONS: usize = 1;
+const REST: usize = 2;
+const SERIES: usize = 3;
+
+/// What is known of the behaviour of one service.
+#[derive(Debug, Default)]
+pub(super) struct Observed {
+    samples: u64,
+    operations: Operations,
+    series: Vec<Series>,
+    streams: Streams,
+    edges: Edges,
+    logs: Logs,
+    baselines: Baselines,
+    batches: [u64; BATCHES],
+    batch_next: usize,
+    saved: Saved,
+}
+
+/// What lies in storage.
+#[derive(Debug, Default)]
+struct Saved {
+    at: Option<Timestamp>,
+    dirty: [bool; PAGES.len()],
+    hashes: [u64; PAGES.len()],
+}
+
+impl Observed {
+    /// Takes back what was saved.
+    pub(super) fn restored(pages: &Pages) -> Self {
+        let mut observed = Self::default();
+        for (place, name) in PAGES.iter().enumerate() {
+            let Some(bytes) = pages.get(*name) else { continue };
+            observed.saved.hashes[place] = xxh3_64(bytes);
+            if let Some(mut reader) = Reader::page(bytes) {
+                observed.read(place, &mut reader);
+            }
+        }
+        observed
+    }
+
+    fn read(&mut self, place: usize, reader: &mut Reader<'_>) -> Option<()> {
+        self.saved.at = self.saved.at.max(Some(reader.time()?));
+        match place {
+            STREAMS => self.streams = Streams::read(reader)?,
+            OPERATIONS => {
+                self.samples = reader.number()?;
+                self.operations = Operations::read(reader)?;
+            }
+            REST => {
+                self.edges = Edges::read(reader)?;
+                self.logs = Logs::read(reader)?;
+                self.baselines = Baselines::read(reader)?;
+            }
+            _ => {
+                for _ in 0..reader.count(SERIES_PER_PAGE)? {
+                    self.series.push(Series::read(reader)?);
+                }
+            }
+        }
+        Some(())
+    }
+
+    /// Whether something is not saved.
+    pub(super) fn unsaved(&self) -> bool {
+        self.saved.dirty.contains(&true)
+    }
+
+    /// Names of the pages that may be in storage.
+    pub(super) fn page_names() -> impl Iterator<Item = &'static str> {
+        PAGES.into_iter()
+    }
+
+    /// Encodes what changed, at most about `bytes_max`; streams and operations always together.
+    pub(super) fn save(&mut self, now: Timestamp, bytes_max: usize) -> Vec<PageWrite> {
+        let mut writes = Vec::new();
+        let mut bytes = 0;
+        for (place, name) in PAGES.iter().enumerate() {
+            if !self.saved.dirty[place] {
+                continue;
+            }
+            if place > REST && bytes > 0 && bytes >= bytes_max {
+                break;
+            }
+            let value = self.write(place, now);
+            bytes += value.len();
+            self.saved.dirty[place] = false;
+            writes.push(PageWrite { name: (*name).into(), value: Some(value) });
+        }
+        if !writes.is_empty() {
+            self.saved.at = Some(now);
+        }
+        writes
+    }
+
+    fn write(&self, place: usize, now: Timestamp) -> Vec<u8> {
+        let is_tight = self.series.len() >= TIGHT_FROM;
+        let mut writer = Writer::page();
+        writer.time(now);
+        match place {
+            STREAMS => self.streams.write(&mut writer, if is_tight { 4 * 1024 } else { 8 * 1024 }),
+            OPERATIONS => {
+                writer.number(self.samples);
+                self.operations.write(&mut writer, if is_tight { 9 * 1024 } else { 12 * 1024 });
+            }
+            REST => {
+                self.edges.write(&mut writer);
+                self.logs.write(&mut writer);
+                self.baselines.write(&mut writer);
+            }
+            page => {
+                let series = self.series.chunks(SERIES_PER_PAGE).nth(page - SERIES).unwrap_or_default();
+                writer.number(num::long(series.len()));
+                series.iter().for_each(|series| series.write(&mut writer, is_tight));
+            }
+        }
+        writer.done()
+    }
+
+    /// Bytes on the heap, its own size included: it lies there.
+    pub(super) fn heap_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.operations.heap_bytes()
+            + self.series.capacity() * size_of::<Series>()
+            + self.series.iter().map(Series::heap_bytes).sum::<usize>()
+            + self.streams.heap_bytes()
+            + self.edges.heap_bytes()
+            + self.logs.heap_bytes()
+            + Baselines::heap_bytes()
+    }
+
+    /// What it shows.
+    pub(super) fn view(&self, now: Timestamp) -> BehaviourView {
+        BehaviourView {
+            saved_at: self.saved.at,
+            samples: self.samples,
+            operations: self.operations.view(now),
+            series: self.series.iter().map(Series::view).collect(),
+            edges: self.edges.view(),
+            logs: self.logs.counts,
+            errors: self.logs.view(),
+            baselines: self.baselines.view(),
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! Rate, errors and duration per operation and version, from spans and from metrics side by side.
+//!
+//! A service may send both, about the same requests. They are kept apart, and the view shows the counts of whichever
+//! saw more: metrics where spans are sampled, spans where they are all there is. Durations come from spans, which know
+//! them exactly, unless they saw less than half.
+
+use compact_str::CompactString;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{
+    num,
+    page::{Reader, Writer},
+    sketch::Sketch,
+};
+use crate::{
+    model::{
+        Timestamp,
+        telemetry::{SpanKind, Symbols},
+    },
+    twin::service::view::OperationView,
+};
+
+/// Most operation–version pairs; the rest is `_other`.
+pub(super) const PAIRS_MAX: usize = 24;
+/// A pair that was not seen for so long makes room for a new one; what it counted moves to `_other`.
+const STALE_MS: u64 = 60 * 60 * 1000;
+/// Bins of the rate, and their width: five minutes.
+const BINS: usize = 30;
+const BIN_MS: u64 = 10_000;
+/// Longest name kept, in bytes.
+const NAME_BYTES_MAX: usize = 64;
+
+/// Where numbers come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    Spans,
+    Metrics,
+}
+
+impl Source {
+    const ALL: [Self; 2] = [Self::Spans, Self::Metrics];
+
+    const fn index(self) -> usize {
+        match self {
+            Self::Spans => 0,
+            Self::Metrics => 1,
+        }
+    }
+}
+
+/// How often lately.
+#[derive(Clone, Debug, PartialEq)]
+struct Recent {
+    newest: u64,
+    bins: [(f32, f32); BINS],
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self { newest: 0, bins: [(0.0, 0.0); BINS] }
+    }
+}
+
+impl Recent {
+    fn add(&mut self, from: Timestamp, to: Timestamp, count: f64, errors: f64) {
+        let last = to.unix_ms() / BIN_MS;
+        self.advance(last);
+        let first = (from.unix_ms() / BIN_MS).min(last);
+        let share = 1.0 / num::real(last - first + 1);
+        let oldest = first.max(last.saturating_sub(num::long(BINS) - 1));
+        for number in oldest..=last {
+            if self.newest - number < num::long(BINS) {
+                let bin = &mut self.bins[num::at(number % num::long(BINS))];
+                bin.0 += num::short(count * share);
+                bin.1 += num::short(errors * share);
+            }
+        }
+    }
+
+    fn advance(&mut self, number: u64) {
+        if number > self.newest {
+            let first = (self.newest + 1).max(number.saturating_sub(num::long(BINS) - 1));
+            (first..=number).for_each(|number| self.bins[num::at(number % num::long(BINS))] = (0.0, 0.0));
+            self.newest = number;
+        }
+    }
+
+    /// Counts and errors of the last five minutes.
+    fn sums(&self, now: Timestamp) -> (f64, f64) {
+        let oldest = self.newest.max(now.unix_ms() / BIN_MS).saturating_sub(num::long(BINS) - 1);
+        (oldest..=self.newest)
+            .map(|number| self.bins[num::at(number % num::long(BINS))])
+            .fold((0.0, 0.0), |(count, errors), (c, e)| (count + f64::from(c), errors + f64::from(e)))
+    }
+}
+
+/// Rate, errors, duration from one source.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Red {
+    count: u64,
+    errors: u64,
+    recent: Recent,
+    pub(super) durations: Sketch,
+    last_at: Timestamp,
+}
+
+impl Red {
+    /// Takes one operation.
+    pub(super) fn one(&mut self, at: Timestamp, seconds: f64, failed: bool) {
+        self.note(at, at, 1, failed);
+        self.durations.add(seconds);
+    }
+
+    /// Counts operations between two times; their durations are the caller's business.
+    pub(super) fn note(&mut self, from: Timestamp, to: Timestamp, count: u64, failed: bool) {
+        let errors = if failed { count } else { 0 };
+        self.count = self.count.saturating_add(count);
+        self.errors = self.errors.saturating_add(errors);
+        self.recent.add(from, to, num::real(count), num::real(errors));
+        self.last_at = self.last_at.max(to);
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.count = self.count.saturating_add(other.count);
+        self.errors = self.errors.saturating_add(other.errors);
+        self.durations.merge(&other.durations);
+        self.last_at = self.last_at.max(other.last_at);
+    }
+
+    fn write(&self, writer: &mut Writer, bytes_max: usize) {
+        writer.number(self.count);
+        writer.number(self.errors);
+        writer.time(self.last_at);
+        writer.number(self.recent.newest);
+        for number in 0..BINS {
+            let (count, errors) = self.recent.bins[number];
+            writer.number(num::whole(f64::from(count).round()));
+            writer.number(num::whole(f64::from(errors).round()));
+        }
+        self.durations.write(writer, bytes_max.saturating_sub(2 * BINS + 24));
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let mut red =
+            Self { count: reader.number()?, errors: reader.number()?, last_at: reader.time()?, ..Self::default() };
+        red.recent.newest = reader.number()?;
+        for number in 0..BINS {
+            let (count, errors) = (reader.number()?, reader.number()?);
+            red.recent.bins[number] = (num::short(num::real(count)), num::short(num::real(errors)));
+        }
+        red.durations = Sketch::read(reader)?;
+        Some(red)
+    }
+}
+
+/// One operation at one version.
+#[derive(Debug)]
+struct Pair {
+    hash: u64,
+    name: CompactString,
+    version: CompactString,
+    kind: SpanKind,
+    first_at: Timestamp,
+    red: [Option<Box<Red>>; 2],
+}
+
+/// The pairs of one twin; the last one, if there are that many, is `_other`.
+#[derive(Debug, Default)]
+pub(super) struct Operations {
+    pairs: Vec<Pair>,
+}
+
+const fn kind_name(kind: SpanKind) -> &'static str {
+    match kind {
+        SpanKind::Internal => "internal",
+        SpanKind::Server => "server",
+        SpanKind::Client => "client",
+        SpanKind::Producer => "producer",
+        SpanKind::Consumer => "consumer",
+    }
+}
+
+const KINDS: [SpanKind; 5] =
+    [SpanKind::Internal, SpanKind::Server, SpanKind::Client, SpanKind::Producer, SpanKind::Consumer];
+
+/// Position of a kind among all.
+pub(super) const fn kind_index(kind: SpanKind) -> u8 {
+    match kind {
+        SpanKind::Internal => 0,
+        SpanKind::Server => 1,
+        SpanKind::Client => 2,
+        SpanKind::Producer => 3,
+        SpanKind::Consumer => 4,
+    }
+}
+
+impl Operations {
+    /// The position of a pair, made if there is room for it.
+    pub(super) fn find(&mut self, name: &str, version: &str, kind: SpanKind, now: Timestamp) -> usize {
+        let hash = xxh3_64(name.as_bytes()) ^ xxh3_64(version.as_bytes()).rotate_left(8 + u32::from(kind_index(kind)));
+        let is_it =
+            |pair: &Pair| pair.hash == hash && pair.kind == kind && pair.name == name && pair.version == version;
+        if let Some(at) = self.pairs.iter().position(is_it) {
+            return at;
+        }
+        let pair = |name: &str, version: &str, kind, hash| Pair {
+            hash,
+            name: name.into(),
+            version: version.into(),
+            kind,
+            first_at: now,
+            red: [None, None],
+        };
+        if self.pairs.len() < PAIRS_MAX {
+            self.pairs.push(pair(name, version, kind, hash));
+            return self.pairs.len() - 1;
+        }
+        if self.pairs.len() == PAIRS_MAX {
+            self.pairs.push(pair(Symbols::OTHER, "", SpanKind::Internal, 0));
+        }
+        match self.stalest(now) {
+            Some(at) => {
+                let gone = std::mem::replace(&mut self.pairs[at], pair(name, version, kind, hash));
+                for (red, other) in gone.red.iter().zip(&mut self.pairs[PAIRS_MAX].red) {
+                    if let Some(red) = red {
+                        other.get_or_insert_default().merge(red);
+                    }
+                }
+                at
+            }
+            None => PAIRS_MAX,
+        }
+    }
+
+    fn stalest(&self, now: Timestamp) -> Option<usize> {
+        let last_at = |pair: &Pair| pair.red.iter().flatten().map(|red| red.last_at).max().unwrap_or(pair.first_at);
+        let oldest = self.pairs.iter().take(PAIRS_MAX).enumerate().min_by_key(|(_, pair)| last_at(pair));
+        oldest.filter(|(_, pair)| last_at(pair).unix_ms() + STALE_MS < now.unix_ms()).map(|(at, _)| at)
+    }
+
+    /// The numbers of a pair.
+    pub(super) fn red(&mut self, at: usize, source: Source) -> &mut Red {
+        self.pairs[at].red[source.index()].get_or_insert_default()
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.pairs.capacity() * size_of::<Pair>()
+            + self
+                .pairs
+                .iter()
+                .flat_map(|pair| pair.red.iter().flatten())
+                .map(|red| size_of::<Red>() + red.durations.heap_bytes())
+                .sum::<usize>()
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer, bytes_max: usize) {
+        let sources = self.pairs.iter().flat_map(|pair| pair.red.iter().flatten()).count().max(1);
+        let each = (bytes_max / sources).saturating_sub(40);
+        writer.number(num::long(self.pairs.len()));
+        for pair in &self.pairs {
+            writer.text(&pair.name, NAME_BYTES_MAX);
+            writer.text(&pair.version, NAME_BYTES_MAX / 2);
+            writer.byte(kind_index(pair.kind));
+            writer.fixed(pair.hash);
+            writer.time(pair.first_at);
+            for red in &pair.red {
+                writer.byte(u8::from(red.is_some()));
+                if let Some(red) = red {
+                    red.write(writer, each);
+                }
+            }
+        }
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let mut pairs = Vec::new();
+        for _ in 0..reader.count(PAIRS_MAX + 1)? {
+            let (name, version) = (reader.text()?, reader.text()?);
+            let kind = *KINDS.get(usize::from(reader.byte()?))?;
+            let (hash, first_at) = (reader.fixed()?, reader.time()?);
+            let mut red = [None, None];
+            for red in &mut red {
+                if reader.byte()? == 1 {
+                    *red = Some(Box::new(Red::read(reader)?));
+                }
+            }
+            pairs.push(Pair { hash, name, version, kind, first_at, red });
+        }
+        Some(Self { pairs })
+    }
+
+    /// What each pair shows.
+    pub(super) fn view(&self, now: Timestamp) -> Vec<OperationView> {
+        self.pairs.iter().filter_map(|pair| pair.view(now)).collect()
+    }
+}
+
+impl Pair {
+    fn view(&self, now: Timestamp) -> Option<OperationView> {
+        let count_of = |source: Source| self.red[source.index()].as_ref().map_or(0, |red| red.count);
+        let counting = Source::ALL.into_iter().rev().max_by_key(|source| count_of(*source))?;
+        let timing = if count_of(Source::Spans) >= count_of(counting).div_ceil(2) { Source::Spans } else { counting };
+        let counts = self.red[counting.index()].as_ref()?;
+        let durations = &self.red[timing.index()].as_ref()?.durations;
+        let (recent, recent_errors) = counts.recent.sums(now);
+        let window_s = (now.since(self.first_at).as_secs_f64()).clamp(10.0, 300.0);
+        Some(OperationView {
+            operation: self.name.clone(),
+            version: self.version.clone(),
+            kind: CompactString::const_new(kind_name(self.kind)),
+            source: CompactString::const_new(match counting {
+                Source::Spans => "spans",
+                Source::Metrics => "metrics",
+            }),
+            count: counts.count,
+            errors: counts.errors,
+            rate: recent / window_s,
+            error_ratio: if recent > 0.0 { recent_errors / recent } else { 0.0 },
+            sum_s: counts.durations.sum(),
+            p50_s: durations.quantile(0.5),
+            p90_s: durations.quantile(0.9),
+            p95_s: durations.quantile(0.95),
+            p99_s: durations.quantile(0.99),
+            max_s: durations.max(),
+            last_at: counts.last_at,
+        })
+    }
+}

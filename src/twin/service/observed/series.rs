@@ -1,0 +1,318 @@
+//! One metric over time at three resolutions: 10 s for 10 minutes, 15 min for a day, a day for 90 days.
+
+use compact_str::CompactString;
+
+use super::{
+    num,
+    page::{Reader, Writer},
+    sketch::Sketch,
+};
+use crate::{
+    model::Timestamp,
+    twin::service::view::{BinView, SeriesView, TierView},
+};
+
+/// Width in milliseconds, and number of bins, of each resolution.
+pub(super) const TIERS: [(u64, usize); 3] = [(10_000, 60), (900_000, 96), (86_400_000, 90)];
+/// No bin lies so far in the future.
+const NUMBER_MAX: u64 = 1 << 50;
+/// Longest name kept in a page, in bytes.
+pub(super) const NAME_BYTES_MAX: usize = 64;
+
+/// What a series holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// Levels: bins hold means.
+    #[default]
+    Gauge,
+    /// Increments: bins hold sums, shown per second.
+    Counter,
+    /// Measurements: bins hold means.
+    Histogram,
+}
+
+impl Shape {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Gauge => "gauge",
+            Self::Counter => "counter",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// One bin; without weight it holds nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Bin {
+    value: f32,
+    min: f32,
+    max: f32,
+    weight: f32,
+}
+
+impl Bin {
+    const EMPTY: Self = Self { value: 0.0, min: f32::INFINITY, max: f32::NEG_INFINITY, weight: 0.0 };
+
+    fn stretch(&mut self, value: f32) {
+        self.min = self.min.min(value);
+        self.max = self.max.max(value);
+    }
+}
+
+/// One resolution: a ring of bins.
+#[derive(Debug)]
+struct Tier {
+    width_ms: u64,
+    newest: u64,
+    /// The newest bin's sum and weight, exactly.
+    sum: f64,
+    weight: f64,
+    bins: Box<[Bin]>,
+}
+
+impl Tier {
+    fn new((width_ms, length): (u64, usize)) -> Self {
+        Self { width_ms, newest: 0, sum: 0.0, weight: 0.0, bins: vec![Bin::EMPTY; length].into() }
+    }
+
+    fn slot(&self, number: u64) -> usize {
+        num::at(number % num::long(self.bins.len()))
+    }
+
+    /// Makes `number` the newest bin if it is newer; says whether it is still kept.
+    fn advance(&mut self, number: u64) -> bool {
+        if number > self.newest {
+            let length = num::long(self.bins.len());
+            let first = (self.newest + 1).max(number.saturating_sub(length - 1));
+            for number in first..=number {
+                let slot = self.slot(number);
+                self.bins[slot] = Bin::EMPTY;
+            }
+            (self.newest, self.sum, self.weight) = (number, 0.0, 0.0);
+        }
+        self.newest - number < num::long(self.bins.len())
+    }
+
+    fn level(&mut self, at: Timestamp, value: f64) {
+        let number = at.unix_ms() / self.width_ms;
+        if !self.advance(number) {
+            return;
+        }
+        let slot = self.slot(number);
+        let bin = &mut self.bins[slot];
+        bin.stretch(num::short(value));
+        if number == self.newest {
+            self.sum += value;
+            self.weight += 1.0;
+            (bin.value, bin.weight) = (num::short(self.sum / self.weight), num::short(self.weight));
+        } else {
+            bin.weight += 1.0;
+            bin.value += (num::short(value) - bin.value) / bin.weight;
+        }
+    }
+
+    /// Adds an increment, spread evenly over the time in which it happened.
+    fn increment(&mut self, from: Timestamp, to: Timestamp, amount: f64) {
+        let (from, to) = (from.unix_ms().min(to.unix_ms()), to.unix_ms());
+        // A bin ends where the next begins: what happened up to a border belongs before it.
+        let last = to.saturating_sub(u64::from(to > from)) / self.width_ms;
+        let elapsed_ms = to - from;
+        if elapsed_ms == 0 || from / self.width_ms == last {
+            self.put(last, amount, amount * 1e3 / num::real(elapsed_ms.max(1000)));
+            return;
+        }
+        let rate = amount * 1e3 / num::real(elapsed_ms);
+        let oldest = last.saturating_sub(num::long(self.bins.len()) - 1).max(from / self.width_ms);
+        for number in oldest..=last {
+            let start = (number * self.width_ms).max(from);
+            let end = ((number + 1) * self.width_ms).min(to);
+            self.put(number, amount * num::real(end - start) / num::real(elapsed_ms), rate);
+        }
+    }
+
+    fn put(&mut self, number: u64, amount: f64, rate: f64) {
+        if !self.advance(number) {
+            return;
+        }
+        let slot = self.slot(number);
+        let bin = &mut self.bins[slot];
+        bin.stretch(num::short(rate));
+        bin.weight = 1.0;
+        if number == self.newest {
+            self.sum += amount;
+            self.weight = 1.0;
+            bin.value = num::short(self.sum);
+        } else {
+            bin.value += num::short(amount);
+        }
+    }
+
+    /// The bins that hold something, oldest first: number and content.
+    fn kept(&self) -> impl Iterator<Item = (u64, &Bin)> {
+        let oldest = (self.newest + 1).saturating_sub(num::long(self.bins.len()));
+        (oldest..=self.newest).map(|number| (number, &self.bins[self.slot(number)])).filter(|(_, bin)| bin.weight > 0.0)
+    }
+
+    fn write(&self, writer: &mut Writer, with_extremes: bool) {
+        writer.number(self.newest);
+        writer.real(self.sum);
+        writer.real(self.weight);
+        writer.byte(u8::from(with_extremes));
+        let kept: Vec<_> = self.kept().collect();
+        writer.number(num::long(kept.len()));
+        let mut previous = 0;
+        for (number, bin) in kept {
+            writer.number(number - previous);
+            previous = number;
+            writer.real3(bin.value);
+            if with_extremes {
+                writer.real2(bin.min);
+                writer.real2(bin.max);
+            }
+        }
+    }
+
+    fn read(shape: (u64, usize), reader: &mut Reader<'_>) -> Option<Self> {
+        let mut tier =
+            Self { newest: reader.number()?, sum: reader.real()?, weight: reader.real()?, ..Self::new(shape) };
+        if tier.newest > NUMBER_MAX {
+            return None;
+        }
+        let with_extremes = reader.byte()? == 1;
+        let mut number = 0_u64;
+        for _ in 0..reader.count(shape.1)? {
+            number = number.checked_add(reader.number()?)?;
+            let value = reader.real3()?;
+            let (min, max) = if with_extremes { (reader.real2()?, reader.real2()?) } else { (value, value) };
+            let slot = tier.slot(number);
+            tier.bins[slot] = Bin { value, min, max, weight: 1.0 };
+        }
+        if tier.weight > 0.0 {
+            let slot = tier.slot(tier.newest);
+            tier.bins[slot].weight = num::short(tier.weight);
+        }
+        Some(tier)
+    }
+
+    fn view(&self, shape: Shape, last_at: Timestamp) -> TierView {
+        let bins = self.kept().map(|(number, bin)| {
+            let start = number * self.width_ms;
+            let elapsed_ms = last_at.unix_ms().saturating_sub(start).clamp(1000, self.width_ms);
+            let value = match shape {
+                Shape::Counter => f64::from(bin.value) * 1e3 / num::real(elapsed_ms),
+                Shape::Gauge | Shape::Histogram => f64::from(bin.value),
+            };
+            let [min, max] = [bin.min, bin.max].map(f64::from);
+            BinView { start: Timestamp::from_unix_ms(start), value, min, max }
+        });
+        TierView { width_s: self.width_ms / 1000, bins: bins.collect() }
+    }
+}
+
+/// A metric at every resolution.
+#[derive(Debug)]
+pub(super) struct Series {
+    pub(super) name: CompactString,
+    unit: CompactString,
+    shape: Shape,
+    last: f64,
+    pub(super) last_at: Timestamp,
+    sketch: Option<Box<Sketch>>,
+    tiers: [Tier; 3],
+}
+
+impl Series {
+    pub(super) fn new(name: &str, unit: &str, shape: Shape) -> Self {
+        let sketch = (shape == Shape::Histogram).then(Box::default);
+        let tiers = TIERS.map(Tier::new);
+        Self { name: name.into(), unit: unit.into(), shape, last: 0.0, last_at: Timestamp::ZERO, sketch, tiers }
+    }
+
+    /// Takes a level.
+    pub(super) fn level(&mut self, at: Timestamp, value: f64) {
+        if !value.is_finite() {
+            return;
+        }
+        if at >= self.last_at {
+            (self.last, self.last_at) = (value, at);
+        }
+        self.tiers.iter_mut().for_each(|tier| tier.level(at, value));
+    }
+
+    /// Takes an increment that happened between two times.
+    pub(super) fn increment(&mut self, from: Timestamp, to: Timestamp, amount: f64) {
+        if !amount.is_finite() {
+            return;
+        }
+        self.last += amount;
+        self.last_at = self.last_at.max(to);
+        self.tiers.iter_mut().for_each(|tier| tier.increment(from, to, amount));
+    }
+
+    /// Takes measurements: their distribution goes into the sketch that `with` fills, their mean into the bins.
+    pub(super) fn measure(&mut self, at: Timestamp, count: u64, mean: f64, with: impl FnOnce(&mut Sketch)) {
+        with(self.sketch.get_or_insert_default());
+        if mean.is_finite() {
+            self.tiers.iter_mut().for_each(|tier| tier.level(at, mean));
+        }
+        self.last += num::real(count);
+        self.last_at = self.last_at.max(at);
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        let bins: usize = self.tiers.iter().map(|tier| tier.bins.len()).sum();
+        bins * size_of::<Bin>()
+            + self.sketch.as_ref().map_or(0, |sketch| size_of::<Sketch>() + sketch.heap_bytes())
+            + [&self.name, &self.unit]
+                .into_iter()
+                .filter(|text| text.is_heap_allocated())
+                .map(|t| t.len())
+                .sum::<usize>()
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer, is_tight: bool) {
+        writer.text(&self.name, NAME_BYTES_MAX);
+        writer.text(&self.unit, NAME_BYTES_MAX / 4);
+        writer.byte(match self.shape {
+            Shape::Gauge => 0,
+            Shape::Counter => 1,
+            Shape::Histogram => 2,
+        });
+        writer.real(self.last);
+        writer.time(self.last_at);
+        for (place, tier) in self.tiers.iter().enumerate() {
+            tier.write(writer, place == 1 || (place == 2 && !is_tight));
+        }
+        if let Some(sketch) = &self.sketch {
+            sketch.write(writer, if is_tight { 120 } else { 400 });
+        }
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let (name, unit) = (reader.text()?, reader.text()?);
+        let shape = match reader.byte()? {
+            0 => Shape::Gauge,
+            1 => Shape::Counter,
+            2 => Shape::Histogram,
+            _ => return None,
+        };
+        let (last, last_at) = (reader.real()?, reader.time()?);
+        let [fine, middle, coarse] = TIERS;
+        let tiers = [Tier::read(fine, reader)?, Tier::read(middle, reader)?, Tier::read(coarse, reader)?];
+        let sketch = if shape == Shape::Histogram { Some(Box::new(Sketch::read(reader)?)) } else { None };
+        Some(Self { name, unit, shape, last, last_at, sketch, tiers })
+    }
+
+    pub(super) fn view(&self) -> SeriesView {
+        SeriesView {
+            name: self.name.clone(),
+            unit: self.unit.clone(),
+            shape: CompactString::const_new(self.shape.name()),
+            last: self.last,
+            p50: self.sketch.as_ref().and_then(|sketch| sketch.quantile(0.5)),
+            p99: self.sketch.as_ref().and_then(|sketch| sketch.quantile(0.99)),
+            last_at: self.last_at,
+            tiers: self.tiers.iter().map(|tier| tier.view(self.shape, self.last_at)).collect(),
+        }
+    }
+}
