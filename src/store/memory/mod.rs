@@ -340,6 +340,8 @@ impl Store for MemoryStore {
 
     fn claim(&self, slot: Slot, expected: Option<Epoch>, done: Done<Epoch>) {
         let one_at_a_time = self.claims.lock();
+        // Who closed it is gone; a new owner opens it, as it would open a directory again.
+        self.closed.store(false, Ordering::Release);
         let owner = self.shards[0].lock().epoch(slot);
         let result = match expected {
             Some(ours) if ours != owner => Err(Error::Fenced { ours, owner }),
