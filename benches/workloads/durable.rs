@@ -72,7 +72,8 @@ fn plan(window: u64, time: Duration) -> Plan {
     Plan { window, until: Until::Elapsed(time), timed: window == 1 }
 }
 
-fn ours(setting: &Setting, window: u64, twins: u64) -> Contestant {
+/// Increments at `Fsync` over sled.
+pub(crate) fn ours(setting: &Setting, window: u64, twins: u64) -> Contestant {
     let (host, ids) = (Host::start(setting.cpus), ids(twins));
     let runtime = ours::start_on_disk(setting.cpus, &setting.dir.join("ours"), Level::Fsync);
     let mut audit = Audit::default();

@@ -5,7 +5,11 @@
 
 pub(crate) mod activation;
 pub(crate) mod durable;
+#[cfg(feature = "server")]
+pub(crate) mod edge;
 pub(crate) mod harness;
+#[cfg(feature = "server")]
+pub(crate) mod ingest;
 #[path = "../limits/mod.rs"]
 pub(crate) mod limits;
 pub(crate) mod memory;
@@ -139,5 +143,40 @@ pub(crate) const ROWS: &[Entry] = &[
         question: "resident bytes per idle twin: 1,000,000 of them, ids and directory included",
         cpus: &[2],
         work: Work::Bytes(memory::SUBJECTS),
+    },
+    #[cfg(feature = "server")]
+    Entry {
+        name: "W6-read-16",
+        question: "GET of one twin's attribute over HTTP with key check, metrics and tracing, 16 connections",
+        cpus: &[2],
+        work: Work::Rates(edge::read_16),
+    },
+    #[cfg(feature = "server")]
+    Entry {
+        name: "W6-read-64",
+        question: "the same over 64 connections",
+        cpus: &[2],
+        work: Work::Rates(edge::read_64),
+    },
+    #[cfg(feature = "server")]
+    Entry {
+        name: "W6-write-64",
+        question: "a merge patch of one attribute over HTTP, answered at fsync, 64 connections",
+        cpus: &[2],
+        work: Work::Rates(edge::write_64),
+    },
+    #[cfg(feature = "server")]
+    Entry {
+        name: "ingest-spans",
+        question: "spans a second from OTLP bytes into the models: 512 spans x 12 attributes over 20 services",
+        cpus: &[2],
+        work: Work::Rates(ingest::spans),
+    },
+    #[cfg(feature = "server")]
+    Entry {
+        name: "ingest-metrics",
+        question: "points a second from OTLP bytes into the models: 200 metrics x 8 attributes, 30 % histograms",
+        cpus: &[2],
+        work: Work::Rates(ingest::metrics),
     },
 ];

@@ -17,6 +17,7 @@ use workloads::{
 mod directory;
 mod peer;
 #[path = "../../workloads/mod.rs"]
+#[expect(dead_code, reason = "shared with the project's own bench, which runs more of it")]
 mod workloads;
 
 #[cfg(feature = "mimalloc")]

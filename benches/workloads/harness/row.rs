@@ -40,6 +40,11 @@ impl Contestant {
         Self { role: Role::Naive, name: "naive", lap: Box::new(lap) }
     }
 
+    /// The same as somebody to compare with.
+    pub(crate) fn renamed(self, name: &'static str) -> Self {
+        Self { role: Role::Other, name, ..self }
+    }
+
     /// Anybody else.
     pub(crate) fn other(name: &'static str, lap: impl FnMut(Duration) -> Lap + 'static) -> Self {
         Self { role: Role::Other, name, lap: Box::new(lap) }
