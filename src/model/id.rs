@@ -51,6 +51,10 @@ impl Key {
         if text.len() > KEY_BYTES_MAX {
             return Err(InvalidKey::TooLong { bytes: text.len() });
         }
+        // Almost every key is plain ASCII.
+        if text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Ok(());
+        }
         match text.char_indices().find(|(_, c)| c.is_control()) {
             Some((at, _)) => Err(InvalidKey::Control { at }),
             None => Ok(()),

@@ -7,7 +7,7 @@ use compact_str::CompactString;
 use crate::{
     model::{Key, Rider, Sealed, Timestamp},
     store::Address,
-    twin::{Delivery, Failure, PageWrite, Twin, journal::Tail, outbox::Outbox, ring::Ring},
+    twin::{Delivery, Failure, PageWrite, Pages, Twin, journal::Tail, outbox::Outbox, ring::Ring},
 };
 
 /// A twin in memory. What an idle twin does not need lies behind the two options.
@@ -58,6 +58,20 @@ pub(super) struct Busy<K: Twin> {
     pub(super) dirty: bool,
     /// Pages of turns not submitted yet.
     pub(super) pages: Vec<PageWrite>,
+    /// The pages that the first waiting message named.
+    pub(super) read: Read,
+}
+
+/// Where the reading of a message's pages stands.
+#[derive(Default)]
+pub(super) enum Read {
+    /// Nothing is read.
+    #[default]
+    No,
+    /// Asked of the store.
+    Asked,
+    /// There, for the message that is first.
+    Done(Pages),
 }
 
 /// The one commit under way.
@@ -67,6 +81,8 @@ pub(super) struct Flight {
     pub(super) revision: u64,
     /// Whether it carries the core record.
     pub(super) core: bool,
+    /// Whether it carries pages, which a read would not see yet.
+    pub(super) pages: bool,
 }
 
 /// Where an activation stands.
@@ -95,7 +111,15 @@ pub(super) enum Phase {
 
 impl<K: Twin> Busy<K> {
     pub(super) fn new(phase: Phase) -> Self {
-        Self { phase, waiting: VecDeque::new(), staged: Vec::new(), flight: None, dirty: false, pages: Vec::new() }
+        Self {
+            phase,
+            waiting: VecDeque::new(),
+            staged: Vec::new(),
+            flight: None,
+            dirty: false,
+            pages: Vec::new(),
+            read: Read::No,
+        }
     }
 
     /// Whether nothing goes on any more.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    activation::{Activation, Flight, Ledger, Phase},
+    activation::{Activation, Flight, Ledger, Phase, Read},
     shard::{Core, Shard},
     shared::SLOT,
     turn::arm,
@@ -63,7 +63,8 @@ impl<K: Twin> Core<K> {
             to: shard.arc() as Arc<dyn Committed>,
         };
         // Before the store takes it: it may tell the outcome before `commit` returns.
-        busy.flight = Some(Flight { revision: *revision, core: commit.core.is_some() });
+        busy.flight =
+            Some(Flight { revision: *revision, core: commit.core.is_some(), pages: !commit.pages.is_empty() });
         let was_dirty = std::mem::replace(&mut busy.dirty, false);
         self.counts.commits += 1;
         match store.commit(commit) {
@@ -217,8 +218,11 @@ impl<K: Twin> Core<K> {
     }
 
     /// Gives what waited its turns, as long as nothing holds it back again.
-    fn resume(&mut self, shard: &Shard<K>, at: u32, now: Timestamp) {
+    pub(super) fn resume(&mut self, shard: &Shard<K>, at: u32, now: Timestamp) {
         let Some(busy) = self.table.get_mut(at).and_then(|twin| twin.busy.as_mut()) else { return };
+        if matches!(busy.read, Read::Asked) {
+            return;
+        }
         let mut waiting = std::mem::take(&mut busy.waiting);
         while let Some(call) = waiting.pop_front() {
             self.deliver(shard, at, call, now);

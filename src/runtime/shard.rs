@@ -37,6 +37,8 @@ pub(super) enum Note {
     Ended(Ended),
     /// A load came back for the activation at this index.
     Loaded(u32, Result<Loaded, store::Error>),
+    /// The pages that a message of the activation at this index named.
+    Read(u32, Result<Loaded, store::Error>),
     /// A twin wants to be activated now.
     Wake(u64, Key),
     /// A promise was delivered (`None`) or has to be sent again.
@@ -74,6 +76,8 @@ pub(super) struct Out<K: Twin> {
     pub(super) released: Vec<Arc<dyn Rider>>,
     pub(super) failed: Vec<(Arc<dyn Delivery<K>>, Failure)>,
     pub(super) loads: Vec<(u32, Load)>,
+    /// Pages to read for the first waiting message.
+    pub(super) reads: Vec<(u32, Load)>,
 }
 
 /// What a shard counts; sums over shards become metrics.
@@ -221,6 +225,11 @@ impl<K: Twin> Shard<K> {
             let shard = self.arc();
             store.load(load, Box::new(move |loaded| shard.inbox.note([Note::Loaded(at, loaded)])));
         }
+        for (at, load) in out.reads.drain(..) {
+            let Some(store) = &self.shared.store else { continue };
+            let shard = self.arc();
+            store.load(load, Box::new(move |read| shard.inbox.note([Note::Read(at, read)])));
+        }
     }
 }
 
@@ -232,13 +241,13 @@ impl<K: Twin> Committed for Shard<K> {
 
 impl<K: Twin> Default for Out<K> {
     fn default() -> Self {
-        Self { released: Vec::new(), failed: Vec::new(), loads: Vec::new() }
+        Self { released: Vec::new(), failed: Vec::new(), loads: Vec::new(), reads: Vec::new() }
     }
 }
 
 impl<K: Twin> Out<K> {
     pub(super) fn is_empty(&self) -> bool {
-        self.released.is_empty() && self.failed.is_empty() && self.loads.is_empty()
+        self.released.is_empty() && self.failed.is_empty() && self.loads.is_empty() && self.reads.is_empty()
     }
 }
 

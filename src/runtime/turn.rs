@@ -7,17 +7,17 @@ use std::{
 };
 
 use super::{
-    activation::{Activation, Busy, Ledger, Phase},
+    activation::{Activation, Busy, Ledger, Phase, Read},
     dispatch::EffectRider,
     events::EventRider,
     shard::{Core, Shard},
 };
 use crate::{
     model::{Header, Outcome, Rider, Sealed, Timestamp, limits},
-    store::{Address, Load, Prefix},
+    store::{self, Address, Load, Loaded, Prefix},
     twin::{
-        Answer, Call, Changes, Decide, Decision, Delivery, Effect, EffectBody, Failure, Message, More, Persistence,
-        Rejection, Ruling, Turn, Twin, journal, ring,
+        Answer, Call, Changes, Decide, Decision, Delivery, Effect, EffectBody, Failure, Message, More, Needs, Pages,
+        Persistence, Rejection, Ruling, Turn, Twin, journal, ring,
     },
 };
 
@@ -133,16 +133,30 @@ impl<K: Twin> Core<K> {
         }
         if let Some(result) = recall(twin, &*call) {
             match result {
-                Ok(()) => self.leave_or_stage(shard, at, call, Leave::WhenDurable),
+                Ok(()) => self.leave_or_stage(shard, at, call, Leave::WhenDurable, now),
                 Err(failure) => {
                     call.refuse(failure);
-                    self.leave_or_stage(shard, at, call, Leave::WhenDurable);
+                    self.leave_or_stage(shard, at, call, Leave::WhenDurable, now);
                 }
             }
             return;
         }
+        let pages = match named(twin, &*call) {
+            Named::Nothing => None,
+            Named::Here(pages) => Some(pages),
+            Named::Elsewhere(load) => {
+                let busy = twin.busy();
+                busy.waiting.push_front(call);
+                if let Some(load) = load {
+                    busy.read = Read::Asked;
+                    self.out.reads.push((at, load));
+                }
+                return;
+            }
+        };
         self.counts.turns += 1;
         let turn = Turn::new(now, &twin.key, twin.revision, call.header());
+        let turn = pages.as_ref().map_or(turn, |pages| turn.with_pages(pages));
         let ruled = catch_unwind(AssertUnwindSafe(|| call.rule(&twin.state, &turn)));
         let leave = match ruled {
             Ok(Ruling::Rejected) => {
@@ -154,7 +168,7 @@ impl<K: Twin> Core<K> {
                     Some(Hold::Reject(rejection)) => {
                         self.counts.rejections += 1;
                         call.refuse(rejection.into());
-                        self.leave_or_stage(shard, at, call, Leave::Now);
+                        self.leave_or_stage(shard, at, call, Leave::Now, now);
                         return;
                     }
                     Some(Hold::Wait) => {
@@ -179,7 +193,7 @@ impl<K: Twin> Core<K> {
             Err(panic) => return self.panicked(at, &panic, |failure, out| out.failed.push((call, failure))),
         };
         self.note_unsaved(shard, at, now);
-        self.leave_or_stage(shard, at, call, leave);
+        self.leave_or_stage(shard, at, call, leave, now);
     }
 
     /// One turn on the caller's thread, its type known: no allocation if nothing has to wait.
@@ -240,7 +254,7 @@ impl<K: Twin> Core<K> {
         }
         self.note_unsaved(shard, at, now);
         let call = Arc::new(Call::decided(header, message, answer));
-        self.leave_or_stage(shard, at, Arc::clone(&call) as Arc<dyn Delivery<K>>, leave);
+        self.leave_or_stage(shard, at, Arc::clone(&call) as Arc<dyn Delivery<K>>, leave, now);
         Inline::Later(call)
     }
 
@@ -296,8 +310,30 @@ impl<K: Twin> Core<K> {
         }
     }
 
+    /// Takes the pages that the first waiting message named, and lets it have its turn.
+    pub(super) fn pages_read(&mut self, shard: &Shard<K>, at: u32, read: Result<Loaded, store::Error>, now: Timestamp) {
+        let Some(busy) = self.table.get_mut(at).and_then(|twin| twin.busy.as_mut()) else { return };
+        if !matches!(busy.read, Read::Asked) {
+            return;
+        }
+        busy.read = match read {
+            Ok(loaded) => Read::Done(loaded.pages.into_iter().map(|(name, bytes)| (name.into(), bytes)).collect()),
+            Err(error) => {
+                if let Some(call) = busy.waiting.pop_front() {
+                    let cause = format!("the pages of this message cannot be read: {error}").into();
+                    self.out.failed.push((call, Failure::Lost { outcome: Outcome::NotApplied, cause }));
+                }
+                Read::No
+            }
+        };
+        self.resume(shard, at, now);
+        if let Some(twin) = self.table.get_mut(at) {
+            twin.rest();
+        }
+    }
+
     /// Lets a result go, or stages it behind the watermark.
-    fn leave_or_stage(&mut self, shard: &Shard<K>, at: u32, call: Arc<dyn Delivery<K>>, leave: Leave) {
+    fn leave_or_stage(&mut self, shard: &Shard<K>, at: u32, call: Arc<dyn Delivery<K>>, leave: Leave, now: Timestamp) {
         let Some(twin) = self.table.get_mut(at) else { return };
         if matches!(leave, Leave::Now) && twin.is_settled() {
             self.out.released.push(call);
@@ -309,7 +345,6 @@ impl<K: Twin> Core<K> {
         });
         if unsealed {
             twin.busy().staged.push((revision, call));
-            let now = shard.shared.clock.now();
             self.submit(shard, at, now);
         } else {
             self.out.released.push(call);
@@ -408,6 +443,53 @@ fn recall<K: Twin>(twin: &Activation<K>, call: &dyn Delivery<K>) -> Option<Resul
             Some(Err(Rejection::KeyTooOld { made_at: request.made_at, forgotten_until }.into()))
         }
     }
+}
+
+/// The pages a message named.
+enum Named {
+    /// It names none.
+    Nothing,
+    /// Staged writes over what was read.
+    Here(Pages),
+    /// To be read first; without a load, when the pages under way are durable.
+    Elsewhere(Option<Load>),
+}
+
+fn named<K: Twin>(twin: &mut Activation<K>, call: &dyn Delivery<K>) -> Named {
+    let needs = call.needs();
+    if needs == Needs::Nothing {
+        return Named::Nothing;
+    }
+    let Some(ledger) = &twin.ledger else { return Named::Here(Pages::default()) };
+    let address = Arc::clone(&ledger.address);
+    let busy = twin.busy.get_or_insert_with(|| Box::new(Busy::new(Phase::Live)));
+    if let Read::Done(mut pages) = std::mem::take(&mut busy.read) {
+        let wanted = |name: &str| match &needs {
+            Needs::Nothing => false,
+            Needs::Pages(names) => names.iter().any(|wanted| wanted == name),
+            Needs::Prefix { prefix, after, .. } => {
+                name.starts_with(prefix.as_str()) && after.as_ref().is_none_or(|after| name > after.as_str())
+            }
+        };
+        for staged in busy.pages.iter().filter(|page| wanted(&page.name)) {
+            match &staged.value {
+                Some(value) => pages.insert(staged.name.as_str().to_owned(), value.clone()),
+                None => pages.remove(staged.name.as_str()),
+            };
+        }
+        return Named::Here(pages);
+    }
+    if busy.flight.is_some_and(|flight| flight.pages) {
+        return Named::Elsewhere(None);
+    }
+    let (pages, prefix) = match needs {
+        Needs::Nothing => (Vec::new(), None),
+        Needs::Pages(names) => (names.into_iter().take(limits::NEEDS_KEYS_MAX).map(Into::into).collect(), None),
+        Needs::Prefix { prefix, after, limit } => {
+            (Vec::new(), Some(Prefix { prefix: prefix.into(), after: after.map(Into::into), limit }))
+        }
+    };
+    Named::Elsewhere(Some(Load { address, core: false, pages, prefix }))
 }
 
 /// Records a keyed message that changed something.

@@ -24,6 +24,17 @@ pub trait View {
     fn prefix<'a>(&'a self, prefix: &str) -> Vec<(&'a str, &'a [u8])>;
 }
 
+impl View for super::Pages {
+    fn page(&self, name: &str) -> Option<&[u8]> {
+        self.get(name).map(|bytes| &bytes[..])
+    }
+
+    fn prefix<'a>(&'a self, prefix: &str) -> Vec<(&'a str, &'a [u8])> {
+        let from = self.range(prefix.to_owned()..);
+        from.take_while(|(name, _)| name.starts_with(prefix)).map(|(name, bytes)| (&name[..], &bytes[..])).collect()
+    }
+}
+
 impl<'a> Turn<'a> {
     /// A turn without pages.
     pub fn new(now: Timestamp, key: &'a Key, revision: u64, header: &'a Header) -> Self {

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use service_twin::{
     model::{Key, Timestamp},
-    twin::{Answer, Decide, Decision, Durable, Effect, Message, Rejection, Snapshot, Turn, Twin, Volatile, Wire},
+    twin::{
+        Answer, Decide, Decision, Durable, Effect, Message, Needs, Rejection, Snapshot, Turn, Twin, Volatile, Wire,
+    },
 };
 
 /// Counts in memory only.
@@ -218,5 +220,56 @@ impl Decide<Answered> for Ledger {
     fn decide(&self, Answered(answer): &Answered, _: &Turn<'_>) -> Result<Decision<Change, ()>, Rejection> {
         let text = answer.as_ref().err().cloned().unwrap_or_else(|| "done".to_owned());
         Ok(Decision::new(()).change(Change::Told(text, 0)))
+    }
+}
+
+/// Writes a note on a page of its own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Note(pub(crate) String, pub(crate) String);
+wire!(Note => (), "note/1");
+
+impl Decide<Note> for Ledger {
+    fn decide(&self, Note(name, text): &Note, _: &Turn<'_>) -> Result<Decision<Change, ()>, Rejection> {
+        let value = (!text.is_empty()).then(|| text.clone().into_bytes());
+        Ok(Decision::new(()).page(&format!("note/{name}"), value))
+    }
+}
+
+/// Appends to a note: reads its page and writes it in one turn.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Append(pub(crate) String, pub(crate) String);
+
+impl Message for Append {
+    type Twin = Ledger;
+    type Reply = String;
+    fn needs(&self) -> Needs {
+        Needs::Pages(vec![format!("note/{}", self.0)])
+    }
+}
+
+impl Decide<Append> for Ledger {
+    fn decide(&self, Append(name, text): &Append, turn: &Turn<'_>) -> Result<Decision<Change, String>, Rejection> {
+        let page = format!("note/{name}");
+        let before = turn.page(&page).map(String::from_utf8_lossy).unwrap_or_default();
+        let after = format!("{before}{text}");
+        Ok(Decision::new(after.clone()).page(&page, Some(after.into_bytes())).change(Change::Added(1)))
+    }
+}
+
+/// Names every note.
+#[derive(Clone, Debug)]
+pub(crate) struct Notes;
+
+impl Message for Notes {
+    type Twin = Ledger;
+    type Reply = Vec<String>;
+    fn needs(&self) -> Needs {
+        Needs::Prefix { prefix: "note/".to_owned(), after: None, limit: 100 }
+    }
+}
+
+impl Decide<Notes> for Ledger {
+    fn decide(&self, _: &Notes, turn: &Turn<'_>) -> Result<Decision<Change, Vec<String>>, Rejection> {
+        Ok(Decision::new(turn.prefix("note/").into_iter().map(|(name, _)| name.to_owned()).collect()))
     }
 }

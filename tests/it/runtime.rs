@@ -9,7 +9,9 @@ use service_twin::{
     twin::{Failure, Rejection, journal::Moment},
 };
 
-use crate::kinds::{Add, AddAndTell, Answered, AskRound, Bump, Heard, Ledger, Pad, Read, Tally, Tell, WakeMeAt};
+use crate::kinds::{
+    Add, AddAndTell, Answered, Append, AskRound, Bump, Heard, Ledger, Note, Notes, Pad, Read, Tally, Tell, WakeMeAt,
+};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -57,14 +59,10 @@ async fn a_durable_twin_is_the_same_after_a_restart() {
         assert_eq!(runtime.twin("a").ask(Add(2)).await, Ok(2));
         assert_eq!(runtime.twin("a").ask(Add(3)).await, Ok(5));
         assert_eq!(runtime.drain(LONG).await.unsettled, 0);
-        store_reopened(&store);
         let runtime = start(&store, door);
         assert_eq!(runtime.twin("a").ask(Read).await, Ok((5, 2)));
     }
 }
-
-/// A memory store outlives its runtime.
-fn store_reopened(_: &Arc<dyn Store>) {}
 
 #[tokio::test]
 async fn a_rejection_changes_nothing_and_says_why() {
@@ -260,4 +258,29 @@ async fn a_twin_reads_at_every_revision_as_it_was_then() {
     assert!(more);
     let (all, more) = runtime.twin("a").journal::<Ledger>(0, 1000).await.unwrap();
     assert_eq!((all.len(), more), (600, false));
+}
+
+#[tokio::test]
+async fn a_turn_reads_the_pages_it_named_with_what_is_staged_over_them() {
+    for door in doors() {
+        let store = memory();
+        let runtime = start(&store, door.clone());
+        let appends: Vec<_> = (0..50)
+            .map(|n| {
+                let runtime = runtime.clone();
+                async move { runtime.twin("a").ask(Append("log".to_owned(), format!("{},", n % 10))).await }
+            })
+            .collect();
+        for answer in futures_util::future::join_all(appends).await {
+            answer.unwrap();
+        }
+        runtime.twin("a").ask(Note("other".to_owned(), "x".to_owned())).await.unwrap();
+        assert_eq!(runtime.twin("a").ask(Notes).await.unwrap(), ["note/log", "note/other"]);
+        runtime.twin("a").ask(Note("other".to_owned(), String::new())).await.unwrap();
+        runtime.drain(LONG).await;
+        let runtime = start(&store, door);
+        assert_eq!(runtime.twin("a").ask(Notes).await.unwrap(), ["note/log"]);
+        let log = runtime.twin("a").ask(Append("log".to_owned(), String::new())).await.unwrap();
+        assert_eq!(log.len(), 100, "no append was lost: {log}");
+    }
 }
