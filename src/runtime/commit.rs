@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::{
     activation::{Activation, Flight, Ledger, Phase, Read},
+    install::arm,
     shard::{Core, Shard},
     shared::SLOT,
-    turn::arm,
 };
 use crate::{
     model::{Outcome, Sealed, Timestamp},

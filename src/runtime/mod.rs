@@ -13,6 +13,7 @@
 //! The runtime owns its threads (an actix `System` with one arbiter per core), so a host may use any tokio runtime.
 
 mod activation;
+mod arrival;
 mod ask;
 mod builder;
 mod commit;
@@ -20,10 +21,14 @@ mod config;
 mod dispatch;
 mod drain;
 mod events;
+mod hold;
 mod host;
 mod inbox;
+mod install;
+mod named;
 mod passivation;
 mod past;
+mod recall;
 mod shard;
 mod shared;
 mod sync;

@@ -1,0 +1,102 @@
+//! How a message reaches its twin: an activation is found or begun, and takes it in order.
+
+use std::sync::Arc;
+
+use super::{
+    activation::{Activation, Busy, Ledger, Phase},
+    shard::{Core, Shard},
+};
+use crate::{
+    model::{Timestamp, limits},
+    store::{Address, Load, Prefix},
+    twin::{Delivery, Failure, Persistence, Rejection, Twin, ring},
+};
+
+/// Messages that may wait for one twin's load.
+const WAITING_MAX: usize = 4096;
+
+impl<K: Twin> Core<K> {
+    /// Finds a twin, or begins its activation.
+    pub(super) fn admit(&mut self, shard: &Shard<K>, hash: u64, key: &str, now: Timestamp) -> Result<u32, Failure> {
+        if let Some(at) = self.table.find(hash, key) {
+            return Ok(at);
+        }
+        let Some(mut twin) = Activation::<K>::new(key, hash, shard.shared.life_s(now)) else {
+            let why = crate::model::Key::check(key).err().map_or_else(String::new, |why| why.to_string());
+            return Err(Failure::Rejected(Rejection::invalid(why)));
+        };
+        self.counts.activations += 1;
+        if !K::Persistence::DURABLE {
+            return Ok(self.table.insert(hash, twin));
+        }
+        let address = Arc::new(Address { kind: K::KIND.into(), key: twin.key.clone() });
+        twin.ledger = Some(Box::new(Ledger::new(Arc::clone(&address))));
+        twin.busy = Some(Box::new(Busy::new(Phase::Loading { attempts: 0 })));
+        let at = self.table.insert(hash, twin);
+        self.load(at, address, false);
+        Ok(at)
+    }
+
+    /// Asks for a twin's record.
+    pub(super) fn load(&mut self, at: u32, address: Arc<Address>, with_ring: bool) {
+        let prefix =
+            K::OBSERVED.map(|prefix| Prefix { prefix: prefix.into(), after: None, limit: limits::COMMIT_KEYS_MAX });
+        let pages = if with_ring { vec![ring::PAGE.into()] } else { Vec::new() };
+        self.out.loads.push((at, Load { address, core: true, pages, prefix }));
+    }
+
+    /// Takes a message that came through the inbox.
+    pub(super) fn receive(
+        &mut self,
+        shard: &Shard<K>,
+        hash: u64,
+        key: &str,
+        call: Arc<dyn Delivery<K>>,
+        now: Timestamp,
+    ) {
+        match self.admit(shard, hash, key, now) {
+            Ok(at) => self.deliver(shard, at, call, now),
+            Err(failure) => self.out.failed.push((call, failure)),
+        }
+    }
+
+    /// Gives a message its turn, or its place behind what the twin waits for.
+    pub(super) fn deliver(&mut self, shard: &Shard<K>, at: u32, call: Arc<dyn Delivery<K>>, now: Timestamp) {
+        let Some(twin) = self.table.get_mut(at) else { return };
+        twin.used_s = shard.shared.life_s(now);
+        if let Some(busy) = &mut twin.busy {
+            match &busy.phase {
+                Phase::Live if busy.waiting.is_empty() => {}
+                Phase::Live | Phase::Loading { .. } | Phase::Ending => {
+                    if busy.waiting.len() >= WAITING_MAX {
+                        self.counts.shed += 1;
+                        self.out
+                            .failed
+                            .push((call, Failure::Overloaded { what: "the queue of a twin that is loading" }));
+                    } else {
+                        busy.waiting.push_back(call);
+                    }
+                    return;
+                }
+                Phase::Backoff { until, cause, attempts, above } => {
+                    let unclaimed = above.is_some_and(|epoch| shard.shared.epoch().0 <= epoch);
+                    if unclaimed {
+                        shard.shared.reclaim();
+                    }
+                    if now < *until || unclaimed {
+                        self.out.failed.push((call, Failure::Backoff { until: *until, cause: Arc::clone(cause) }));
+                        return;
+                    }
+                    busy.phase = Phase::Loading { attempts: *attempts };
+                    busy.waiting.push_back(call);
+                    let address = twin.ledger.as_ref().map(|ledger| Arc::clone(&ledger.address));
+                    if let Some(address) = address {
+                        self.load(at, address, false);
+                    }
+                    return;
+                }
+            }
+        }
+        self.run(shard, at, call, now);
+    }
+}

@@ -1,0 +1,140 @@
+//! A decision takes effect: applied, journaled, and what leaves with its commit staged.
+
+use std::{any::TypeId, sync::Arc};
+
+use super::{
+    activation::Activation, dispatch::EffectRider, events::EventRider, hold::GROWTH_SLACK, shard::Shard, turn::Leave,
+};
+use crate::{
+    model::{Header, Rider, Sealed, Timestamp},
+    twin::{Changes, Effect, EffectBody, More, Persistence, Turn, Twin, journal},
+};
+
+/// Applies a decision, journals it, and stages what leaves with its commit.
+pub(super) fn install<K: Twin>(
+    shard: &Shard<K>,
+    twin: &mut Activation<K>,
+    changes: &[K::Change],
+    more: Option<Box<More>>,
+    header: &Header,
+    now: Timestamp,
+    observe: impl FnOnce(&mut K, &Turn<'_>) -> Changes<K::Change>,
+) -> Leave {
+    let before = twin.revision;
+    let mut events = Vec::new();
+    for change in changes {
+        twin.state.apply(change, now);
+        twin.revision += 1;
+        events.extend(twin.state.event(change).map(|event| (twin.revision, event)));
+    }
+    let turn = Turn::new(now, &twin.key, twin.revision, header);
+    let facts = observe(&mut twin.state, &turn);
+    for fact in &facts {
+        twin.state.apply(fact, now);
+        twin.revision += 1;
+        events.extend(twin.state.event(fact).map(|event| (twin.revision, event)));
+    }
+    let changed = twin.revision != before;
+    let (pages, effects) = more.map_or_else(Default::default, |more| (more.pages, more.effects));
+    if !changed && pages.is_empty() && effects.is_empty() {
+        return Leave::Now;
+    }
+    let durable = twin.ledger.is_some();
+    if let Some(ledger) = &mut twin.ledger {
+        let all = || changes.iter().chain(&facts);
+        if !facts.is_empty() {
+            ledger.state_bytes += facts.len() * (GROWTH_SLACK + 64);
+        }
+        if K::JOURNAL && changed {
+            let encoded = all().map(|change| {
+                let mut bytes = Vec::new();
+                K::Persistence::encode_change(change, &mut bytes);
+                bytes
+            });
+            ledger.journal.append(
+                &journal::Entry {
+                    revision: twin.revision,
+                    at: now,
+                    principal: header.principal().clone(),
+                    trace: header.trace().copied(),
+                    request: header.request().map(|request| Arc::clone(&request.text)),
+                    changes: encoded.collect(),
+                },
+                K::Persistence::SHAPE,
+            );
+        }
+    }
+    let mut riders: Vec<Arc<dyn Rider>> = Vec::new();
+    for (revision, event) in events {
+        riders.push(Arc::new(EventRider {
+            shared: Arc::clone(&shard.shared),
+            kind: K::KIND,
+            key: twin.key.clone(),
+            revision,
+            at: now,
+            event,
+        }));
+    }
+    for Effect(body) in effects {
+        riders.extend(promise(shard, twin, body, header, now));
+    }
+    if durable {
+        let revision = twin.revision;
+        let busy = twin.busy();
+        busy.dirty |= changed || !riders.is_empty();
+        for page in pages {
+            busy.pages.retain(|staged| staged.name != page.name);
+            busy.pages.push(page);
+        }
+        busy.staged.extend(riders.into_iter().map(|rider| (revision, rider)));
+        return Leave::WhenDurable;
+    }
+    for rider in riders {
+        rider.release(&Sealed::Durable);
+    }
+    Leave::Now
+}
+
+/// Turns an effect into what leaves with the commit; a durable twin's outbox remembers it.
+fn promise<K: Twin>(
+    shard: &Shard<K>,
+    twin: &mut Activation<K>,
+    body: EffectBody,
+    header: &Header,
+    now: Timestamp,
+) -> Option<Arc<dyn Rider>> {
+    match body {
+        EffectBody::Emit(event) => {
+            let shared = Arc::clone(&shard.shared);
+            Some(Arc::new(EventRider {
+                shared,
+                kind: K::KIND,
+                key: twin.key.clone(),
+                revision: twin.revision,
+                at: now,
+                event,
+            }))
+        }
+        EffectBody::Send { .. } => Some(Arc::new(EffectRider::promise::<K>(
+            &shard.shared,
+            TypeId::of::<K>(),
+            &twin.key,
+            twin.ledger.as_deref_mut(),
+            twin.revision,
+            body,
+            header,
+            now,
+        )?)),
+    }
+}
+
+/// Arms a twin's wake-up if it moved.
+pub(super) fn arm<K: Twin>(shard: &Shard<K>, twin: &mut Activation<K>, at: Option<Timestamp>) {
+    let Some(ledger) = &mut twin.ledger else { return };
+    if let Some(at) = at
+        && ledger.armed != Some(at)
+    {
+        ledger.armed = Some(at);
+        shard.shared.wakes.arm(at, K::KIND, &twin.key);
+    }
+}

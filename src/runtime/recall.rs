@@ -1,0 +1,40 @@
+//! What a durable twin remembers of keyed requests: the door of its idempotency ring.
+
+use super::activation::Activation;
+use crate::{
+    model::limits,
+    twin::{Delivery, Failure, Rejection, Twin, ring},
+};
+
+/// What the idempotency ring says of a keyed message: nothing, its recorded result, or why it is refused.
+pub(super) fn recall<K: Twin>(twin: &Activation<K>, call: &dyn Delivery<K>) -> Option<Result<(), Failure>> {
+    let request = call.header().request()?;
+    let Some(ledger) = &twin.ledger else { return Some(Err(Failure::Keyless { kind: K::KIND })) };
+    let Some(fingerprint) = call.fingerprint() else { return Some(Err(Failure::Keyless { kind: K::KIND })) };
+    let id = ring::id(call.header().principal(), request);
+    match ledger.ring.look(&id, fingerprint, request.made_at) {
+        ring::Seen::New => None,
+        ring::Seen::Repeat(entry) => Some(match &entry.reply {
+            Some(reply) => {
+                call.replay(reply);
+                Ok(())
+            }
+            None => Err(Failure::AlreadyDone { revision: entry.revision }),
+        }),
+        ring::Seen::Reused => Some(Err(Rejection::KeyReused.into())),
+        ring::Seen::TooOld { forgotten_until } => {
+            Some(Err(Rejection::KeyTooOld { made_at: request.made_at, forgotten_until }.into()))
+        }
+    }
+}
+
+/// Records a keyed message that changed something.
+pub(super) fn keep<K: Twin>(twin: &mut Activation<K>, call: &dyn Delivery<K>) {
+    let Some(request) = call.header().request() else { return };
+    let revision = twin.revision;
+    let (Some(ledger), Some(fingerprint)) = (&mut twin.ledger, call.fingerprint()) else { return };
+    let reply =
+        call.reply_bytes().filter(|reply| reply.len() <= limits::RING_REPLY_BYTES_MAX).map(Vec::into_boxed_slice);
+    let id = ring::id(call.header().principal(), request);
+    ledger.ring.keep(ring::Entry { id, fingerprint, revision, made_at: request.made_at, reply }, K::RING_ENTRIES);
+}
