@@ -12,7 +12,7 @@ use std::{
 use service_twin::{
     model::{Key, Timestamp},
     store::{
-        Address, Commit, Committed, Ended, Entry, Epoch, Level, Scan, Slot, Store,
+        Address, Commit, Committed, Ended, Entry, Epoch, Level, PageWrite, Scan, Slot, Store,
         sled::{Options, SledStore},
     },
 };
@@ -95,6 +95,8 @@ struct Ours {
     ended: mpsc::Receiver<Vec<Ended>>,
     next: usize,
     n: u64,
+    /// Whether half of each record lies in a page.
+    pages: bool,
 }
 
 impl Ours {
@@ -110,6 +112,7 @@ impl Ours {
             ended,
             next: 0,
             n: 0,
+            pages: false,
         }
     }
 
@@ -120,13 +123,18 @@ impl Ours {
         self.n += 1;
         let mut core = buffer.unwrap_or_default();
         fill(&mut core, self.n);
+        let pages = if self.pages {
+            vec![PageWrite { name: "journal".into(), value: Some(core.split_off(RECORD_BYTES / 2)) }]
+        } else {
+            Vec::new()
+        };
         let commit = Commit {
             address: self.addresses[twin].clone(),
             slot: Slot(0),
             epoch: Epoch(1),
             sequence: self.sequences[twin],
             core: Some(core),
-            pages: Vec::new(),
+            pages,
             wake_at: None,
             terms: Arc::default(),
             riders: Vec::new(),
@@ -253,4 +261,55 @@ fn a_page_of_100_of_a_million_is_found_within_10_ms() {
     let entries = answer.recv().unwrap().entries;
     assert!(matches!(entries[0], Entry::Wake { .. }));
     println!("{} wake entries in {:?}", entries.len(), start.elapsed());
+}
+
+/// Two keys of 512 bytes a commit, as a command that appends to a journal page writes.
+#[test]
+#[ignore = "a measurement"]
+fn commits_of_two_keys_keep_the_pace_of_a_bare_loop() {
+    let directories: Vec<_> = (0..4).map(|_| tempfile::tempdir().unwrap()).collect();
+    let mut raws: Vec<Raw> = directories[1..].iter().map(|at| Raw::open(at.path(), 512 << 10)).collect();
+    let mut ours = Ours::open(directories[0].path());
+    ours.pages = true;
+    let mut ratios = Vec::new();
+    for _ in 0..ROUNDS {
+        let inserts = raws[0].pairs(0);
+        let each = raws[1].pairs(1);
+        let whole = raws[2].pairs(WINDOW);
+        let rate = ours.rate(WINDOW);
+        println!("inserts {inserts:.0}  a batch each {each:.0}  a batch a round {whole:.0}  ours {rate:.0}");
+        ratios.push(rate / inserts.max(whole));
+    }
+    println!("ours against the faster loop {:.2}", median(ratios));
+}
+
+impl Raw {
+    /// Commits of two keys a second, `batched` of them in one batch.
+    fn pairs(&mut self, batched: usize) -> f64 {
+        let (start, mut done) = (Instant::now(), 0_u32);
+        let mut buffer = Vec::new();
+        while start.elapsed() < SLICE {
+            let mut writes = sled::Batch::default();
+            for at in 1..=WINDOW {
+                self.n += 1;
+                fill(&mut buffer, self.n);
+                let key = &self.keys[usize::try_from(self.n).unwrap() % TWINS];
+                let page = [b"p".as_slice(), key].concat();
+                if batched == 0 {
+                    self.db.insert(key, &buffer[..512]).unwrap();
+                    self.db.insert(page, &buffer[..512]).unwrap();
+                } else {
+                    writes.insert(key.as_slice(), &buffer[..512]);
+                    writes.insert(page, &buffer[..512]);
+                    if at % batched == 0 {
+                        self.db.apply_batch(std::mem::take(&mut writes)).unwrap();
+                    }
+                }
+                done += 1;
+            }
+            self.db.flush().unwrap();
+            self.file.sync_data().unwrap();
+        }
+        f64::from(done) / start.elapsed().as_secs_f64()
+    }
 }

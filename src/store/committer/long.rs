@@ -124,7 +124,7 @@ impl<D: Disk> Committer<D> {
                     gone.push((key, None));
                 }
                 let whole = gone.first().is_some_and(|(key, _)| keyspace::blob_of(key) == Some((id, true)));
-                self.disk.batch(None, &mut gone)?;
+                self.disk.batch(&mut gone)?;
                 removed += u64::from(whole);
             }
             *at = end;

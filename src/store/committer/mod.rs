@@ -27,7 +27,7 @@ use crossbeam_channel::{Receiver, TryRecvError};
 use parking_lot::Mutex;
 
 use self::{hot::Hot, long::Long, round::Entry};
-use super::{Commit, Done, Epoch, Error, Item, Slot, keyspace::Bytes};
+use super::{Address, Commit, Done, Epoch, Error, Item, Slot, keyspace::Bytes};
 
 /// Most commits in one round.
 const ROUND_COMMITS_MAX: usize = 256;
@@ -45,8 +45,8 @@ pub(super) trait Disk: Send + Sync + 'static {
     fn seek(&self, from: &[u8]) -> Result<Option<Bytes>, String>;
     /// Writes one key.
     fn insert(&self, key: &[u8], value: &[u8]) -> Result<(), String>;
-    /// Writes all or nothing: the one, if any, and the others.
-    fn batch(&self, one: Option<(&[u8], &[u8])>, others: &mut Vec<Write>) -> Result<(), String>;
+    /// Writes all or nothing, the last write of a key winning, and empties `writes`.
+    fn batch(&self, writes: &mut Vec<Write>) -> Result<(), String>;
     /// Makes everything written so far survive what the store's level says.
     fn sync(&self) -> Result<(), String>;
     /// Makes everything written so far as safe as it can be, whatever the level.
@@ -114,9 +114,12 @@ pub(super) struct Committer<D> {
     hot: Hot,
     epochs: HashMap<Slot, Epoch>,
     long: VecDeque<Long>,
-    /// Buffers that live from round to round.
+    /// The core value being written.
     value: Vec<u8>,
-    others: Vec<Write>,
+    /// What this round's commits of several keys write, together, behind its commits of one key.
+    batch: Vec<Write>,
+    /// Whose writes are in the batch; later ones of the same twins must not overtake them.
+    batched: HashSet<Arc<Address>, ahash::RandomState>,
 }
 
 impl<D: Disk> Committer<D> {
@@ -129,7 +132,8 @@ impl<D: Disk> Committer<D> {
             epochs: HashMap::new(),
             long: VecDeque::new(),
             value: Vec::new(),
-            others: Vec::new(),
+            batch: Vec::new(),
+            batched: HashSet::default(),
         }
     }
 

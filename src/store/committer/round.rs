@@ -85,6 +85,14 @@ impl<D: Disk> Committer<D> {
                 }
             }
         }
+        // One batch for all: sled seals each batch apart, which costs more than what is in it.
+        if !self.batch.is_empty()
+            && let Err(cause) = self.disk.batch(&mut self.batch)
+        {
+            written.failure = Some(cause);
+            return;
+        }
+        self.batched.clear();
         if let Some(long) = self.long.pop_front() {
             match self.step(long) {
                 Ok(Step::Again(long)) => self.long.push_back(long),
@@ -121,16 +129,16 @@ impl<D: Disk> Committer<D> {
         let mut known = self.known(&commit.address)?;
         let follows = commit.follows(owner, known.sequence);
         if follows.is_ok() {
-            self.others.clear();
+            let start = self.batch.len();
             for PageWrite { name, value } in commit.pages.drain(..) {
-                self.others.push((keyspace::page(&commit.address.kind, &commit.address.key, &name), value));
+                self.batch.push((keyspace::page(&commit.address.kind, &commit.address.key, &name), value));
             }
             match &commit.core {
                 Some(core) => {
                     let Commit { address, sequence, wake_at, terms, .. } = &*commit;
-                    self.write_core(address, &mut known, *sequence, *wake_at, terms, core)?;
+                    self.write_core(start, address, &mut known, *sequence, *wake_at, terms, core)?;
                 }
-                None => self.write_others()?,
+                None => self.write_pages(start, &commit.address)?,
             }
             self.shared.commits.fetch_add(1, Ordering::Relaxed);
         }
@@ -138,10 +146,13 @@ impl<D: Disk> Committer<D> {
         follows.map_err(Refusal::Not)
     }
 
-    /// Writes a core record with what its indexes need and with the writes that already wait.
+    /// Writes a core record with what its indexes need: alone, or with the round's batch if it belongs to the writes
+    /// from `start` on or to earlier ones of its twin.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a commit and of an item")]
     fn write_core(
         &mut self,
-        address: &Address,
+        start: usize,
+        address: &Arc<Address>,
         known: &mut Known,
         sequence: u64,
         wake_at: Option<Timestamp>,
@@ -149,35 +160,41 @@ impl<D: Disk> Committer<D> {
         core: &[u8],
     ) -> Result<(), String> {
         if known.wake_at != wake_at {
-            self.others.extend(known.wake_at.map(|at| (keyspace::wake(at, address), None)));
+            self.batch.extend(known.wake_at.map(|at| (keyspace::wake(at, address), None)));
             let entry = wake_at.map(|at| (keyspace::wake(at, address), Some(sequence.to_le_bytes().to_vec())));
-            self.others.extend(entry);
+            self.batch.extend(entry);
             known.wake_at = wake_at;
         }
         if !Arc::ptr_eq(&known.terms, terms) && known.terms != *terms {
             let key = |term: &CompactString| keyspace::term(&address.kind, term, &address.key);
             let gone = known.terms.iter().filter(|term| !terms.contains(term));
-            self.others.extend(gone.map(|term| (key(term), None)));
+            self.batch.extend(gone.map(|term| (key(term), None)));
             let new = terms.iter().filter(|term| !known.terms.contains(term));
-            self.others.extend(new.map(|term| (key(term), Some(Vec::new()))));
+            self.batch.extend(new.map(|term| (key(term), Some(Vec::new()))));
             known.terms = terms.clone();
         }
         known.sequence = sequence;
         keyspace::CoreValue::encode(&mut self.value, sequence, wake_at, terms, core);
         let key = keyspace::core(&address.kind, &address.key);
-        if self.others.is_empty() {
-            self.disk.insert(&key, &self.value)
-        } else {
-            self.disk.batch(Some((&key, &self.value)), &mut self.others)
+        if self.batch.len() == start && !self.batched.contains(address) {
+            return self.disk.insert(&key, &self.value);
         }
+        self.batch.push((key, Some(self.value.clone())));
+        self.batched.insert(address.clone());
+        Ok(())
     }
 
-    fn write_others(&mut self) -> Result<(), String> {
-        match self.others.as_slice() {
-            [] => Ok(()),
-            [(key, Some(value))] => self.disk.insert(key, value),
-            [..] => self.disk.batch(None, &mut self.others),
+    /// Writes the pages of a commit without a core, which are those from `start` on.
+    fn write_pages(&mut self, start: usize, address: &Arc<Address>) -> Result<(), String> {
+        if let [(key, Some(value))] = &self.batch[start..]
+            && !self.batched.contains(address)
+        {
+            self.disk.insert(key, value)?;
+            self.batch.truncate(start);
+        } else if self.batch.len() > start {
+            self.batched.insert(address.clone());
         }
+        Ok(())
     }
 
     fn write_claim(&mut self, slot: Slot, expected: Option<Epoch>) -> Result<Epoch, Refusal> {
@@ -197,7 +214,6 @@ impl<D: Disk> Committer<D> {
     }
 
     fn write_item(&mut self, item: &mut Item) -> Result<(), Refusal> {
-        self.others.clear();
         match item {
             Item::Claimed { slot, epoch } => {
                 let epoch = self.epoch(Slot(*slot))?.max(Epoch(*epoch));
@@ -207,7 +223,7 @@ impl<D: Disk> Committer<D> {
                 let address = Arc::new(Address { kind: kind.clone(), key: key.clone() });
                 let mut known = self.known(&address)?;
                 let terms = std::mem::take(terms).into();
-                self.write_core(&address, &mut known, *sequence, *wake_at, &terms, core)?;
+                self.write_core(self.batch.len(), &address, &mut known, *sequence, *wake_at, &terms, core)?;
                 self.hot.put(address, known);
                 Ok(())
             }

@@ -50,13 +50,10 @@ impl Disk for Failing {
         Ok(())
     }
 
-    fn batch(&self, one: Option<(&[u8], &[u8])>, others: &mut Vec<Write>) -> Result<(), String> {
+    fn batch(&self, writes: &mut Vec<Write>) -> Result<(), String> {
         self.count_down(&self.fail_at_write)?;
         let mut rows = self.rows.lock();
-        if let Some((key, value)) = one {
-            rows.insert(key.to_vec(), value.to_vec());
-        }
-        for (key, value) in others.drain(..) {
+        for (key, value) in writes.drain(..) {
             match value {
                 Some(value) => rows.insert(key.to_vec(), value),
                 None => rows.remove(key.as_slice()),
@@ -197,6 +194,23 @@ fn a_submitter_that_panics_ends_nobody_else() {
     assert_eq!(world.round(round), [DONE, DONE]);
     let round = vec![world.commit("a", 2)];
     assert_eq!(world.round(round), [DONE]);
+}
+
+#[test]
+fn a_commit_of_one_key_does_not_overtake_one_of_several_of_its_twin() {
+    let mut world = world();
+    let mut several = world.commit("a", 1);
+    if let Entry::Commit(commit) = &mut several {
+        commit.wake_at = Some(crate::model::Timestamp::from_unix_ms(5));
+    }
+    let mut single = world.commit("a", 2);
+    if let Entry::Commit(commit) = &mut single {
+        commit.wake_at = Some(crate::model::Timestamp::from_unix_ms(5));
+    }
+    let round = vec![several, world.commit("b", 1), single];
+    assert_eq!(world.round(round), [DONE, DONE, DONE]);
+    let stored = world.disk.get(&keyspace::core("thing", "a")).unwrap().unwrap();
+    assert_eq!(keyspace::CoreValue::decode(&stored).unwrap().sequence, 2);
 }
 
 #[test]

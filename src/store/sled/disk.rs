@@ -207,12 +207,9 @@ impl Disk for SledDisk {
         self.db.insert(key, value).map_err(words).map(drop)
     }
 
-    fn batch(&self, one: Option<(&[u8], &[u8])>, others: &mut Vec<Write>) -> Result<(), String> {
+    fn batch(&self, writes: &mut Vec<Write>) -> Result<(), String> {
         let mut batch = sled::Batch::default();
-        if let Some((key, value)) = one {
-            batch.insert(key, value);
-        }
-        for (key, value) in others.drain(..) {
+        for (key, value) in writes.drain(..) {
             match value {
                 Some(value) => batch.insert(key.as_slice(), value),
                 None => batch.remove(key.as_slice()),
