@@ -30,11 +30,12 @@ use self::{
 use crate::{
     metrics::Metrics,
     model::{Clock, Header, Key, Principal, RequestKey, ServiceId, Timestamp},
-    runtime::{Found, Runtime, Watch},
+    runtime::{Found, Journaled, Runtime, Watch},
     twin::{
         Failure, Message, Twin, Wire,
+        journal::Moment,
         keyring::{Covers, Entry, Keyring, LookUp, MintKey, RevokeKey},
-        service::Service,
+        service::{Change, Service},
     },
 };
 
@@ -186,6 +187,26 @@ impl Server {
             Some(key) => ask.key(key).await,
             None => ask.await,
         }
+    }
+
+    /// Asks a service twin as it was.
+    pub async fn past<M: Message<Twin = Service>>(
+        &self,
+        service: &ServiceId,
+        moment: Moment,
+        message: M,
+    ) -> Result<M::Reply, Failure> {
+        self.runtime.twin(service.key()).at(moment).ask(message).await
+    }
+
+    /// Reads what changed of a service twin after a revision, oldest first; and whether there is more.
+    pub async fn journal(
+        &self,
+        service: &ServiceId,
+        after: u64,
+        limit: usize,
+    ) -> Result<(Vec<Journaled<Change>>, bool), Failure> {
+        self.runtime.twin(service.key()).journal::<Service>(after, limit).await
     }
 
     /// Finds twins of a kind by their search terms, none activated.

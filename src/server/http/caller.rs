@@ -21,6 +21,9 @@ use crate::{
     twin::{Failure, Message, Wire, service::Service},
 };
 
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// The other end of the connection; every request carries it.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
@@ -47,6 +50,9 @@ impl FromRequestParts<Arc<Server>> for Caller {
         server.ready()?;
         let headers = &parts.headers;
         let wait = deadline(headers)?.unwrap_or(Duration::from_secs(server.config.deadline_s));
+        if wait.is_zero() {
+            return Err(Problem::new(Code::Expired, "Request-Timeout is 0: the time was over before it began"));
+        }
         let mut header = Header::default()
             .with_deadline(server.now().after(wait.min(DEADLINE_MAX)))
             .with_principal(Principal::clone(&principal));
@@ -189,7 +195,12 @@ pub async fn body(request: Request, bytes_max: usize) -> Result<Bytes, Problem> 
         return Err(too_large());
     }
     let body = http_body_util::Limited::new(request.into_body(), bytes_max);
-    match http_body_util::BodyExt::collect(body).await {
+    let collected = tokio::time::timeout(BODY_TIMEOUT, http_body_util::BodyExt::collect(body)).await;
+    let Ok(collected) = collected else {
+        let detail = format!("the body was not there after {} s", BODY_TIMEOUT.as_secs());
+        return Err(Problem::new(Code::Expired, detail));
+    };
+    match collected {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
         Err(error) => Err(Problem::new(Code::MalformedBody, format!("the body broke off: {error}"))),

@@ -7,16 +7,19 @@ use serde_json::{Map, Value};
 
 use super::{Asked, At, Id, page};
 use crate::{
-    model::{Key, Principal, ServiceId},
+    model::{Key, Principal, ServiceId, Timestamp},
     server::{
         http::caller::{Caller, Document, json},
         principal::Wish,
         problem::{Code, Problem},
         when,
     },
-    twin::service::{
-        Json, Service,
-        message::{Create, GetAttributes, GetView, Remove, SetAttributes},
+    twin::{
+        journal::Moment,
+        service::{
+            Change, Json, Service,
+            message::{Create, GetAttributes, GetView, Remove, SetAttributes},
+        },
     },
 };
 
@@ -139,18 +142,12 @@ pub(super) async fn view(
 ) -> Result<Response, Problem> {
     let service = caller.service(&namespace, &name, Wish::Read)?;
     if let Some(at) = query.at {
-        let at = moment(&at)?;
-        return Err(Problem::new(Code::Unsupported, format!("reading a twin as it was ({at:?}) is not served yet")));
+        let past = caller.server.past(&service, moment(&at)?, GetView { behaviour: false }).await;
+        let view = past.map_err(|failure| caller.server.problem(&failure))?;
+        return Ok(caller.read(view.revision, &view));
     }
     let view = caller.ask(&service, GetView { behaviour: query.behaviour }).await?;
     Ok(caller.read(view.revision, &view))
-}
-
-/// A revision, or a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Moment {
-    Revision(u64),
-    Time(crate::model::Timestamp),
 }
 
 /// Milliseconds since 1970 have more digits than any revision will.
@@ -244,26 +241,79 @@ pub(super) async fn instances(caller: Caller, At((namespace, name)): At<Id>) -> 
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "the parameters are checked before the runtime can answer them")]
 pub(super) struct JournalQuery {
-    after: Option<u64>,
+    #[serde(default)]
+    after: u64,
     limit: Option<u16>,
 }
 
-/// Reads what changed, by whom and when.
+#[derive(Serialize)]
+struct Journal {
+    entries: Vec<Entry>,
+    /// `after` of the next page; absent on the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Entry {
+    revision: u64,
+    at: Timestamp,
+    principal: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idempotency_key: Option<CompactString>,
+    changes: Vec<Value>,
+}
+
+/// Reads what changed, by whom and when, oldest first.
 pub(super) async fn journal(
     caller: Caller,
     At((namespace, name)): At<Id>,
-    Asked(_query): Asked<JournalQuery>,
+    Asked(query): Asked<JournalQuery>,
 ) -> Result<Response, Problem> {
-    caller.service(&namespace, &name, Wish::Read)?;
-    Err(Problem::new(Code::Unsupported, "the journal is not served yet"))
+    let service = caller.service(&namespace, &name, Wish::Read)?;
+    let limit = page(query.limit, PAGE, PAGE_MAX)?.into();
+    let journaled = caller.server.journal(&service, query.after, limit).await;
+    let (entries, more) = journaled.map_err(|failure| caller.server.problem(&failure))?;
+    let next = if more { entries.last().map(|last| last.revision) } else { None };
+    let entries = entries.into_iter().map(|entry| Entry {
+        revision: entry.revision,
+        at: entry.at,
+        principal: entry.principal.to_string(),
+        trace: entry.trace.map(|trace| trace.to_string()),
+        idempotency_key: entry.request.map(|request| CompactString::from(&*request)),
+        changes: entry.changes.iter().map(shown).collect(),
+    });
+    Ok(json(None, &Journal { entries: entries.collect(), next }))
+}
+
+/// `{"Desired": {"feature": …}}` as `{"change": "desired", "feature": …}`.
+fn shown(change: &Change) -> Value {
+    let (name, fields) = match serde_json::to_value(change) {
+        Ok(Value::Object(tagged)) => tagged.into_iter().next().unwrap_or_default(),
+        Ok(Value::String(name)) => (name, Value::Null),
+        Ok(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_)) | Err(_) => return Value::Null,
+    };
+    let mut shown = Map::new();
+    let mut snake = String::with_capacity(name.len() + 4);
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() && !snake.is_empty() {
+            snake.push('_');
+        }
+        snake.push(letter.to_ascii_lowercase());
+    }
+    shown.insert("change".to_owned(), snake.into());
+    if let Value::Object(fields) = fields {
+        shown.extend(fields);
+    }
+    Value::Object(shown)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Timestamp;
 
     #[test]
     fn a_search_is_terms_and_a_page() {
@@ -282,6 +332,14 @@ mod tests {
         let shown = listed(&key, &["label=a".into(), "label=b".into(), "label=c".into(), "health=healthy".into()]);
         assert_eq!(Value::Object(shown.terms), serde_json::json!({"label": ["a", "b", "c"], "health": "healthy"}));
         assert_eq!((shown.namespace.as_str(), shown.name.as_str()), ("shop", "cart"));
+    }
+
+    #[test]
+    fn a_change_is_shown_with_its_name_among_its_fields() {
+        let change = Change::Desired { feature: "limits".into(), document: None, version: 3 };
+        let expected = serde_json::json!({"change": "desired", "feature": "limits", "document": null, "version": 3});
+        assert_eq!(shown(&change), expected);
+        assert_eq!(shown(&Change::PresenceRearmed), serde_json::json!({"change": "presence_rearmed"}));
     }
 
     #[test]
