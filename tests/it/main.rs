@@ -1,7 +1,15 @@
 //! Behaviour through the public door; one file per behaviour.
 
+#[cfg(all(feature = "server", feature = "cli"))]
+mod api;
+#[cfg(all(feature = "server", feature = "cli"))]
+mod api_world;
 mod golden;
+#[cfg(all(feature = "server", feature = "cli"))]
+mod keys;
 mod kinds;
+#[cfg(all(feature = "server", feature = "cli"))]
+mod otlp;
 mod runtime;
 mod store_crash;
 mod store_open;
