@@ -24,7 +24,7 @@ pub(super) fn transition(core: &Core) -> Option<Change> {
 /// Health as it follows from the state.
 fn judge(core: &Core) -> Health {
     let mut reasons: Vec<Reason> = instances(core).chain(alerts(core)).chain(features(core)).collect();
-    reasons.sort_by(|a, b| b.status.cmp(&a.status));
+    reasons.sort_by_key(|reason| std::cmp::Reverse(reason.status));
     reasons.truncate(REASONS_MAX);
     let calm = if core.instances.is_empty() { Status::Unknown } else { Status::Healthy };
     let status = reasons.first().map_or(calm, |worst| worst.status.max(calm));

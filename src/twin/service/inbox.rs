@@ -46,11 +46,10 @@ impl Decide<PostCommand> for Service {
 fn compose(draft: &Draft<'_>, message: &PostCommand) -> Result<Command, Rejection> {
     let deliver_by = draft.now().after(timeout(message.delivery_timeout_ms, DELIVERY_TIMEOUT)?);
     let runs = match &message.target {
-        Target::Any => Vec::new(),
         Target::Instance(id) if id.is_empty() || id.len() > INSTANCE_ID_BYTES_MAX => {
             return Err(Rejection::invalid(format!("an instance id has 1 to {INSTANCE_ID_BYTES_MAX} bytes")));
         }
-        Target::Instance(_) => Vec::new(),
+        Target::Any | Target::Instance(_) => Vec::new(),
         Target::All => {
             let up = draft.core.instances.iter().filter(|instance| instance.is_up());
             up.map(|instance| Run { instance: instance.number, state: CommandState::Queued, due_at: deliver_by })
@@ -210,13 +209,15 @@ impl Decide<FinishCommand> for Service {
                 CommandEnd { state: CommandState::Failed, result: None, error }
             }
         };
+        // The same end once more: the answer to the first was lost.
+        if run.state == end.state && (command.result == end.result || end.result.is_none()) {
+            return Ok(draft.written());
+        }
         match run.state {
             CommandState::Delivered | CommandState::Acknowledged => {
                 draft.push(Change::CommandEnded { id: message.id, instance, end });
                 stop_after_errors(&mut draft, message.id);
             }
-            // The same end once more: the answer to the first was lost.
-            state if state == end.state && (command.result == end.result || end.result.is_none()) => {}
             state @ (CommandState::Queued
             | CommandState::Succeeded
             | CommandState::Failed

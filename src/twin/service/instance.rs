@@ -240,9 +240,9 @@ impl Draft<'_> {
     }
 
     /// Puts what was observed into a change.
-    fn note(&mut self, fact: Fact) {
+    fn note(&mut self, fact: &Fact) {
         let open = |core: &Core, key: &str| core.alerts.iter().any(|alert| alert.key == key);
-        match fact {
+        match *fact {
             Fact::Open { key, status, value, expected } if !open(&self.core, key) => {
                 if self.core.alerts.len() < ALERTS_MAX {
                     let alert = Alert { key: key.into(), status, opened_at: self.now(), value, expected };
@@ -331,7 +331,9 @@ impl Decide<Ingest> for Service {
             return Changes::new();
         }
         let mut draft = Draft::of(self, turn);
-        facts.into_iter().for_each(|fact| draft.note(fact));
+        for fact in &facts {
+            draft.note(fact);
+        }
         draft.settled()
     }
 }

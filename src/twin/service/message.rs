@@ -277,14 +277,16 @@ pub trait Registry {
     fn wire<M: Wire + Message<Twin = Service>>(&mut self);
 }
 
-/// One line per message: type, name on the wire, reply, lane, bytes on the heap.
+/// One line per message: type, name on the wire, reply, lane, whether its turn is short enough for the caller's thread,
+/// bytes on the heap.
 macro_rules! messages {
-    ($($message:ident, $name:literal => $reply:ty, $lane:ident, |$this:ident| $bytes:expr;)*) => {
+    ($($message:ident, $name:literal => $reply:ty, $lane:ident, $inline:literal, |$this:ident| $bytes:expr;)*) => {
         $(
             impl Message for $message {
                 type Twin = Service;
                 type Reply = $reply;
                 const LANE: Lane = Lane::$lane;
+                const INLINE: bool = $inline;
 
                 fn heap_bytes(&self) -> usize {
                     let $this = self;
@@ -305,27 +307,27 @@ macro_rules! messages {
 }
 
 messages! {
-    Ingest, "ingest/1" => (), Telemetry, |m| size_of::<Batch>() + m.0.heap_bytes();
-    Create, "create/1" => Written, Control, |m| m.attributes.as_ref().map_or(0, bytes);
-    GetView, "view/1" => Box<ServiceView>, Capability, |_m| 0;
-    GetAttributes, "attributes/1" => AttributesView, Capability, |_m| 0;
-    GetFeature, "feature/1" => FeatureView, Capability, |m| m.feature.len();
-    SetAttributes, "set-attributes/1" => Written, Control, |m| bytes(&m.patch);
-    SetDesired, "set-desired/1" => Written, Control, |m| m.edit.heap_bytes() + m.feature.len();
-    Report, "report/1" => Written, Control, |m| {
+    Ingest, "ingest/1" => (), Telemetry, false, |m| size_of::<Batch>() + m.0.heap_bytes();
+    Create, "create/1" => Written, Control, true, |m| m.attributes.as_ref().map_or(0, bytes);
+    GetView, "view/1" => Box<ServiceView>, Capability, false, |_m| 0;
+    GetAttributes, "attributes/1" => AttributesView, Capability, true, |_m| 0;
+    GetFeature, "feature/1" => FeatureView, Capability, true, |m| m.feature.len();
+    SetAttributes, "set-attributes/1" => Written, Control, true, |m| bytes(&m.patch);
+    SetDesired, "set-desired/1" => Written, Control, true, |m| m.edit.heap_bytes() + m.feature.len();
+    Report, "report/1" => Written, Control, true, |m| {
         m.feature.len() + [&m.reported, &m.effective].into_iter().flatten().map(Edit::heap_bytes).sum::<usize>()
     };
-    PostCommand, "post-command/1" => Posted, Control, |m| m.name.len() + bytes(&m.parameters);
-    NextCommands, "next-commands/1" => Vec<DeliveryView>, Control, |m| m.instance.len();
-    AckCommand, "ack-command/1" => Written, Control, |m| m.instance.len();
-    FinishCommand, "finish-command/1" => Written, Control, |m| m.instance.len() + m.finish.heap_bytes();
-    CancelCommand, "cancel-command/1" => Written, Control, |_m| 0;
-    GetCommand, "command/1" => CommandView, Control, |_m| 0;
-    ListCommands, "commands/1" => CommandsView, Control, |_m| 0;
-    DefineCommand, "define-command/1" => Written, Control, |m| m.name.len() + m.schema.as_ref().map_or(0, bytes);
-    Heartbeat, "heartbeat/1" => Written, Control, |m| m.instance.len() + m.health.as_ref().map_or(0, |h| h.reason.len());
-    Deregister, "deregister/1" => Written, Control, |m| m.instance.len();
-    Remove, "remove/1" => Written, Control, |_m| 0;
+    PostCommand, "post-command/1" => Posted, Control, true, |m| m.name.len() + bytes(&m.parameters);
+    NextCommands, "next-commands/1" => Vec<DeliveryView>, Control, true, |m| m.instance.len();
+    AckCommand, "ack-command/1" => Written, Control, true, |m| m.instance.len();
+    FinishCommand, "finish-command/1" => Written, Control, true, |m| m.instance.len() + m.finish.heap_bytes();
+    CancelCommand, "cancel-command/1" => Written, Control, true, |_m| 0;
+    GetCommand, "command/1" => CommandView, Control, true, |_m| 0;
+    ListCommands, "commands/1" => CommandsView, Control, true, |_m| 0;
+    DefineCommand, "define-command/1" => Written, Control, true, |m| m.name.len() + m.schema.as_ref().map_or(0, bytes);
+    Heartbeat, "heartbeat/1" => Written, Control, true, |m| m.instance.len() + m.health.as_ref().map_or(0, |h| h.reason.len());
+    Deregister, "deregister/1" => Written, Control, true, |m| m.instance.len();
+    Remove, "remove/1" => Written, Control, true, |_m| 0;
 }
 
 fn bytes(json: &Json) -> usize {

@@ -48,12 +48,11 @@ fn define(schema: &Value, at: &str, depth: usize) -> Result<(), String> {
         let is_fine = match keyword.as_str() {
             "type" => value.as_str().is_some_and(|name| TYPES.contains(&name)),
             "required" => value.as_array().is_some_and(|names| names.iter().all(Value::is_string)),
-            "properties" => value.is_object(),
             "additionalProperties" => value.is_boolean(),
             "enum" => value.as_array().is_some_and(|values| !values.is_empty()),
             "minimum" | "maximum" => value.is_number(),
             "minLength" | "maxLength" | "maxItems" => value.is_u64(),
-            "items" => value.is_object(),
+            "properties" | "items" => value.is_object(),
             other => KEYWORDS.contains(&other),
         };
         if !is_fine {

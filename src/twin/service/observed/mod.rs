@@ -173,7 +173,9 @@ impl Observed {
             page => {
                 let series = self.series.chunks(SERIES_PER_PAGE).nth(page - SERIES).unwrap_or_default();
                 writer.number(num::long(series.len()));
-                series.iter().for_each(|series| series.write(&mut writer, is_tight));
+                for series in series {
+                    series.write(&mut writer, is_tight);
+                }
             }
         }
         writer.done()

@@ -54,7 +54,7 @@ pub(super) const fn slot(number: i32) -> usize {
 
 /// A length known to be below 2^31.
 pub(super) const fn span(number: usize) -> i32 {
-    number as i32
+    (number as u32).cast_signed()
 }
 
 /// Maps signed to unsigned so that small magnitudes stay small.
@@ -65,7 +65,7 @@ pub(super) const fn zigzag(number: i32) -> u64 {
 /// The inverse of [`zigzag`].
 pub(super) const fn unzigzag(number: u64) -> i32 {
     let number = number as u32;
-    ((number >> 1) as i32) ^ -((number & 1) as i32)
+    (number >> 1).cast_signed() ^ -(number & 1).cast_signed()
 }
 
 /// The top byte.

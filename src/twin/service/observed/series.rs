@@ -266,7 +266,7 @@ impl Series {
             + [&self.name, &self.unit]
                 .into_iter()
                 .filter(|text| text.is_heap_allocated())
-                .map(|t| t.len())
+                .map(CompactString::len)
                 .sum::<usize>()
     }
 

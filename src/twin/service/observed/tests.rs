@@ -236,7 +236,7 @@ fn full(pairs: u64, series: u64) -> (Observed, u64) {
         for pair in 0..pairs {
             for spread in 0..2 {
                 let duration = 1 + (round * 7919 + pair * 104_729 + spread * 31) % 1000;
-                span(&mut batch, &format!("GET /resource/number/{pair}"), at(now), duration, round % 10 == 0);
+                span(&mut batch, &format!("GET /resource/number/{pair}"), at(now), duration, round.is_multiple_of(10));
             }
         }
         for number in 0..series {

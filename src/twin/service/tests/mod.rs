@@ -30,6 +30,7 @@ impl World {
         Self { service: Service::create(&key), key, now, revision: 0, events: Vec::new() }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "a message is told, as to the runtime")]
     fn tell<M>(&mut self, message: M) -> Result<M::Reply, Rejection>
     where
         M: Message<Twin = Service>,

@@ -22,7 +22,8 @@ fn the_fields_that_records_are_checked_by_are_the_fields() {
     tracer.trace_type::<Service>(&samples).unwrap();
     tracer.trace_type::<Change>(&samples).unwrap();
     let registry = tracer.registry().unwrap();
-    let fields: String = registry.iter().map(|(name, format)| format!("{name} {format:?}\n")).collect();
+    let lines: Vec<String> = registry.iter().map(|(name, format)| format!("{name} {format:?}")).collect();
+    let fields = lines.join("\n");
     let fields = fields.replace("Named { name: ", "").replace(", value: ", ": ").replace(" }", "");
     assert_eq!(
         fields.trim(),
