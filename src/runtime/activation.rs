@@ -50,7 +50,9 @@ pub(super) struct Busy<K: Twin> {
     pub(super) phase: Phase,
     /// Messages that wait for a load, in order.
     pub(super) waiting: VecDeque<Arc<dyn Delivery<K>>>,
-    /// What leaves when the revision beside it is durable.
+    /// Decisions staged so far. Not the revision: one that only sends or only writes pages makes none.
+    pub(super) mark: u64,
+    /// What leaves when everything up to the mark beside it is durable.
     pub(super) staged: Vec<(u64, Arc<dyn Rider>)>,
     /// The commit under way.
     pub(super) flight: Option<Flight>,
@@ -77,8 +79,10 @@ pub(super) enum Read {
 /// The one commit under way.
 #[derive(Clone, Copy)]
 pub(super) struct Flight {
-    /// Everything up to this revision is in it.
-    pub(super) revision: u64,
+    /// Everything up to this mark is in it.
+    pub(super) mark: u64,
+    /// The epoch it was submitted under.
+    pub(super) epoch: u64,
     /// Whether it carries the core record.
     pub(super) core: bool,
     /// Whether it carries pages, which a read would not see yet.
@@ -114,6 +118,7 @@ impl<K: Twin> Busy<K> {
         Self {
             phase,
             waiting: VecDeque::new(),
+            mark: 0,
             staged: Vec::new(),
             flight: None,
             dirty: false,

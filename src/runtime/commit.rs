@@ -9,7 +9,7 @@ use super::{
     shared::SLOT,
 };
 use crate::{
-    model::{Outcome, Sealed, Timestamp},
+    model::{Key, Outcome, Sealed, Timestamp},
     store::{self, Commit, Committed, Ended, Loaded},
     twin::{
         Failure, PageWrite, Pages, Persistence, Terms, Twin, journal,
@@ -63,8 +63,12 @@ impl<K: Twin> Core<K> {
             to: shard.arc() as Arc<dyn Committed>,
         };
         // Before the store takes it: it may tell the outcome before `commit` returns.
-        busy.flight =
-            Some(Flight { revision: *revision, core: commit.core.is_some(), pages: !commit.pages.is_empty() });
+        busy.flight = Some(Flight {
+            mark: busy.mark,
+            epoch: commit.epoch.0,
+            core: commit.core.is_some(),
+            pages: !commit.pages.is_empty(),
+        });
         let was_dirty = std::mem::replace(&mut busy.dirty, false);
         self.counts.commits += 1;
         match store.commit(commit) {
@@ -76,11 +80,11 @@ impl<K: Twin> Core<K> {
             Err(back) => {
                 self.counts.commits -= 1;
                 let Commit { core, pages, riders, .. } = *back;
-                let revision = *revision;
+                let mark = busy.mark;
                 busy.flight = None;
                 busy.dirty = was_dirty;
                 busy.pages = pages;
-                busy.staged = riders.into_iter().map(|rider| (revision, rider)).collect();
+                busy.staged = riders.into_iter().map(|rider| (mark, rider)).collect();
                 if shard.shared.is_closed() {
                     let sealed = Sealed::Lost { outcome: Outcome::NotApplied, cause: "the store is closed".into() };
                     busy.lose_staged(&sealed);
@@ -119,12 +123,15 @@ impl<K: Twin> Core<K> {
             self.load(at, address, false);
             return;
         }
-        let covered = busy.staged.iter().take_while(|(revision, _)| *revision <= flight.revision).count();
-        // What is dirty again at the same revision (a settled promise, a page) does not hold a reply back.
+        let covered = busy.staged.iter().take_while(|(mark, _)| *mark <= flight.mark).count();
+        // What is dirty again without a decision (a settled promise, an observed page) does not hold a reply back.
         self.out.released.extend(busy.staged.drain(..covered).map(|(_, rider)| rider));
         self.submit(shard, at, now);
         self.resume(shard, at, now);
         if let Some(twin) = self.table.get_mut(at) {
+            // The index may have been read past this time while the commit was under way.
+            let next = twin.state.wake_at();
+            arm(shard, twin, next);
             twin.rest();
         }
     }
@@ -147,25 +154,31 @@ impl<K: Twin> Core<K> {
             }
         }
         let cause: Arc<str> = format!("an earlier commit of this twin failed: {error}").into();
+        let flight = twin.busy.as_mut().and_then(|busy| busy.flight.take());
         if let Some(busy) = &mut twin.busy {
-            busy.flight = None;
             busy.lose_staged(&Sealed::Lost { outcome: Outcome::NotApplied, cause: Arc::clone(&cause) });
             busy.refuse_waiting(&Failure::Lost { outcome: Outcome::NotApplied, cause: Arc::clone(&cause) });
         }
+        // What woke it, and what it had promised before, is in the record still, and nobody else remembers it.
+        let until = shard.shared.clock.now();
+        shard.shared.wakes.again(until.after(shard.shared.config.backoff_min), K::KIND, &key);
         let claim = error.outcome() == Outcome::Unknown || matches!(error, store::Error::Fenced { .. });
         if !claim {
             self.table.remove(at);
             return;
         }
-        let above = Some(shard.shared.epoch().0);
-        let until = shard.shared.clock.now();
+        // One claim ends the commits of all twins that were under way: each of them needs an epoch above its own
+        // commit's, not above the present one, or they would fence each other for ever.
+        let above = flight.map(|flight| flight.epoch);
         twin.state = K::create(&key);
         twin.revision = 0;
         if let Some(ledger) = &mut twin.ledger {
             **ledger = Ledger::new(Arc::clone(&ledger.address));
         }
         twin.busy().phase = Phase::Backoff { until, cause, attempts: 0, above };
-        shard.shared.reclaim();
+        if above.is_some_and(|epoch| shard.shared.epoch().0 <= epoch) {
+            shard.shared.reclaim();
+        }
     }
 
     /// Takes a twin's record as it was read, and lets its turns begin.
@@ -209,7 +222,7 @@ impl<K: Twin> Core<K> {
                 let cause: Arc<str> = cause.into();
                 tracing::warn!(kind = K::KIND, key = %twin.key, %cause, attempts, "a twin cannot be activated; it is tried again");
                 // Whatever it was to be woken for is not forgotten.
-                shard.shared.wakes.arm(until, K::KIND, &twin.key);
+                shard.shared.wakes.again(until, K::KIND, &twin.key);
                 let busy = twin.busy();
                 busy.refuse_waiting(&Failure::Backoff { until, cause: Arc::clone(&cause) });
                 busy.phase = Phase::Backoff { until, cause, attempts: attempts + 1, above: None };
@@ -219,13 +232,22 @@ impl<K: Twin> Core<K> {
 
     /// Gives what waited its turns, as long as nothing holds it back again.
     pub(super) fn resume(&mut self, shard: &Shard<K>, at: u32, now: Timestamp) {
-        let Some(busy) = self.table.get_mut(at).and_then(|twin| twin.busy.as_mut()) else { return };
+        let Some(twin) = self.table.get_mut(at) else { return };
+        let key = twin.key.clone();
+        let Some(busy) = &mut twin.busy else { return };
         if matches!(busy.read, Read::Asked) {
             return;
         }
         let mut waiting = std::mem::take(&mut busy.waiting);
         while let Some(call) = waiting.pop_front() {
             self.deliver(shard, at, call, now);
+            if self.table.get(at).is_none() {
+                // Its turn panicked and ended the activation; the others have a new one.
+                for call in waiting {
+                    self.receive(shard, Key::hash_of(&key), &key, call, now);
+                }
+                return;
+            }
             let held =
                 self.table.get(at).and_then(|twin| twin.busy.as_ref()).is_some_and(|busy| !busy.waiting.is_empty());
             if held {

@@ -5,13 +5,13 @@ use std::{any::TypeId, sync::Arc};
 use parking_lot::Mutex;
 
 use super::{
-    activation::Ledger,
+    activation::{Ledger, Phase},
     shard::{Core, Shard},
     shared::{Office, Shared, unregistered},
 };
 use crate::{
     model::{Header, Key, Principal, RequestKey, Rider, Sealed, Step, Timestamp},
-    twin::{EffectBody, Failure, Forwarded, Sender, Twin, outbox::Promise},
+    twin::{Effect, EffectBody, Failure, Forwarded, Sender, Twin, outbox::Promise},
 };
 
 /// A message that waits for the commit that promised it.
@@ -106,6 +106,24 @@ impl Rider for EffectRider {
     }
 }
 
+/// At most so many bytes does an effect's promise take in the record; `None` for one that promises nothing.
+pub(super) fn promise_bytes<K: Twin>(from: &Key, header: &Header, effect: &Effect) -> Option<usize> {
+    let EffectBody::Send { kind_name, key, name, message, .. } = &effect.0 else { return None };
+    let promise = Promise {
+        number: u64::MAX,
+        kind: (*kind_name).into(),
+        key: key.clone(),
+        name: (*name).into(),
+        bytes: message.encode(),
+        back: message.back().map(Into::into),
+        made_at: Timestamp::MAX,
+        revision: u64::MAX,
+        trace: header.trace().copied(),
+        path: path_of::<K>(from, header, message.back().is_some()),
+    };
+    Some(promise.bytes())
+}
+
 fn path_of<K: Twin>(key: &Key, header: &Header, awaits: bool) -> Vec<Step> {
     if !awaits {
         return Vec::new();
@@ -193,9 +211,17 @@ impl<K: Twin> Core<K> {
         failure: Option<&Failure>,
         now: Timestamp,
     ) {
-        // A twin that left memory, or lives again, sends its promises anew; the target's ring knows them.
-        let Some(at) = self.table.find(hash, key) else { return };
+        let soon = now.after(shard.shared.config.backoff_min);
+        let Some(at) = self.table.find(hash, key) else {
+            // Its activation ended meanwhile: the next one sends the promise anew, and the target's ring knows it.
+            shard.shared.wakes.again(soon, K::KIND, key);
+            return;
+        };
         let Some(twin) = self.table.get_mut(at) else { return };
+        if !twin.busy.as_ref().is_none_or(|busy| matches!(busy.phase, Phase::Live)) {
+            // The same, under way already; its load looks at the outbox by itself.
+            return;
+        }
         let Some(ledger) = &mut twin.ledger else { return };
         ledger.in_delivery.retain(|on_its_way| *on_its_way != number);
         match failure {
@@ -207,7 +233,7 @@ impl<K: Twin> Core<K> {
             }
             Some(failure) => {
                 tracing::debug!(kind = K::KIND, %key, number, %failure, "a promise is sent again later");
-                shard.shared.wakes.arm(now.after(shard.shared.config.backoff_min), K::KIND, key);
+                shard.shared.wakes.again(soon, K::KIND, key);
             }
         }
     }

@@ -1,9 +1,9 @@
 //! The bounds of record and commit, checked before anything is applied.
 
-use super::activation::Activation;
+use super::{activation::Activation, dispatch::promise_bytes};
 use crate::{
-    model::limits,
-    twin::{EffectBody, More, PageWrite, Persistence, Rejection, Twin},
+    model::{Header, limits},
+    twin::{More, PageWrite, Persistence, Rejection, Twin, outbox, ring},
 };
 
 /// Keys of a commit kept free for the core, the ring page and a journal rotation with its deletes.
@@ -21,8 +21,20 @@ pub(super) enum Hold {
     Wait,
 }
 
-/// Checks a decision against the bounds of record and commit, before anything is applied.
-pub(super) fn refused<K: Twin>(twin: &mut Activation<K>, changes: &[K::Change], more: Option<&More>) -> Option<Hold> {
+/// What messages leave free of a record, so that a twin that is full can still do what it is woken for.
+pub(super) const fn spare<K: Twin>() -> usize {
+    K::RECORD_BYTES_MAX / 16
+}
+
+/// Checks a decision against the bounds of record and commit, before anything is applied; `spare` bytes of the record
+/// must stay free after it.
+pub(super) fn refused<K: Twin>(
+    twin: &mut Activation<K>,
+    header: &Header,
+    changes: &[K::Change],
+    more: Option<&More>,
+    spare: usize,
+) -> Option<Hold> {
     let ledger = twin.ledger.as_mut()?;
     if changes.is_empty() && more.is_none() {
         return None;
@@ -33,60 +45,44 @@ pub(super) fn refused<K: Twin>(twin: &mut Activation<K>, changes: &[K::Change], 
     }
     // A change grows the state by at most its own encoded size and a little for the containers it touches.
     let growth = scratch.len() + GROWTH_SLACK * changes.len();
-    let journal = if K::JOURNAL { growth } else { 0 };
-    let fixed = FRAME_BYTES + ledger.bytes() + journal;
-    if fixed + ledger.state_bytes + growth > K::RECORD_BYTES_MAX {
+    let sends = || {
+        let effects = more.iter().flat_map(|more| &more.effects);
+        effects.filter_map(|effect| promise_bytes::<K>(&twin.key, header, effect))
+    };
+    let (promises, promised) = (sends().count(), sends().sum::<usize>());
+    if !ledger.outbox.fits(promises, promised) {
+        return limit("outbox", outbox::PROMISES_MAX, ledger.outbox.len() + promises);
+    }
+    // What ring and journal may grow to before the older part of them moves to pages.
+    let journal = if K::JOURNAL { ledger.journal.bytes_max() } else { 0 };
+    let beside = FRAME_BYTES + spare + ring::CORE_BYTES_MAX + journal + ledger.outbox.bytes() + promised;
+    if beside + ledger.state_bytes + growth > K::RECORD_BYTES_MAX {
         scratch.clear();
         K::Persistence::encode(&twin.state, &mut scratch);
         ledger.state_bytes = scratch.len();
-        let actual = fixed + ledger.state_bytes + growth;
+        let actual = beside + ledger.state_bytes + growth;
         if actual > K::RECORD_BYTES_MAX {
-            let wide = |bytes| u64::try_from(bytes).unwrap_or(u64::MAX);
-            return Some(Hold::Reject(Rejection::Limit {
-                limit: "record bytes".into(),
-                max: wide(K::RECORD_BYTES_MAX),
-                actual: wide(actual),
-            }));
+            return limit("record bytes", K::RECORD_BYTES_MAX, actual);
         }
     }
     ledger.state_bytes += growth;
     let more = more?;
-    let sends = || {
-        more.effects.iter().filter_map(|effect| match &effect.0 {
-            EffectBody::Send { message, .. } => Some(message.encode().len()),
-            EffectBody::Emit(_) => None,
-        })
-    };
-    if !ledger.outbox.fits(sends().count(), sends().sum()) {
-        return Some(Hold::Reject(Rejection::Limit {
-            limit: "outbox".into(),
-            max: crate::twin::outbox::PROMISES_MAX.try_into().unwrap_or(u64::MAX),
-            actual: ledger.outbox.len().saturating_add(sends().count()).try_into().unwrap_or(u64::MAX),
-        }));
+    let size = |page: &PageWrite| page.value.as_ref().map_or(0, Vec::len);
+    if let Some(page) = more.pages.iter().find(|page| size(page) > limits::PAGE_BYTES_MAX) {
+        return limit("page bytes", limits::PAGE_BYTES_MAX, size(page));
     }
-    if let Some(page) =
-        more.pages.iter().find(|page| page.value.as_ref().is_some_and(|value| value.len() > limits::PAGE_BYTES_MAX))
-    {
-        let actual = page.value.as_ref().map_or(0, Vec::len);
-        return Some(Hold::Reject(Rejection::Limit {
-            limit: "page bytes".into(),
-            max: limits::PAGE_BYTES_MAX.try_into().unwrap_or(u64::MAX),
-            actual: actual.try_into().unwrap_or(u64::MAX),
-        }));
-    }
-    let bytes = |pages: &[PageWrite]| {
-        pages.iter().map(|page| page.name.len() + page.value.as_ref().map_or(0, Vec::len)).sum::<usize>()
-    };
-    let staged = twin.busy.as_ref().map_or(&[][..], |busy| &busy.pages);
+    let bytes = |pages: &[PageWrite]| pages.iter().map(|page| page.name.len() + size(page)).sum::<usize>();
     let room_keys = limits::COMMIT_KEYS_MAX - RESERVED_KEYS;
     let room_bytes = limits::COMMIT_BYTES_MAX - K::RECORD_BYTES_MAX - RESERVED_KEYS * limits::PAGE_BYTES_MAX / 2;
     if more.pages.len() > room_keys || bytes(&more.pages) > room_bytes {
-        return Some(Hold::Reject(Rejection::Limit {
-            limit: "commit bytes".into(),
-            max: room_bytes.try_into().unwrap_or(u64::MAX),
-            actual: bytes(&more.pages).try_into().unwrap_or(u64::MAX),
-        }));
+        return limit("commit bytes", room_bytes, bytes(&more.pages));
     }
+    let staged = twin.busy.as_ref().map_or(&[][..], |busy| &busy.pages);
     let crowded = staged.len() + more.pages.len() > room_keys || bytes(staged) + bytes(&more.pages) > room_bytes;
     (crowded && !staged.is_empty()).then_some(Hold::Wait)
+}
+
+fn limit(limit: &'static str, max: usize, actual: usize) -> Option<Hold> {
+    let wide = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+    Some(Hold::Reject(Rejection::Limit { limit: limit.into(), max: wide(max), actual: wide(actual) }))
 }

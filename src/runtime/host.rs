@@ -71,12 +71,16 @@ impl<K: Twin> Host<K> {
                 });
                 Inline::Later(call)
             };
-            if core.out.is_empty() {
-                return result;
-            }
-            let mut out = std::mem::take(&mut core.out);
+            let stuck = !core.stuck.is_empty();
+            let mut out = if core.out.is_empty() { None } else { Some(std::mem::take(&mut core.out)) };
             drop(core);
-            shard.perform(&mut out);
+            if stuck {
+                // Nothing else would make the drain try again.
+                shard.inbox.note([]);
+            }
+            if let Some(out) = &mut out {
+                shard.perform(out);
+            }
             return result;
         }
         let key = match Key::parse(key) {

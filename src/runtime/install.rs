@@ -79,14 +79,15 @@ pub(super) fn install<K: Twin>(
         riders.extend(promise(shard, twin, body, header, now));
     }
     if durable {
-        let revision = twin.revision;
         let busy = twin.busy();
+        busy.mark += 1;
+        let mark = busy.mark;
         busy.dirty |= changed || !riders.is_empty();
         for page in pages {
             busy.pages.retain(|staged| staged.name != page.name);
             busy.pages.push(page);
         }
-        busy.staged.extend(riders.into_iter().map(|rider| (revision, rider)));
+        busy.staged.extend(riders.into_iter().map(|rider| (mark, rider)));
         return Leave::WhenDurable;
     }
     for rider in riders {
@@ -134,7 +135,7 @@ pub(super) fn arm<K: Twin>(shard: &Shard<K>, twin: &mut Activation<K>, at: Optio
     if let Some(at) = at
         && ledger.armed != Some(at)
     {
-        ledger.armed = Some(at);
-        shard.shared.wakes.arm(at, K::KIND, &twin.key);
+        // What lies beyond the part of the index that was read is not kept, and so not armed.
+        ledger.armed = shard.shared.wakes.arm(at, K::KIND, &twin.key).then_some(at);
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     activation::{Activation, Phase, Read},
-    hold::{Hold, refused},
+    hold::{Hold, refused, spare},
     install::{arm, install},
     named::{Named, named},
     recall::{keep, recall},
@@ -75,7 +75,7 @@ impl<K: Twin> Core<K> {
                 Leave::Now
             }
             Ok(Ruling::Decided { changes, more }) => {
-                match refused::<K>(twin, &changes, more.as_deref()) {
+                match refused::<K>(twin, call.header(), &changes, more.as_deref(), spare::<K>()) {
                     Some(Hold::Reject(rejection)) => {
                         self.counts.rejections += 1;
                         call.refuse(rejection.into());
@@ -98,10 +98,12 @@ impl<K: Twin> Core<K> {
                         }
                         leave
                     }
-                    Err(panic) => return self.panicked(at, &panic, |failure, out| out.failed.push((call, failure))),
+                    Err(panic) => {
+                        return self.panicked(shard, at, &panic, |failure, out| out.failed.push((call, failure)));
+                    }
                 }
             }
-            Err(panic) => return self.panicked(at, &panic, |failure, out| out.failed.push((call, failure))),
+            Err(panic) => return self.panicked(shard, at, &panic, |failure, out| out.failed.push((call, failure))),
         };
         self.note_unsaved(shard, at, now);
         self.leave_or_stage(shard, at, call, leave, now);
@@ -135,27 +137,33 @@ impl<K: Twin> Core<K> {
                 self.counts.rejections += 1;
                 (Err(Failure::Rejected(rejection)), Leave::Now)
             }
-            Ok(Ok(Decision { changes, reply, more })) => match refused::<K>(twin, &changes, more.as_deref()) {
-                Some(Hold::Reject(rejection)) => {
-                    self.counts.rejections += 1;
-                    (Err(Failure::Rejected(rejection)), Leave::Now)
-                }
-                Some(Hold::Wait) => {
-                    let call = Arc::new(Call::new(header, message));
-                    twin.busy().waiting.push_front(Arc::clone(&call) as Arc<dyn Delivery<K>>);
-                    return Inline::Later(call);
-                }
-                None => {
-                    let applied = catch_unwind(AssertUnwindSafe(|| {
-                        install(shard, twin, &changes, more, &header, now, |state, turn| state.observe(&message, turn))
-                    }));
-                    match applied {
-                        Ok(leave) => (Ok(reply), leave),
-                        Err(panic) => return self.panicked(at, &panic, |failure, _| Inline::Now(Err(failure))),
+            Ok(Ok(Decision { changes, reply, more })) => {
+                match refused::<K>(twin, &header, &changes, more.as_deref(), spare::<K>()) {
+                    Some(Hold::Reject(rejection)) => {
+                        self.counts.rejections += 1;
+                        (Err(Failure::Rejected(rejection)), Leave::Now)
+                    }
+                    Some(Hold::Wait) => {
+                        let call = Arc::new(Call::new(header, message));
+                        twin.busy().waiting.push_front(Arc::clone(&call) as Arc<dyn Delivery<K>>);
+                        return Inline::Later(call);
+                    }
+                    None => {
+                        let applied = catch_unwind(AssertUnwindSafe(|| {
+                            install(shard, twin, &changes, more, &header, now, |state, turn| {
+                                state.observe(&message, turn)
+                            })
+                        }));
+                        match applied {
+                            Ok(leave) => (Ok(reply), leave),
+                            Err(panic) => {
+                                return self.panicked(shard, at, &panic, |failure, _| Inline::Now(Err(failure)));
+                            }
+                        }
                     }
                 }
-            },
-            Err(panic) => return self.panicked(at, &panic, |failure, _| Inline::Now(Err(failure))),
+            }
+            Err(panic) => return self.panicked(shard, at, &panic, |failure, _| Inline::Now(Err(failure))),
         };
         if matches!(leave, Leave::Now) && twin.is_settled() {
             if K::OBSERVED.is_some() {
@@ -180,7 +188,7 @@ impl<K: Twin> Core<K> {
                 Phase::Backoff { until, attempts, above, .. } => {
                     if above.is_some_and(|epoch| shard.shared.epoch().0 <= epoch) {
                         shard.shared.reclaim();
-                        shard.shared.wakes.arm(now.after(shard.shared.config.backoff_min), K::KIND, &twin.key);
+                        shard.shared.wakes.again(now.after(shard.shared.config.backoff_min), K::KIND, &twin.key);
                     } else if now >= *until {
                         busy.phase = Phase::Loading { attempts: *attempts };
                         let address = twin.ledger.as_ref().map(|ledger| Arc::clone(&ledger.address));
@@ -202,21 +210,24 @@ impl<K: Twin> Core<K> {
             let woken = catch_unwind(AssertUnwindSafe(|| {
                 let Decision { changes, more, .. } =
                     twin.state.wake(&Turn::new(now, &twin.key, twin.revision, &header));
-                match refused::<K>(twin, &changes, more.as_deref()) {
+                match refused::<K>(twin, &header, &changes, more.as_deref(), 0) {
                     Some(Hold::Reject(_) | Hold::Wait) => Leave::Now,
                     None => install(shard, twin, &changes, more, &header, now, |_, _| Changes::new()),
                 }
             }));
             self.counts.turns += 1;
             if let Err(panic) = woken {
-                return self.panicked(at, &panic, |_, _| ());
+                return self.panicked(shard, at, &panic, |_, _| ());
             }
         }
         self.submit(shard, at, now);
         if let Some(twin) = self.table.get_mut(at) {
             // A twin that did not move its wake time on is asked again, but not at once.
-            let next = twin.state.wake_at().map(|due| due.max(now.after(shard.shared.config.backoff_min)));
-            arm(shard, twin, next);
+            let soon = now.after(shard.shared.config.backoff_min);
+            match twin.state.wake_at() {
+                Some(due) if due <= soon => shard.shared.wakes.again(soon, K::KIND, &twin.key),
+                next => arm(shard, twin, next),
+            }
             twin.rest();
         }
     }
@@ -228,12 +239,12 @@ impl<K: Twin> Core<K> {
             self.out.released.push(call);
             return;
         }
-        let revision = twin.revision;
-        let unsealed = twin.busy.as_ref().is_some_and(|busy| {
-            busy.dirty || !busy.pages.is_empty() || busy.flight.is_some() || !busy.staged.is_empty()
-        });
-        if unsealed {
-            twin.busy().staged.push((revision, call));
+        let unsealed = twin
+            .busy
+            .as_mut()
+            .filter(|busy| busy.dirty || !busy.pages.is_empty() || busy.flight.is_some() || !busy.staged.is_empty());
+        if let Some(busy) = unsealed {
+            busy.staged.push((busy.mark, call));
             self.submit(shard, at, now);
         } else {
             self.out.released.push(call);
@@ -241,7 +252,13 @@ impl<K: Twin> Core<K> {
     }
 
     /// Drops an activation whose turn panicked; what was staged is lost, what is under way is waited for.
-    fn panicked<R>(&mut self, at: u32, panic: &Box<dyn Any + Send>, end: impl FnOnce(Failure, &mut Out<K>) -> R) -> R {
+    fn panicked<R>(
+        &mut self,
+        shard: &Shard<K>,
+        at: u32,
+        panic: &Box<dyn Any + Send>,
+        end: impl FnOnce(Failure, &mut Out<K>) -> R,
+    ) -> R {
         self.counts.panics += 1;
         let text = panic
             .downcast_ref::<&str>()
@@ -263,10 +280,15 @@ impl<K: Twin> Core<K> {
                 if let Ok(state) = catch_unwind(|| K::create(&key)) {
                     twin.state = state;
                 }
-            } else if let Some(mut gone) = self.table.remove(at)
-                && let Some(busy) = &mut gone.busy
-            {
-                busy.refuse_waiting(&Failure::Panicked { message: Arc::clone(&message) });
+            } else if let Some(mut gone) = self.table.remove(at) {
+                if let Some(busy) = &mut gone.busy {
+                    busy.refuse_waiting(&Failure::Panicked { message: Arc::clone(&message) });
+                }
+                if gone.ledger.is_some() {
+                    // Its reminders and promises are in the record still, and nobody else remembers them.
+                    let soon = shard.shared.clock.now().after(shard.shared.config.backoff_min);
+                    shard.shared.wakes.again(soon, K::KIND, &key);
+                }
             }
         }
         end(Failure::Panicked { message }, &mut self.out)

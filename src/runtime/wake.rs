@@ -26,12 +26,18 @@ struct Heap {
 }
 
 impl Wakes {
-    /// Adds a wake-up, unless the stored index will be read for it anyway.
-    pub(super) fn arm(&self, at: Timestamp, kind: &str, key: &Key) {
-        let mut heap = self.heap.lock();
-        if at > heap.horizon {
-            return;
+    /// Adds a wake-up, unless the stored index will be read for it anyway; says whether it was added.
+    pub(super) fn arm(&self, at: Timestamp, kind: &str, key: &Key) -> bool {
+        let wanted = at <= self.heap.lock().horizon;
+        if wanted {
+            self.again(at, kind, key);
         }
+        wanted
+    }
+
+    /// Adds a wake-up that is in no index: another look at something that did not succeed.
+    pub(super) fn again(&self, at: Timestamp, kind: &str, key: &Key) {
+        let mut heap = self.heap.lock();
         let first = heap.entries.peek().is_none_or(|Reverse((first, _, _))| at < *first);
         heap.entries.push(Reverse((at, kind.into(), key.clone())));
         drop(heap);

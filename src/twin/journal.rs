@@ -136,6 +136,13 @@ impl Tail {
         if self.is_empty() { 0 } else { KNOWN_BYTES + self.known.groups.len() * GROUP_BYTES + self.entries.len() }
     }
 
+    /// At most so many bytes does [`Tail::encode`] append after [`Tail::rotate`], whatever is appended before.
+    pub fn bytes_max(&self) -> usize {
+        const KNOWN_BYTES: usize = 1 + 2 + 3 + 3 * 9;
+        const GROUP_BYTES: usize = 9 + 9 + 3 + 1;
+        KNOWN_BYTES + (self.known.groups.len() + 1) * GROUP_BYTES + TAIL_BYTES_MAX
+    }
+
     /// Whether nothing was ever appended; its section may then be left out.
     pub fn is_empty(&self) -> bool {
         self.known.groups.is_empty()
