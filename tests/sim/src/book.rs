@@ -1,0 +1,212 @@
+//! The kind that lives in the simulation: a book to which entries are only ever added, so that every answer ever given
+//! can be checked against its last page.
+
+use serde::{Deserialize, Serialize};
+use service_twin::{
+    model::{Key, Timestamp},
+    twin::{Decide, Decision, Durable, Effect, Message, Rejection, Snapshot, Turn, Twin, Wire},
+};
+
+/// What a panic on purpose says.
+pub const BOOM: &str = "boom, on purpose";
+/// Prefix of the limit that a refusal on purpose names; what follows is the digest of the entries it saw.
+pub const FULL: &str = "entries ";
+
+/// Everything done, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Book {
+    /// Operations in the order they were applied.
+    pub done: Vec<u32>,
+    /// What others told, and when.
+    pub heard: Vec<(u32, Timestamp)>,
+    /// Reminders to come.
+    pub alarms: Vec<(u32, Timestamp)>,
+    /// Reminders that fired, with the time they were due and the time they fired.
+    pub fired: Vec<(u32, Timestamp, Timestamp)>,
+    /// Growth.
+    pub padding: String,
+}
+
+/// One fact.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Change {
+    /// An operation was done.
+    Done(u32),
+    /// Another twin told something.
+    Heard(u32),
+    /// A reminder was set.
+    Alarm(u32, Timestamp),
+    /// A reminder fired.
+    Fired(u32),
+    /// The record grew.
+    Padded(String),
+    /// Taking this in panics.
+    Bomb,
+}
+
+impl Twin for Book {
+    const KIND: &'static str = "book";
+    const RECORD_BYTES_MAX: usize = 6 * 1024;
+    const JOURNAL: bool = true;
+    type Persistence = Durable;
+    type Change = Change;
+
+    fn create(_: &str) -> Self {
+        Self::default()
+    }
+
+    fn apply(&mut self, change: &Change, at: Timestamp) {
+        match change {
+            Change::Done(id) => self.done.push(*id),
+            Change::Heard(id) => self.heard.push((*id, at)),
+            Change::Alarm(id, due) => self.alarms.push((*id, *due)),
+            Change::Fired(id) => {
+                if let Some(found) = self.alarms.iter().position(|(alarm, _)| alarm == id) {
+                    let (_, due) = self.alarms.remove(found);
+                    self.fired.push((*id, due, at));
+                }
+            }
+            Change::Padded(text) => self.padding.push_str(text),
+            Change::Bomb => panic!("{BOOM}"),
+        }
+    }
+
+    fn wake_at(&self) -> Option<Timestamp> {
+        self.alarms.iter().map(|(_, due)| *due).min()
+    }
+
+    fn wake(&self, turn: &Turn<'_>) -> Decision<Change, ()> {
+        let due = self.alarms.iter().filter(|(_, due)| *due <= turn.now);
+        Decision::new(()).changes(due.map(|(id, _)| Change::Fired(*id)))
+    }
+}
+
+impl Snapshot for Book {
+    const SCHEMA: u16 = 1;
+    const FIELDS: &'static str = "done:[u32] heard:[(u32,u64)] alarms:[(u32,u64)] fired:[(u32,u64,u64)] padding:String";
+}
+
+/// Folds a list of entries to a number.
+pub fn digest(entries: &[u32]) -> u64 {
+    entries.iter().fold(0xcbf2_9ce4_8422_2325, |hash, id| (hash ^ u64::from(*id)).wrapping_mul(0x0100_0000_01b3))
+}
+
+macro_rules! wire {
+    ($name:ident => $reply:ty, $text:literal) => {
+        impl Message for $name {
+            type Twin = Book;
+            type Reply = $reply;
+        }
+        impl Wire for $name {
+            const NAME: &'static str = $text;
+        }
+    };
+}
+
+/// What an operation does beside being entered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Op {
+    /// Nothing.
+    Append,
+    /// Is refused if there are so many entries already.
+    AppendIfShort(u32),
+    /// Tells another twin.
+    Tell(Key),
+    /// Tells another twin and is not even entered.
+    Shout(Key),
+    /// Sets a reminder.
+    Alarm(Timestamp),
+    /// Panics in the decision.
+    Boom,
+    /// Panics when its change is taken in.
+    Bomb,
+    /// Grows the record.
+    Pad(u16),
+    /// Writes a page that others write too.
+    Page(u8),
+    /// Writes a page of its own and is not entered.
+    Scrawl,
+}
+
+impl Op {
+    /// Whether it is entered in [`Book::done`].
+    pub fn is_entered(&self) -> bool {
+        match self {
+            Self::Append | Self::AppendIfShort(_) | Self::Tell(_) | Self::Alarm(_) | Self::Pad(_) | Self::Page(_) => {
+                true
+            }
+            Self::Shout(_) | Self::Boom | Self::Bomb | Self::Scrawl => false,
+        }
+    }
+}
+
+/// One operation of one client.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Do {
+    /// Unique in a run.
+    pub id: u32,
+    /// What.
+    pub op: Op,
+}
+wire!(Do => u32, "do/1");
+
+impl Decide<Do> for Book {
+    fn decide(&self, message: &Do, _: &Turn<'_>) -> Result<Decision<Change, u32>, Rejection> {
+        let id = message.id;
+        let at = u32::try_from(self.done.len()).unwrap_or(u32::MAX);
+        let entered = || Decision::new(at).change(Change::Done(id));
+        Ok(match &message.op {
+            Op::Append => entered(),
+            Op::AppendIfShort(max) if at >= *max => {
+                let limit = format!("{FULL}{}", digest(&self.done)).into();
+                return Err(Rejection::Limit { limit, max: u64::from(*max), actual: u64::from(at) });
+            }
+            Op::AppendIfShort(_) => entered(),
+            Op::Tell(to) => entered().effect(Effect::tell(to.clone(), Hear { id })),
+            Op::Shout(to) => Decision::new(at).effect(Effect::tell(to.clone(), Hear { id })),
+            Op::Alarm(due) => entered().change(Change::Alarm(id, *due)),
+            Op::Boom => panic!("{BOOM}"),
+            Op::Bomb => entered().change(Change::Bomb),
+            Op::Pad(bytes) => entered().change(Change::Padded("x".repeat(usize::from(*bytes)))),
+            Op::Page(slot) => entered().page(&format!("p/{slot}"), Some(id.to_le_bytes().to_vec())),
+            Op::Scrawl => Decision::new(at).page(&format!("s/{id}"), Some(id.to_le_bytes().to_vec())),
+        })
+    }
+}
+
+/// What one book tells another.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Hear {
+    /// The operation that caused it.
+    pub id: u32,
+}
+wire!(Hear => (), "hear/1");
+
+impl Decide<Hear> for Book {
+    fn decide(&self, message: &Hear, _: &Turn<'_>) -> Result<Decision<Change, ()>, Rejection> {
+        Ok(Decision::new(()).change(Change::Heard(message.id)))
+    }
+}
+
+/// Looks at how many entries there are.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Look;
+wire!(Look => (u64, u32, u64), "look/1");
+
+impl Decide<Look> for Book {
+    fn decide(&self, _: &Look, turn: &Turn<'_>) -> Result<Decision<Change, (u64, u32, u64)>, Rejection> {
+        let count = u32::try_from(self.done.len()).unwrap_or(u32::MAX);
+        Ok(Decision::new((turn.revision, count, digest(&self.done))))
+    }
+}
+
+/// Reads all of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Whole;
+wire!(Whole => Book, "whole/1");
+
+impl Decide<Whole> for Book {
+    fn decide(&self, _: &Whole, _: &Turn<'_>) -> Result<Decision<Change, Book>, Rejection> {
+        Ok(Decision::new(self.clone()))
+    }
+}

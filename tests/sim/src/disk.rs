@@ -1,0 +1,120 @@
+//! The store as one life of the runtime sees it: the memory store behind a door that also refuses claims and scans, and
+//! that watches the runtime keep its side of the contract.
+
+use std::{collections::HashSet, sync::Arc};
+
+use parking_lot::Mutex;
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use service_twin::{
+    store::{
+        Address, Commit, Committed, Done, Ended, Epoch, Error, Item, Level, Load, Loaded, Scan, Slot, Stats, Store,
+        Walked, memory::MemoryStore,
+    },
+    twin::Twin,
+};
+
+use crate::book::Book;
+
+/// The memory store for one life; closing it leaves the memory store open for the next.
+pub struct Disk {
+    inner: Arc<MemoryStore>,
+    flying: Arc<Mutex<HashSet<Address>>>,
+    chance: Mutex<(StdRng, u16)>,
+}
+
+impl Disk {
+    /// A door whose claims and scans fail so often in a thousand. The first claim never does.
+    pub fn new(inner: Arc<MemoryStore>, seed: u64, odds: u16) -> Self {
+        Self { inner, flying: Arc::default(), chance: Mutex::new((StdRng::seed_from_u64(seed), odds)) }
+    }
+
+    /// No faults of its own from now on.
+    pub fn heal(&self) {
+        self.chance.lock().1 = 0;
+    }
+
+    fn fails(&self) -> bool {
+        let mut chance = self.chance.lock();
+        let odds = chance.1;
+        odds > 0 && chance.0.random_range(0..1000) < odds
+    }
+}
+
+struct Watched {
+    inner: Arc<dyn Committed>,
+    address: Address,
+    flying: Arc<Mutex<HashSet<Address>>>,
+}
+
+impl Committed for Watched {
+    fn ended(&self, commits: Vec<Ended>) {
+        assert!(self.flying.lock().remove(&self.address), "a commit ends once");
+        for ended in &commits {
+            if let Err(error @ (Error::Sequence { .. } | Error::TooBig { .. })) = &ended.result {
+                panic!("{}: the runtime's own bug: {error}", self.address.key);
+            }
+        }
+        self.inner.ended(commits);
+    }
+}
+
+impl Store for Disk {
+    fn level(&self) -> Level {
+        self.inner.level()
+    }
+
+    fn claim(&self, slot: Slot, expected: Option<Epoch>, done: Done<Epoch>) {
+        if self.fails() {
+            return done(Err(Error::Unavailable("a claim fault".into())));
+        }
+        self.inner.claim(slot, expected, done);
+    }
+
+    fn load(&self, load: Load, done: Done<Loaded>) {
+        self.inner.load(load, done);
+    }
+
+    fn scan(&self, scan: Scan, done: Done<Walked>) {
+        if self.fails() {
+            return done(Err(Error::Unavailable("a scan fault".into())));
+        }
+        self.inner.scan(scan, done);
+    }
+
+    fn commit(&self, commit: Commit) -> Result<(), Box<Commit>> {
+        let bytes = commit.core.as_ref().map_or(0, Vec::len);
+        assert!(bytes <= Book::RECORD_BYTES_MAX, "{}: a record of {bytes} bytes", commit.address.key);
+        let address = Address::clone(&commit.address);
+        assert!(self.flying.lock().insert(address.clone()), "{}: a second commit in flight", address.key);
+        let to = Arc::clone(&commit.to);
+        let watched = Watched { inner: Arc::clone(&to), address: address.clone(), flying: Arc::clone(&self.flying) };
+        self.inner.commit(Commit { to: Arc::new(watched), ..commit }).map_err(|back| {
+            self.flying.lock().remove(&address);
+            Box::new(Commit { to, ..*back })
+        })
+    }
+
+    fn put_blob(&self, value: Vec<u8>, done: Done<[u8; 16]>) {
+        self.inner.put_blob(value, done);
+    }
+
+    fn get_blob(&self, id: [u8; 16], done: Done<Option<Vec<u8>>>) {
+        self.inner.get_blob(id, done);
+    }
+
+    fn sweep_blobs(&self, keep: Vec<[u8; 16]>, done: Done<u64>) {
+        self.inner.sweep_blobs(keep, done);
+    }
+
+    fn put_item(&self, item: Item, done: Done<()>) {
+        self.inner.put_item(item, done);
+    }
+
+    fn stats(&self) -> Stats {
+        self.inner.stats()
+    }
+
+    fn close(&self, done: Done<()>) {
+        done(Ok(()));
+    }
+}
