@@ -9,7 +9,7 @@
 
 use std::task::Waker;
 
-use super::sync::{AtomicUsize, AtomicWaker, Mutex, Ordering};
+use super::sync::{AtomicUsize, AtomicWaker, Mutex, MutexGuard, Ordering};
 
 /// How much may wait in one shard.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +62,11 @@ impl<T, N> Inbox<T, N> {
     /// Messages pushed that have not had their turn.
     pub(crate) fn pending(&self) -> usize {
         self.pending.load(Ordering::Acquire)
+    }
+
+    /// The inline door: the shard's lock, if nothing waits and nobody holds it.
+    pub(crate) fn enter<'a, C>(&self, core: &'a Mutex<C>) -> Option<MutexGuard<'a, C>> {
+        if self.pending() == 0 { core.try_lock() } else { None }
     }
 
     /// Queues a message; hands it back if its lane or the byte bound is full. The last lane may fill half of each.

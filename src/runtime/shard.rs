@@ -15,7 +15,7 @@ use super::{
     activation::Activation,
     inbox::{Bounds, Inbox},
     shared::Shared,
-    sync::Mutex,
+    sync::{Mutex, MutexGuard},
     table::Table,
 };
 use crate::{
@@ -155,20 +155,13 @@ impl<K: Twin> Shard<K> {
     }
 
     /// The inline door: the lock, if nothing waits and nobody holds it.
-    pub(super) fn door(&self) -> Option<parking_lot::MutexGuard<'_, Core<K>>> {
-        if self.inbox.pending() != 0 {
-            return None;
-        }
-        match &self.shared.config.door {
-            Door::Open => {}
-            Door::Closed => return None,
-            Door::Scripted(open) => {
-                if !open() {
-                    return None;
-                }
-            }
-        }
-        self.core.try_lock()
+    pub(super) fn door(&self) -> Option<MutexGuard<'_, Core<K>>> {
+        let is_open = match &self.shared.config.door {
+            Door::Open => true,
+            Door::Closed => false,
+            Door::Scripted(open) => self.inbox.pending() == 0 && open(),
+        };
+        if is_open { self.inbox.enter(&self.core) } else { None }
     }
 
     /// Queues a message.

@@ -3,4 +3,4 @@
 pub(crate) use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub(crate) use atomic_waker::AtomicWaker;
-pub(crate) use parking_lot::Mutex;
+pub(crate) use parking_lot::{Mutex, MutexGuard};

@@ -11,6 +11,8 @@ SKETCH = 0.01
 # Relative half-width of a bucket of the SDKs' exponential histogram: 160 buckets over the values of burst.json.
 EXPONENTIAL = 0.03
 EXACT = 1e-6
+# A rate is of the last five minutes, or of the time since the first sample, but not of less than ten seconds.
+RATE_S_MIN, RATE_S_MAX = 10, 300
 QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
 
 
@@ -26,8 +28,10 @@ def bucket(bounds: list, value: float) -> tuple:
 
 
 class Expected:
-    def __init__(self, client: tuple, bursts: int) -> None:
+    def __init__(self, bursts: int, age_s: tuple) -> None:
+        """After so many bursts, the first of which lies so many seconds back, at least and at most."""
         self.bursts = bursts
+        self.window_s = tuple(min(max(age, RATE_S_MIN), RATE_S_MAX) for age in age_s)
         self.found = []
 
     def complaints(self, view: dict) -> list:
@@ -81,6 +85,9 @@ class Expected:
         self.same(f"{name} sum", sum(seconds) * self.bursts, row["sum_s"], 1e-3)
         self.same(f"{name} max", seconds[-1], row["max_s"], SKETCH)
         self.same(f"{name} error ratio", errors / count, row["error_ratio"], SKETCH)
+        shortest, longest = self.window_s
+        total = count * self.bursts
+        self.inside(f"{name} rate", total / longest * (1 - SKETCH), total / shortest * (1 + SKETCH), row["rate"])
         for quantile, share in QUANTILES.items():
             least, greatest = between(seconds, share)
             self.inside(f"{name} {quantile}", least * (1 - SKETCH), greatest * (1 + SKETCH), row[f"{quantile}_s"])

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -59,6 +60,10 @@ class Node:
     def log(self) -> str:
         return (self.folder / "log").read_text()
 
+    def operator(self) -> str:
+        """The key that the first start makes."""
+        return (self.folder / "data" / "operator.key").read_text().strip()
+
     def key_for(self, namespace: str, name: str) -> str:
         """A key of the service itself: it covers no other one."""
         service = f"{namespace}/{name}"
@@ -74,7 +79,7 @@ class Node:
             self.url + path,
             method=method,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"content-type": "application/json"},
+            headers={"content-type": "application/json", "authorization": f"Bearer {self.operator()}"},
         )
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from pathlib import Path
 
@@ -80,6 +81,7 @@ class Story:
     def __init__(self, node: Node, js: Path, clients: list) -> None:
         self.node, self.js, self.clients = node, js, clients
         self.services = []
+        self.began = {}
         self.passed, self.failed = 0, 0
 
     def start(self, generation: str) -> None:
@@ -87,7 +89,9 @@ class Story:
 
     def bursts(self) -> None:
         for service in self.services:
+            before = time.time()
             service.burst()
+            self.began.setdefault(service.name, (before, time.time()))
 
     def end(self) -> None:
         for service in self.services:
@@ -95,8 +99,10 @@ class Story:
 
     def check(self, chapter: str, bursts: int, instances: int) -> None:
         for client in self.clients:
+            earliest, latest = self.began[client[0]]
+            youngest = time.time() - latest
             view = self.node.twin(NAMESPACE, client[0])
-            complaints = Expected(client, bursts).complaints(view)
+            complaints = Expected(bursts, (youngest, time.time() - earliest)).complaints(view)
             found = len(view["instances"])
             if found != instances:
                 complaints.append(f"{found} instances instead of {instances}")

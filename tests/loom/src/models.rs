@@ -50,15 +50,16 @@ impl Shard {
         self.inbox.push(0, 1, message).expect("the model's inbox has room");
     }
 
-    /// `ask`: by the door if it is open, as `Shard::door` decides; otherwise by the inbox.
+    /// `ask`: by the door if it is open, otherwise by the inbox.
     fn ask(&self, message: Message) {
-        if (self.mutation == Mutation::DoorIgnoresPending || self.inbox.pending() == 0)
-            && let Some(mut turns) = self.turns.try_lock()
-        {
-            turns.push(message);
-            return;
+        let door = match self.mutation {
+            Mutation::DoorIgnoresPending => self.turns.try_lock(),
+            Mutation::None | Mutation::LookThenRegister | Mutation::FinishBeforeTurns => self.inbox.enter(&self.turns),
+        };
+        match door {
+            Some(mut turns) => turns.push(message),
+            None => self.tell(message),
         }
-        self.tell(message);
     }
 
     /// One poll of the drain, as `Work::poll` does it: ready when `total` turns were had.

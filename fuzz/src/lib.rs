@@ -1,0 +1,101 @@
+//! What bytes from outside meet first. Each target takes any bytes and must neither panic nor break its law.
+//!
+//! `cargo fuzz run records` (nightly, by hand) explores with coverage; `tests/fuzz` runs the same targets on generated
+//! and damaged input with every test run.
+
+use opentelemetry_proto::tonic::collector::{
+    logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest,
+};
+use prost::Message as _;
+use serde_json::Value;
+use service_twin::{
+    model::{Key, RequestKey, ServiceId, TraceParent, telemetry::SAMPLES_MAX},
+    server::{
+        otlp::{self, Translated},
+        principal::Presented,
+        when,
+    },
+    twin::{
+        from_bytes,
+        keyring::Entry,
+        record::{self, Section},
+        service::{
+            Service,
+            json::{Json, delta, merge},
+        },
+        to_bytes,
+    },
+};
+
+/// A target by its name.
+pub const TARGETS: [(&str, fn(&[u8])); 4] = [("records", records), ("otlp", otlp), ("json", json), ("ids", ids)];
+
+/// Frames and the states in them: damage is found, and what decodes encodes again.
+pub fn records(bytes: &[u8]) {
+    if let Ok(record) = record::decode(bytes) {
+        assert_eq!(record::head(bytes).ok(), Some(record.head), "the head alone reads as the whole does");
+        for section in [Section::State, Section::Outbox, Section::Ring, Section::Journal] {
+            record.section(section).inspect(|bytes| states(bytes));
+        }
+    }
+    states(bytes);
+}
+
+fn states(bytes: &[u8]) {
+    if let Ok(service) = from_bytes::<Service>(bytes) {
+        assert!(from_bytes::<Service>(&to_bytes(&service)).is_ok(), "what decodes encodes again");
+    }
+    if let Ok(entry) = from_bytes::<Entry>(bytes) {
+        assert!(from_bytes::<Entry>(&to_bytes(&entry)).is_ok(), "what decodes encodes again");
+    }
+}
+
+/// OTLP requests in both encodings: whatever comes becomes bounded batches and counted refusals.
+pub fn otlp(bytes: &[u8]) {
+    let covers = |_: &ServiceId| Ok(());
+    let bounded = |translated: &Translated| {
+        assert!(translated.batches.iter().all(|batch| batch.samples() <= SAMPLES_MAX), "a batch is bounded");
+    };
+    let traces = [ExportTraceServiceRequest::decode(bytes).ok(), serde_json::from_slice(bytes).ok()];
+    traces.iter().flatten().for_each(|request| bounded(&otlp::spans(request, &covers)));
+    let metrics = [ExportMetricsServiceRequest::decode(bytes).ok(), serde_json::from_slice(bytes).ok()];
+    metrics.iter().flatten().for_each(|request| bounded(&otlp::metrics(request, &covers)));
+    let logs = [ExportLogsServiceRequest::decode(bytes).ok(), serde_json::from_slice(bytes).ok()];
+    logs.iter().flatten().for_each(|request| bounded(&otlp::logs(request, &covers)));
+}
+
+/// JSON bodies: what is parsed prints as it was, and a delta merged into what is reported leaves none.
+pub fn json(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(json) = Json::parse(text) else { return };
+    if !json.is_shallow() {
+        return;
+    }
+    assert_eq!(Json::parse(json.text()).ok().as_ref(), Some(&json));
+    let desired = json.value();
+    let mut reported = Value::Null;
+    merge(&mut reported, &desired);
+    if let Some(missing) = delta(&desired, &reported) {
+        merge(&mut reported, &missing);
+    }
+}
+
+/// Ids, keys, headers, times: what is taken reads back as it was written.
+pub fn ids(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(key) = Key::parse(text) {
+        assert_eq!(Key::parse(key.as_str()).ok(), Some(key));
+    }
+    if let Ok(service) = ServiceId::parse(text) {
+        assert_eq!(ServiceId::new(service.namespace(), service.name()).ok(), Some(service.clone()));
+        assert_eq!(ServiceId::parse(service.as_str()).ok(), Some(service));
+    }
+    if let Some(trace) = TraceParent::parse(text) {
+        assert_eq!(TraceParent::parse(&trace.to_string()), Some(trace));
+    }
+    if let Some(time) = when::parse(text) {
+        assert_eq!(when::parse(&when::format(time)), Some(time));
+    }
+    drop(RequestKey::from_uuid_v7(text));
+    drop(Presented::parse(text).map(|key| key.id.len()));
+}

@@ -1,0 +1,94 @@
+//! The fuzz targets on generated, valid and damaged input. Coverage-guided runs are for `cargo fuzz` by hand.
+#![cfg(feature = "server")]
+
+#[path = "../../fuzz/src/lib.rs"]
+mod targets;
+
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::ExportTraceServiceRequest,
+    common::v1::{AnyValue, KeyValue, any_value::Value},
+    resource::v1::Resource,
+    trace::v1::{ResourceSpans, ScopeSpans, Span},
+};
+use proptest::{collection::vec, prelude::*, sample::Index};
+use prost::Message as _;
+use targets::TARGETS;
+
+/// Cases of each property.
+const CASES: u32 = 2048;
+
+/// Bytes that some target takes whole.
+fn seeds() -> Vec<Vec<u8>> {
+    let attribute = KeyValue {
+        key: "service.name".into(),
+        value: Some(AnyValue { value: Some(Value::StringValue("orders".into())) }),
+        ..KeyValue::default()
+    };
+    let resource = Resource { attributes: vec![attribute.clone()], ..Resource::default() };
+    let span = Span {
+        name: "GET /".into(),
+        span_id: vec![7; 8],
+        trace_id: vec![9; 16],
+        attributes: vec![attribute],
+        end_time_unix_nano: 1,
+        ..Span::default()
+    };
+    let scope_spans = vec![ScopeSpans { spans: vec![span; 600], ..ScopeSpans::default() }];
+    let spans = ResourceSpans { resource: Some(resource), scope_spans, ..ResourceSpans::default() };
+    let request = ExportTraceServiceRequest { resource_spans: vec![spans] };
+    vec![
+        include_bytes!("../golden/frame-1.bin").to_vec(),
+        serde_json::to_vec(&request).expect("a request prints"),
+        request.encode_to_vec(),
+        br#"{"replicas":3,"limits":{"cpu":"2","none":null},"list":[1,2.5,"\u00fc"]}"#.to_vec(),
+        b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_vec(),
+        b"default/orders".to_vec(),
+        b"2026-11-23T01:02:03.456Z".to_vec(),
+    ]
+}
+
+fn every_target(bytes: &[u8]) {
+    for (_, target) in TARGETS {
+        target(bytes);
+    }
+}
+
+#[test]
+fn every_target_takes_what_is_valid() {
+    seeds().iter().for_each(|seed| every_target(seed));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_target_takes_any_bytes(bytes in vec(any::<u8>(), 0..512)) {
+        every_target(&bytes);
+    }
+
+    #[test]
+    fn every_target_takes_any_text(text in "\\PC{0,64}") {
+        every_target(text.as_bytes());
+    }
+
+    #[test]
+    fn every_target_takes_what_is_damaged(
+        seed in any::<Index>(),
+        cut in any::<Index>(),
+        flips in vec((any::<Index>(), any::<u8>()), 0..4),
+    ) {
+        let seeds = seeds();
+        let mut bytes = seed.get(&seeds).clone();
+        // A cut in one case of two; the other keeps the length, so that checks behind it are reached.
+        if flips.len() % 2 == 1 {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        for (at, with) in flips {
+            if !bytes.is_empty() {
+                let at = at.index(bytes.len());
+                bytes[at] ^= with;
+            }
+        }
+        every_target(&bytes);
+    }
+}
