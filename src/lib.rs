@@ -5,6 +5,8 @@ pub mod app;
 pub mod cli;
 #[cfg(feature = "server")]
 pub mod config;
+#[cfg(feature = "demo")]
+pub mod demo;
 pub mod metrics;
 pub mod model;
 pub mod runtime;

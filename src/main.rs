@@ -7,6 +7,8 @@ mod bench;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+#[cfg(feature = "demo")]
+use service_twin::demo;
 use service_twin::{app, cli, config};
 
 #[cfg(feature = "mimalloc")]
@@ -30,6 +32,13 @@ enum Command {
     /// Run a node
     #[command(after_help = SERVE_HELP)]
     Serve(config::Flags),
+    /// Run a node with a small fleet of real services, and watch it
+    #[cfg(feature = "demo")]
+    Demo(demo::DemoArgs),
+    /// One service of the demo's fleet
+    #[cfg(feature = "demo")]
+    #[command(hide = true)]
+    DemoService(demo::ServiceArgs),
     /// Measure this machine with the runtime
     Bench(bench::BenchArgs),
 }
@@ -52,6 +61,10 @@ fn main() -> ExitCode {
     match command {
         Command::OverTheApi(command) => wait_for(cli::run(&global, command)),
         Command::Serve(flags) => serve(config::Flags { data_dir: global.data_dir, ..flags }),
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => wait_for(demo::run(args, &global)),
+        #[cfg(feature = "demo")]
+        Command::DemoService(args) => wait_for(demo::serve(args)),
         Command::Bench(args) => bench::run(args),
     }
 }

@@ -12,7 +12,7 @@ mod get;
 mod journal;
 mod key;
 mod ls;
-mod print;
+pub(crate) mod print;
 mod rm;
 mod sse;
 mod transfer;

@@ -29,8 +29,8 @@ const AT_HOME: [(&[&str], &[&str], &str); 5] = [
     ),
     (
         &["axum", "prost", "opentelemetry_proto", "tower", "tower_http", "hyper", "hyper_util", "utoipa"],
-        &["src/server/"],
-        "foreign wire types stop at the edge",
+        &["src/server/", "src/demo/"],
+        "foreign wire types stop at the edge; the demo's services are ordinary ones",
     ),
     (&["tonic"], &["src/server/", "src/cluster/transport.rs"], "gRPC is spoken at the edge and between nodes"),
     (
