@@ -1,5 +1,7 @@
 //! Puts a node together and takes it apart; alone in naming concrete adapters.
 
+pub mod transfer;
+
 use std::{
     io::Write as _,
     net::SocketAddr,
@@ -28,6 +30,8 @@ use crate::{
     },
 };
 
+/// Where the store lies, in the data folder.
+const STORE_FOLDER: &str = "store";
 /// Where the first operator key is written, in the data folder.
 pub const KEY_FILE: &str = "operator.key";
 /// Of the time for a shutdown, connections may take one part in so many.
@@ -155,7 +159,7 @@ fn host(config: &Config) -> Result<Runtime, Error> {
             std::fs::create_dir_all(folder).map_err(|source| Error::Folder { folder: folder.clone(), source })?;
             let options =
                 Options { level: config.store.level, cache_bytes: config.store.cache_mib << 20, ..Options::default() };
-            let folder = folder.join("store");
+            let folder = folder.join(STORE_FOLDER);
             Arc::new(SledStore::open(&folder, options).map_err(|source| Error::Store { folder, source })?)
         }
     };

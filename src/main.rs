@@ -4,12 +4,12 @@
 #[path = "cli/bench.rs"]
 mod bench;
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 #[cfg(feature = "demo")]
 use service_twin::demo;
-use service_twin::{app, cli, config};
+use service_twin::{app, cli, config, store::transfer::Progress};
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
@@ -32,6 +32,10 @@ enum Command {
     /// Run a node
     #[command(after_help = SERVE_HELP)]
     Serve(config::Flags),
+    /// Write everything a stopped node keeps into one file
+    Export(cli::ExportArgs),
+    /// Read such a file into a fresh data folder
+    Import(cli::ImportArgs),
     /// Run a node with a small fleet of real services, and watch it
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
@@ -61,6 +65,8 @@ fn main() -> ExitCode {
     match command {
         Command::OverTheApi(command) => wait_for(cli::run(&global, command)),
         Command::Serve(flags) => serve(config::Flags { data_dir: global.data_dir, ..flags }),
+        Command::Export(args) => transfer(&global, &args.file, "export", app::transfer::export),
+        Command::Import(args) => transfer(&global, &args.file, "import", app::transfer::import),
         #[cfg(feature = "demo")]
         Command::Demo(args) => wait_for(demo::run(args, &global)),
         #[cfg(feature = "demo")]
@@ -84,6 +90,31 @@ fn serve(flags: config::Flags) -> ExitCode {
             }
         }
     })
+}
+
+/// Runs an export or import with its progress in the terminal.
+fn transfer(
+    global: &cli::Global,
+    file: &Path,
+    what: &str,
+    run: fn(&config::Config, &Path, &mut dyn FnMut(Progress)) -> Result<Progress, app::transfer::Error>,
+) -> ExitCode {
+    let flags = config::Flags { data_dir: global.data_dir.clone(), ..config::Flags::default() };
+    let config = match config::Config::load(&flags) {
+        Ok(config) => config,
+        Err(error) => {
+            cli::complain(&causes(&error), None);
+            return ExitCode::FAILURE;
+        }
+    };
+    let bar = cli::Bar::new(what, global.json);
+    match run(&config, file, &mut |so_far| bar.at(so_far.items, so_far.bytes)) {
+        Ok(total) => cli::finish(bar.done(total.items, total.bytes)),
+        Err(error) => {
+            cli::complain(&causes(&error), None);
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// An error with what led to it.

@@ -40,7 +40,7 @@ pub(super) async fn run(client: &Client, args: JournalArgs, json: bool) -> Resul
         table.row([
             print::member(entry, "revision"),
             print::member_ago(entry, "at"),
-            who(entry),
+            print::member(entry, "principal"),
             print::cut(&changes(entry), 100),
         ]);
     }
@@ -54,12 +54,7 @@ pub(super) async fn run(client: &Client, args: JournalArgs, json: bool) -> Resul
     }
 }
 
-fn who(entry: &Value) -> String {
-    let who = print::member(entry, "principal");
-    if who == "-" { print::member(entry, "who") } else { who }
-}
-
 fn changes(entry: &Value) -> String {
-    let one = print::member(entry, "change");
-    if one == "-" { print::member(entry, "changes") } else { one }
+    let changes = entry["changes"].as_array().into_iter().flatten();
+    changes.map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }

@@ -28,7 +28,7 @@ pub use self::{
     client::{Client, KEY_FILE, Stream},
     error::{Error, code},
     sse::Event,
-    transfer::{ExportArgs, ImportArgs},
+    transfer::{Bar, ExportArgs, ImportArgs},
 };
 
 /// Where a node keeps its data if nobody says so.

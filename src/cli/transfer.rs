@@ -3,6 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::{error::Error, print};
 
 /// What `twin export` takes.
 #[derive(Clone, Debug, Args)]
@@ -30,4 +34,37 @@ pub struct ImportArgs {
     /// The file to read
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+}
+
+/// How far a transfer is, on standard error.
+pub struct Bar {
+    bar: ProgressBar,
+    what: String,
+    json: bool,
+}
+
+impl Bar {
+    /// Begins; draws nothing where nobody looks.
+    pub fn new(what: &str, json: bool) -> Self {
+        let bar = ProgressBar::new_spinner();
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
+            bar.set_style(style);
+        }
+        Self { bar, what: what.to_owned(), json }
+    }
+
+    /// So many items of so many bytes together.
+    pub fn at(&self, items: u64, bytes: u64) {
+        self.bar.set_message(format!("{}: {} items, {}", self.what, HumanCount(items), HumanBytes(bytes)));
+        self.bar.tick();
+    }
+
+    /// That is all.
+    pub fn done(self, items: u64, bytes: u64) -> Result<(), Error> {
+        self.bar.finish_and_clear();
+        if self.json {
+            return print::document(&json!({ "items": items, "bytes": bytes }));
+        }
+        print::line(&format!("{} done: {} items, {}", self.what, HumanCount(items), HumanBytes(bytes)))
+    }
 }

@@ -4,6 +4,10 @@
 mod api;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod api_world;
+#[cfg(all(feature = "server", feature = "cli"))]
+mod cli;
+#[cfg(feature = "demo")]
+mod demo;
 mod golden;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod keys;

@@ -1,0 +1,239 @@
+//! The command line against a real node, as a person or a script would use it.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Child, Command, Output, Stdio},
+    sync::mpsc,
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+/// How long a node may take to be ready, and a command to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+const TWIN: &str = env!("CARGO_BIN_EXE_twin");
+
+/// `twin`, free of what the environment of the tests says.
+fn twin() -> Command {
+    let mut command = Command::new(TWIN);
+    command.env_remove("TWIN_NODE").env_remove("TWIN_KEY").env_remove("TWIN_DATA_DIR").stdin(Stdio::null());
+    command
+}
+
+/// A node as a process; ended by its handle.
+struct Node {
+    process: Child,
+    folder: tempfile::TempDir,
+    url: String,
+}
+
+impl Node {
+    /// In memory.
+    fn start() -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), &["--memory"])
+    }
+
+    fn start_in(folder: tempfile::TempDir, args: &[&str]) -> Self {
+        let mut process = twin()
+            .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--data-dir"])
+            .arg(folder.path())
+            .args(args)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (send, lines) = mpsc::sync_channel(64);
+        let log = BufReader::new(process.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            // Read to the end, so that the node never waits for us.
+            log.lines().map_while(Result::ok).for_each(|line| drop(send.try_send(line)));
+        });
+        let url = loop {
+            let line = lines.recv_timeout(PATIENCE).expect("the node says where it listens");
+            let told: Value = serde_json::from_str(&line).unwrap_or(Value::Null);
+            if let Some(url) = told["url"].as_str() {
+                break url.to_owned();
+            }
+        };
+        Self { process, folder, url }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = twin();
+        command.args(args).env("TWIN_NODE", &self.url).env("TWIN_DATA_DIR", self.folder.path());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Ran {
+        Ran::from(self.command(args).output().unwrap())
+    }
+
+    /// Runs with `--json` and expects to succeed.
+    fn json(&self, args: &[&str]) -> Value {
+        let ran = self.run(&[args, &["--json"]].concat());
+        assert_eq!(ran.code, 0, "{args:?}: {}", ran.errors);
+        serde_json::from_str(&ran.text).unwrap_or_else(|error| panic!("{args:?}: {error}: {}", ran.text))
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+struct Ran {
+    code: i32,
+    text: String,
+    errors: String,
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            text: String::from_utf8(output.stdout).unwrap(),
+            errors: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+#[test]
+fn without_a_node_the_error_says_how_to_start_one() {
+    let ran = Ran::from(twin().args(["--node", "http://127.0.0.1:1", "ls"]).output().unwrap());
+    assert_eq!(ran.code, 6);
+    assert!(ran.errors.contains("127.0.0.1:1") && ran.errors.contains("twin serve"), "{}", ran.errors);
+    assert_eq!(Ran::from(twin().arg("nonsense").output().unwrap()).code, 2);
+}
+
+#[test]
+fn without_a_key_the_error_says_where_it_lies() {
+    let node = Node::start();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let ran = Ran::from(node.command(&["ls"]).env("TWIN_DATA_DIR", elsewhere.path()).output().unwrap());
+    assert_eq!(ran.code, 5);
+    assert!(ran.errors.contains("operator.key"), "{}", ran.errors);
+    assert_eq!(node.run(&["ls"]).code, 0, "beside the key file it is found");
+}
+
+#[test]
+fn what_a_service_shall_be_is_set_merged_read_and_guarded() {
+    let node = Node::start();
+    let set = node.json(&["desired", "shop/orders", "limits", "set", r#"{"rps":100,"burst":5}"#]);
+    node.json(&["desired", "shop/orders", "limits", "merge", r#"{"burst":null,"rps":50}"#]);
+    let feature = node.json(&["desired", "shop/orders", "limits"]);
+    assert_eq!(feature["desired"], json!({"rps": 50}));
+
+    let stale = set["revision"].to_string();
+    let ran = node.run(&["desired", "shop/orders", "limits", "rm", "--if-match", &stale]);
+    assert_eq!(ran.code, 4);
+    assert!(ran.errors.contains("read it again"), "{}", ran.errors);
+    assert_eq!(node.run(&["desired", "shop/orders", "limits", "set", "{"]).code, 2, "no JSON");
+    assert_eq!(node.run(&["desired", "shop/orders", "colour"]).code, 3, "no such feature");
+
+    let shown = node.run(&["get", "shop/orders"]);
+    assert!(shown.text.contains("shop/orders") && shown.text.contains("limits"), "{}", shown.text);
+}
+
+#[test]
+fn twins_are_found_by_terms_and_gone_once_removed() {
+    let node = Node::start();
+    for name in ["a", "b", "c"] {
+        node.json(&["desired", &format!("shop/{name}"), "on", "set", "true"]);
+    }
+    node.json(&["desired", "farm/cow", "on", "set", "true"]);
+    let ids = |args: &[&str]| node.run(&[&["ls", "-q"], args].concat()).text;
+    assert_eq!(ids(&["namespace=shop"]), "shop/a\nshop/b\nshop/c\n");
+    assert_eq!(ids(&["namespace=shop", "--after", "shop/a", "--limit", "1"]), "shop/b\n");
+    assert_eq!(node.run(&["ls", "colour=red"]).code, 4);
+
+    assert_eq!(node.run(&["rm", "shop/b"]).code, 0);
+    assert_eq!(node.run(&["get", "shop/b"]).code, 3);
+    assert_eq!(ids(&["namespace=shop"]), "shop/a\nshop/c\n");
+}
+
+#[test]
+fn a_command_is_posted_listed_and_taken_back() {
+    let node = Node::start();
+    node.json(&["desired", "shop/orders", "on", "set", "true"]);
+    let posted = node.json(&["command", "shop/orders", "post", "drain", r#"{"grace":5}"#]);
+    let id = posted["id"].to_string();
+    let listed = node.json(&["command", "shop/orders", "ls"]);
+    assert_eq!(listed["commands"][0]["name"], "drain");
+    assert_eq!(node.json(&["command", "shop/orders", "get", &id])["state"], "queued");
+    node.json(&["command", "shop/orders", "cancel", &id]);
+    assert_eq!(node.json(&["command", "shop/orders", "get", &id])["state"], "cancelled");
+    assert_eq!(node.run(&["command", "shop/orders", "get", "999"]).code, 3);
+}
+
+#[test]
+fn a_key_covers_what_it_was_made_for_until_it_is_revoked() {
+    let node = Node::start();
+    node.json(&["desired", "shop/orders", "on", "set", "true"]);
+    let made = node.json(&["key", "new", "service", "shop/orders", "--label", "test"]);
+    let key = made["key"].as_str().unwrap();
+    assert_eq!(node.run(&["--key", key, "get", "shop/orders"]).code, 0);
+    assert_eq!(node.run(&["--key", key, "get", "shop/payments"]).code, 5);
+    assert_eq!(node.run(&["--key", key, "desired", "shop/orders", "on", "set", "false"]).code, 5);
+    let id = made["id"].as_str().unwrap();
+    assert!(node.run(&["key", "ls"]).text.contains(id));
+    assert!(!node.run(&["key", "ls"]).text.contains(key), "a secret is shown once");
+    assert_eq!(node.run(&["key", "revoke", id]).code, 0);
+    assert_eq!(node.run(&["--key", key, "get", "shop/orders"]).code, 5);
+}
+
+#[test]
+fn a_change_reaches_whoever_follows_the_twin() {
+    let node = Node::start();
+    node.json(&["desired", "shop/orders", "limits", "set", "0"]);
+    let mut following =
+        node.command(&["events", "shop/orders", "--count", "1", "--for", "50"]).stdout(Stdio::piped()).spawn().unwrap();
+    // The stream may not stand yet at the first write; it does at one of them.
+    let mut rps = 1;
+    while following.try_wait().unwrap().is_none() {
+        node.json(&["desired", "shop/orders", "limits", "set", &rps.to_string()]);
+        rps += 1;
+    }
+    let ran = Ran::from(following.wait_with_output().unwrap());
+    let event: Value = serde_json::from_str(&ran.text).expect("an event came");
+    assert_eq!((event["specversion"].as_str(), event["subject"].as_str()), (Some("1.0"), Some("shop/orders")));
+}
+
+#[test]
+fn a_stopped_node_moves_to_another_folder_as_one_file() {
+    let mut node = Node::start_in(tempfile::tempdir().unwrap(), &[]);
+    node.json(&["desired", "shop/orders", "limits", "set", r#"{"rps":7}"#]);
+    let before = node.json(&["get", "shop/orders"]);
+    let key = std::fs::read_to_string(node.folder.path().join("operator.key")).unwrap();
+    // Not asked to drain: what was acknowledged is there all the same.
+    node.process.kill().unwrap();
+    node.process.wait().unwrap();
+
+    let file = node.folder.path().join("backup.twins");
+    let file = file.to_str().unwrap();
+    assert!(node.json(&["export", file])["items"].as_u64() > Some(2));
+    assert_eq!(node.run(&["export", file]).code, 1, "nothing is overwritten");
+
+    let restored = tempfile::tempdir().unwrap();
+    let import = |args: &[&str]| Ran::from(node.command(args).env("TWIN_DATA_DIR", restored.path()).output().unwrap());
+    assert_eq!(import(&["import", file]).code, 0);
+    assert_eq!(import(&["import", file]).code, 1, "nothing is mixed");
+
+    let again = Node::start_in(restored, &[]);
+    let after = again.json(&["--key", key.trim(), "get", "shop/orders"]);
+    assert_eq!((&after["revision"], &after["features"]), (&before["revision"], &before["features"]));
+}
+
+#[test]
+fn the_journal_tells_who_changed_what_and_the_past_can_be_read() {
+    let node = Node::start();
+    let first = node.json(&["desired", "shop/orders", "limits", "set", "1"]);
+    node.json(&["desired", "shop/orders", "limits", "set", "2"]);
+    let journal = node.json(&["journal", "shop/orders"]);
+    let entries = journal["entries"].as_array().unwrap();
+    assert!(entries.len() >= 2 && entries.iter().all(|entry| entry["principal"].is_string()), "{journal}");
+    assert!(node.run(&["journal", "shop/orders"]).text.contains("REVISION"));
+    let past = node.json(&["get", "shop/orders", "--at", &first["revision"].to_string()]);
+    assert_eq!(past["features"][0]["desired"], 1, "{past}");
+    assert_eq!(node.run(&["get", "shop/orders", "--at", "some day"]).code, 4);
+}
