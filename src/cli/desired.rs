@@ -42,13 +42,13 @@ enum Action {
     Set {
         /// The document
         #[arg(value_name = "JSON")]
-        json: String,
+        document: String,
     },
     /// Change the fields that a merge patch names
     Merge {
         /// The patch; null takes a field away
         #[arg(value_name = "JSON")]
-        json: String,
+        document: String,
     },
     /// Take it away
     Rm,
@@ -63,8 +63,8 @@ pub(super) async fn run(client: &Client, args: DesiredArgs, json: bool) -> Resul
             let value = client.get(&feature).await?;
             return if json { print::document(&value) } else { show(&typed(value)?) };
         }
-        Action::Set { json } => (Method::PUT, Some(parse(&json)?)),
-        Action::Merge { json } => (Method::PATCH, Some(parse(&json)?)),
+        Action::Set { document } => (Method::PUT, Some(parse(&document)?)),
+        Action::Merge { document } => (Method::PATCH, Some(parse(&document)?)),
         Action::Rm => (Method::DELETE, None),
     };
     let written = client.write(method, &desired, body.as_ref(), args.if_match).await?;
