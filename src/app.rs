@@ -209,7 +209,8 @@ async fn first_key(server: &Server, folder: &Path) -> Result<(), Error> {
 pub fn log(config: &LogConfig) -> Result<(), Error> {
     let filter = tracing_subscriber::EnvFilter::try_new(&config.filter)
         .map_err(|error| Error::Log { filter: config.filter.clone(), cause: error.to_string() })?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr);
     let set = match config.format {
         LogFormat::Text => subscriber.try_init(),
         LogFormat::Json => subscriber.json().flatten_event(true).try_init(),

@@ -178,11 +178,10 @@ impl Metrics {
         self.refused[signal.index()].inc_by(refused);
     }
 
-    /// Everything in the text format of OpenMetrics 1.0.
+    /// Everything in the text format of `OpenMetrics` 1.0.
     pub fn text(&self) -> String {
         let mut out = String::with_capacity(4096);
-        // Writing into a String cannot fail.
-        let _ = prometheus_client::encoding::text::encode(&mut out, &self.registry);
+        prometheus_client::encoding::text::encode(&mut out, &self.registry).expect("a String takes everything");
         out
     }
 }

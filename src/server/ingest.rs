@@ -48,12 +48,9 @@ impl Server {
         for batch in batches {
             let (items, service) = (batch.samples(), batch.service.clone());
             if let Err(reason) = self.welcome(principal, &service, &header).await {
-                match reason.code {
-                    Code::NewTwinsLimited => refused.add(items, reason.detail),
-                    _ => {
-                        refused.add(items, format!("service '{service}': {reason}"));
-                        shed = Some(reason);
-                    }
+                refused.add(items, format!("service '{service}': {reason}"));
+                if reason.code != Code::NewTwinsLimited {
+                    shed = Some(reason);
                 }
                 continue;
             }
@@ -84,13 +81,12 @@ impl Server {
             return Ok(());
         }
         match self.ask(service, GetAttributes, header.clone(), None).await {
-            Ok(_) => {}
             Err(Failure::Rejected(Rejection::NotFound { .. } | Rejection::Removed { .. })) => {
                 self.newcomers.admit(principal, self.now()).map_err(|pause| self.too_many(pause))?;
             }
             Err(failure) if failure.outcome() == Outcome::NotApplied => return Err(self.problem(&failure)),
             // A read has no effect that could be unknown: the twin exists, and its last commit is in doubt.
-            Err(_) => {}
+            Ok(_) | Err(_) => {}
         }
         self.newcomers.learn(service);
         Ok(())

@@ -134,8 +134,8 @@ impl Server {
 
     /// Ends when the node stops; for streams, which otherwise never would.
     pub async fn stopping(&self) {
-        // The sender lives as long as `self`.
-        let _ = self.phase.subscribe().wait_for(|phase| *phase == Phase::Stopping).await;
+        let mut phase = self.phase.subscribe();
+        phase.wait_for(|phase| *phase == Phase::Stopping).await.expect("the sender lives as long as self");
     }
 
     /// Establishes who sends a request.

@@ -69,11 +69,9 @@ impl Fresh {
         let (id, secret): (u64, [u8; 32]) = (rand::random(), rand::random());
         let id = format!("{id:016x}");
         let mut key = format!("{PREFIX}{id}_");
-        secret.iter().for_each(|byte| {
-            for digit in [byte >> 4, byte & 15] {
-                key.push(char::from_digit(digit.into(), 16).unwrap_or('0'));
-            }
-        });
+        for digit in secret.iter().flat_map(|byte| [byte >> 4, byte & 15]) {
+            key.push(char::from_digit(digit.into(), 16).expect("four bits are one digit"));
+        }
         let hash = digest(&key);
         Self { id, key, hash }
     }

@@ -219,3 +219,49 @@ async fn a_drained_node_ends_its_streams_and_keeps_everything() {
     assert_eq!(world.done("GET", &path("/attributes/owner"), Value::Null).await, json!("a"));
     assert_eq!(world.node.shutdown().await.unsettled, 0);
 }
+
+#[tokio::test]
+async fn a_peer_that_never_ends_its_request_is_let_go_and_the_rest_is_served() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let world = World::with(|config| config.server.header_timeout_s = 1).await;
+    for start in ["", "P", "GET /livez HTTP/1.1\r\nhost: x\r\n"] {
+        let mut stream = tokio::net::TcpStream::connect(world.node.address()).await.unwrap();
+        stream.write_all(start.as_bytes()).await.unwrap();
+        let mut rest = Vec::new();
+        // Ends when the node closes the connection; the test's bound is the header timeout itself.
+        let ended = stream.read_to_end(&mut rest).await;
+        assert!(ended.is_err() || rest.is_empty() || rest.starts_with(b"HTTP/1.1 408"), "{start:?}");
+    }
+    world.done("PUT", TWIN, Value::Null).await;
+}
+
+#[tokio::test]
+async fn more_connections_than_the_bound_are_turned_away_with_a_reason() {
+    use tokio::io::AsyncReadExt as _;
+    let world = World::with(|config| config.server.connections_max = 2).await;
+    let connect = async || tokio::net::TcpStream::connect(world.node.address()).await.unwrap();
+    let held = [connect().await, connect().await];
+    let mut rest = String::new();
+    let mut third = connect().await;
+    third.read_to_string(&mut rest).await.unwrap();
+    assert!(rest.starts_with("HTTP/1.1 503"), "{rest}");
+    drop(held);
+}
+
+#[tokio::test]
+async fn a_reader_that_falls_behind_hears_of_the_gap_and_goes_on_after_it() {
+    let world = World::with(|config| config.runtime.events_kept = 4).await;
+    world.done("PUT", TWIN, json!({"attributes": {"n": 0}})).await;
+    let mut stream = world.request("GET", &path("/events")).send().await.unwrap();
+    world.done("PATCH", &path("/attributes"), json!({"n": 1})).await;
+    let (id, _) = event(&mut stream, "twin.attributes.changed").await;
+    drop(stream);
+    for n in 2..20 {
+        world.done("PATCH", &path("/attributes"), json!({"n": n})).await;
+    }
+    let resumed = world.request("GET", &path("/events")).header("last-event-id", &id);
+    let mut stream = resumed.send().await.unwrap();
+    event(&mut stream, "gap").await;
+    let (_, after) = event(&mut stream, "twin.attributes.changed").await;
+    assert!(after["data"]["attributes"]["n"].as_u64().unwrap() > 10, "{after}");
+}

@@ -145,7 +145,7 @@ fn etag(revision: u64) -> HeaderValue {
 }
 
 /// An answer in JSON, with its revision if it has one.
-pub fn json<T: Serialize>(revision: Option<u64>, body: &T) -> Response {
+pub(crate) fn json<T: Serialize>(revision: Option<u64>, body: &T) -> Response {
     let mut bytes = Vec::with_capacity(256);
     if let Err(error) = serde_json::to_writer(&mut bytes, body) {
         return Problem::new(Code::Internal, format!("the answer does not encode: {error}")).into_response();
@@ -161,7 +161,7 @@ pub fn json<T: Serialize>(revision: Option<u64>, body: &T) -> Response {
 }
 
 /// A body in JSON; an empty one reads as `null`.
-pub struct Document<T>(pub T);
+pub(crate) struct Document<T>(pub(crate) T);
 
 impl<T: DeserializeOwned> FromRequest<Arc<Server>> for Document<T> {
     type Rejection = Problem;
@@ -183,12 +183,12 @@ impl<T: DeserializeOwned> FromRequest<Arc<Server>> for Document<T> {
 }
 
 /// The media type without its parameters.
-pub fn essence(kind: &str) -> &str {
+pub(crate) fn essence(kind: &str) -> &str {
     kind.split(';').next().unwrap_or_default().trim()
 }
 
 /// Reads a body of at most so many bytes.
-pub async fn body(request: Request, bytes_max: usize) -> Result<Bytes, Problem> {
+pub(crate) async fn body(request: Request, bytes_max: usize) -> Result<Bytes, Problem> {
     let too_large = || Problem::new(Code::BodyTooLarge, format!("the body is larger than {bytes_max} bytes"));
     let stated = text(request.headers(), "content-length").and_then(|length| length.parse::<u64>().ok());
     if stated.is_some_and(|length| usize::try_from(length).map_or(true, |length| length > bytes_max)) {
@@ -208,7 +208,7 @@ pub async fn body(request: Request, bytes_max: usize) -> Result<Bytes, Problem> 
 }
 
 /// A header as text, if it is one.
-pub fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Option<&'a str> {
+pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 

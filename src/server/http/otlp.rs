@@ -31,9 +31,13 @@ use crate::{
 const INLINE_BYTES_MAX: usize = 256 * 1024;
 
 /// Takes spans.
-pub async fn traces(State(server): State<Arc<Server>>, caller: Caller, request: Request) -> Result<Response, Problem> {
+pub(super) async fn traces(
+    State(server): State<Arc<Server>>,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, Problem> {
     let respond = |accepted: Accepted| ExportTraceServiceResponse {
-        partial_success: partial(accepted, |rejected_spans, error_message| ExportTracePartialSuccess {
+        partial_success: partial(&accepted, |rejected_spans, error_message| ExportTracePartialSuccess {
             rejected_spans,
             error_message,
         }),
@@ -42,9 +46,13 @@ pub async fn traces(State(server): State<Arc<Server>>, caller: Caller, request: 
 }
 
 /// Takes metric points.
-pub async fn metrics(State(server): State<Arc<Server>>, caller: Caller, request: Request) -> Result<Response, Problem> {
+pub(super) async fn metrics(
+    State(server): State<Arc<Server>>,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, Problem> {
     let respond = |accepted: Accepted| ExportMetricsServiceResponse {
-        partial_success: partial(accepted, |rejected_data_points, error_message| ExportMetricsPartialSuccess {
+        partial_success: partial(&accepted, |rejected_data_points, error_message| ExportMetricsPartialSuccess {
             rejected_data_points,
             error_message,
         }),
@@ -53,9 +61,13 @@ pub async fn metrics(State(server): State<Arc<Server>>, caller: Caller, request:
 }
 
 /// Takes log records.
-pub async fn logs(State(server): State<Arc<Server>>, caller: Caller, request: Request) -> Result<Response, Problem> {
+pub(super) async fn logs(
+    State(server): State<Arc<Server>>,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, Problem> {
     let respond = |accepted: Accepted| ExportLogsServiceResponse {
-        partial_success: partial(accepted, |rejected_log_records, error_message| ExportLogsPartialSuccess {
+        partial_success: partial(&accepted, |rejected_log_records, error_message| ExportLogsPartialSuccess {
             rejected_log_records,
             error_message,
         }),
@@ -63,7 +75,7 @@ pub async fn logs(State(server): State<Arc<Server>>, caller: Caller, request: Re
     take::<ExportLogsServiceRequest, _>(&server, &caller, request, Signal::Logs, otlp::logs, respond).await
 }
 
-fn partial<P>(accepted: Accepted, make: impl FnOnce(i64, String) -> P) -> Option<P> {
+fn partial<P>(accepted: &Accepted, make: impl FnOnce(i64, String) -> P) -> Option<P> {
     let items = i64::try_from(accepted.refused.items).unwrap_or(i64::MAX);
     (items > 0).then(|| make(items, accepted.refused.message()))
 }

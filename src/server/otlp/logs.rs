@@ -46,22 +46,24 @@ fn sample(record: &LogRecord) -> LogSample {
     }
 }
 
+/// What loggers call their severities.
+const SPELLINGS: [(&str, Severity); 9] = [
+    ("trace", Severity::Trace),
+    ("debug", Severity::Debug),
+    ("info", Severity::Info),
+    ("warn", Severity::Warn),
+    ("warning", Severity::Warn),
+    ("error", Severity::Error),
+    ("err", Severity::Error),
+    ("fatal", Severity::Fatal),
+    ("critical", Severity::Fatal),
+];
+
 /// The number decides; without one, the text in its usual spellings.
 fn severity(record: &LogRecord) -> Severity {
     if record.severity_number != 0 {
         return Severity::from_number(record.severity_number);
     }
-    const SPELLINGS: [(&str, Severity); 9] = [
-        ("trace", Severity::Trace),
-        ("debug", Severity::Debug),
-        ("info", Severity::Info),
-        ("warn", Severity::Warn),
-        ("warning", Severity::Warn),
-        ("error", Severity::Error),
-        ("err", Severity::Error),
-        ("fatal", Severity::Fatal),
-        ("critical", Severity::Fatal),
-    ];
     let spelled = |(name, _): &&(&str, Severity)| record.severity_text.eq_ignore_ascii_case(name);
     SPELLINGS.iter().find(spelled).map_or(Severity::default(), |(_, severity)| *severity)
 }

@@ -137,8 +137,7 @@ impl<'a> Facts<'a> {
         } else if !self.address.is_empty() {
             scratch.push_str(self.address);
             if !matches!(self.port, 0 | 80 | 443) {
-                // Writing into a String cannot fail.
-                let _ = write!(scratch, ":{}", self.port);
+                write!(scratch, ":{}", self.port).expect("a String takes everything");
             }
             PeerKind::Address
         } else {

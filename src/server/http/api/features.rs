@@ -34,6 +34,7 @@ pub(super) async fn view(caller: Caller, At((namespace, name, feature)): At<Feat
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names are the API's")]
 struct Delta<'a> {
     in_sync: bool,
     desired_version: u64,

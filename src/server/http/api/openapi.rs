@@ -359,7 +359,7 @@ fn describe(operation: &Operation) -> Value {
     match operation.kind {
         Kind::Plain => {}
         Kind::Read => {
-            parameters.push(parameter("header", "If-None-Match", "string", "The ETag known; 304 if it holds"))
+            parameters.push(parameter("header", "If-None-Match", "string", "The ETag known; 304 if it holds"));
         }
         Kind::Stream => parameters.push(parameter("header", "Last-Event-ID", "string", "Go on after this event")),
         Kind::Write => parameters.extend([
@@ -398,7 +398,7 @@ fn schema(body: &Body) -> Value {
             for (name, kind, meaning) in *fields {
                 let needed = name.strip_suffix('!');
                 required.extend(needed);
-                properties.insert(needed.unwrap_or(name).to_string(), typed(kind, meaning));
+                properties.insert(needed.unwrap_or(*name).to_owned(), typed(kind, meaning));
             }
             json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
         }

@@ -102,7 +102,7 @@ impl Search {
                     terms.push(CompactString::from(format!("{name}={value}")));
                 }
                 attribute if attribute.starts_with("attr.") => {
-                    terms.push(CompactString::from(format!("{name}={value}")))
+                    terms.push(CompactString::from(format!("{name}={value}")));
                 }
                 _ => {
                     return Err(bad(format!(
