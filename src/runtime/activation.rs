@@ -70,8 +70,8 @@ pub(super) enum Read {
     /// Nothing is read.
     #[default]
     No,
-    /// Asked of the store.
-    Asked,
+    /// Asked of the store, under this number.
+    Asked(u64),
     /// There, for the message that is first.
     Done(Pages),
 }
@@ -154,6 +154,7 @@ impl<K: Twin> Busy<K> {
         }
         self.pages.clear();
         self.dirty = false;
+        self.read = Read::No;
     }
 
     /// Refuses everything that waits.

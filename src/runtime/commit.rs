@@ -69,6 +69,10 @@ impl<K: Twin> Core<K> {
             core: commit.core.is_some(),
             pages: !commit.pages.is_empty(),
         });
+        if !commit.pages.is_empty() {
+            // What is being read may lie before these pages or behind them; it is read again when they are durable.
+            busy.read = Read::No;
+        }
         let was_dirty = std::mem::replace(&mut busy.dirty, false);
         self.counts.commits += 1;
         match store.commit(commit) {
@@ -235,12 +239,18 @@ impl<K: Twin> Core<K> {
         let Some(twin) = self.table.get_mut(at) else { return };
         let key = twin.key.clone();
         let Some(busy) = &mut twin.busy else { return };
-        if matches!(busy.read, Read::Asked) {
+        if matches!(busy.read, Read::Asked(_)) {
             return;
         }
         let mut waiting = std::mem::take(&mut busy.waiting);
         while let Some(call) = waiting.pop_front() {
             self.deliver(shard, at, call, now);
+            if let Some(busy) = self.table.get_mut(at).and_then(|twin| twin.busy.as_mut())
+                && matches!(busy.read, Read::Done(_))
+            {
+                // The message they were read for had no use for them; they are not the next one's.
+                busy.read = Read::No;
+            }
             if self.table.get(at).is_none() {
                 // Its turn panicked and ended the activation; the others have a new one.
                 for call in waiting {
@@ -346,6 +356,8 @@ fn revive<K: Twin>(twin: &mut Activation<K>, loaded: Loaded) -> Result<Revived, 
         twin.state = K::create(&twin.key);
         twin.revision = 0;
         **ledger = Ledger::new(Arc::clone(&ledger.address));
+        // Not known: measured with the first change.
+        ledger.state_bytes = K::RECORD_BYTES_MAX;
         return Ok(Revived::Whole);
     };
     let record = record::decode(bytes)?;

@@ -156,7 +156,7 @@ fn note_in<K: Twin>(core: &mut Core<K>, shard: &Shard<K>, note: Note, now: crate
     match note {
         Note::Ended(ended) => core.ended(shard, ended, now),
         Note::Loaded(at, loaded) => core.loaded(shard, at, loaded, now),
-        Note::Read(at, read) => core.pages_read(shard, at, read, now),
+        Note::Read(at, number, read) => core.pages_read(shard, at, number, read, now),
         Note::Wake(hash, key) => {
             // A twin that is not in memory is woken by its load.
             if let Ok(at) = core.admit(shard, hash, &key, now) {

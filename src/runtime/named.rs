@@ -62,9 +62,16 @@ pub(super) fn named<K: Twin>(twin: &mut Activation<K>, call: &dyn Delivery<K>) -
 
 impl<K: Twin> Core<K> {
     /// Takes the pages that the first waiting message named, and lets it have its turn.
-    pub(super) fn pages_read(&mut self, shard: &Shard<K>, at: u32, read: Result<Loaded, store::Error>, now: Timestamp) {
+    pub(super) fn pages_read(
+        &mut self,
+        shard: &Shard<K>,
+        at: u32,
+        number: u64,
+        read: Result<Loaded, store::Error>,
+        now: Timestamp,
+    ) {
         let Some(busy) = self.table.get_mut(at).and_then(|twin| twin.busy.as_mut()) else { return };
-        if !matches!(busy.read, Read::Asked) {
+        if !matches!(busy.read, Read::Asked(asked) if asked == number) {
             return;
         }
         busy.read = match read {

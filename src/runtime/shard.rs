@@ -37,8 +37,8 @@ pub(super) enum Note {
     Ended(Ended),
     /// A load came back for the activation at this index.
     Loaded(u32, Result<Loaded, store::Error>),
-    /// The pages that a message of the activation at this index named.
-    Read(u32, Result<Loaded, store::Error>),
+    /// The pages that a message of the activation at this index named, with the number they were asked under.
+    Read(u32, u64, Result<Loaded, store::Error>),
     /// A twin wants to be activated now.
     Wake(u64, Key),
     /// A promise was delivered (`None`) or has to be sent again.
@@ -66,6 +66,8 @@ pub(super) struct Core<K: Twin> {
     pub(super) stuck: Vec<u32>,
     /// Twins with observed pages to save, with the time to do it.
     pub(super) unsaved: VecDeque<(Timestamp, u32)>,
+    /// Number of the newest read of pages: an answer to an older one finds nobody.
+    pub(super) reads: u64,
     /// Where the passivation sweep goes on.
     pub(super) sweep: u32,
     pub(super) counts: Counts,
@@ -77,7 +79,7 @@ pub(super) struct Out<K: Twin> {
     pub(super) failed: Vec<(Arc<dyn Delivery<K>>, Failure)>,
     pub(super) loads: Vec<(u32, Load)>,
     /// Pages to read for the first waiting message.
-    pub(super) reads: Vec<(u32, Load)>,
+    pub(super) reads: Vec<(u32, u64, Load)>,
 }
 
 /// What a shard counts; sums over shards become metrics.
@@ -218,10 +220,10 @@ impl<K: Twin> Shard<K> {
             let shard = self.arc();
             store.load(load, Box::new(move |loaded| shard.inbox.note([Note::Loaded(at, loaded)])));
         }
-        for (at, load) in out.reads.drain(..) {
+        for (at, number, load) in out.reads.drain(..) {
             let Some(store) = &self.shared.store else { continue };
             let shard = self.arc();
-            store.load(load, Box::new(move |read| shard.inbox.note([Note::Read(at, read)])));
+            store.load(load, Box::new(move |read| shard.inbox.note([Note::Read(at, number, read)])));
         }
     }
 }
@@ -252,6 +254,7 @@ impl<K: Twin> Core<K> {
             buffers: Vec::new(),
             stuck: Vec::new(),
             unsaved: VecDeque::new(),
+            reads: 0,
             sweep: 0,
             counts: Counts::default(),
         }

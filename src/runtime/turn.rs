@@ -59,8 +59,9 @@ impl<K: Twin> Core<K> {
                 let busy = twin.busy();
                 busy.waiting.push_front(call);
                 if let Some(load) = load {
-                    busy.read = Read::Asked;
-                    self.out.reads.push((at, load));
+                    self.reads += 1;
+                    busy.read = Read::Asked(self.reads);
+                    self.out.reads.push((at, self.reads, load));
                 }
                 return;
             }
