@@ -4,9 +4,11 @@
 use serde::{Deserialize, Serialize};
 use service_twin::{
     model::{Key, Timestamp},
-    twin::{Decide, Decision, Durable, Effect, Message, Rejection, Snapshot, Turn, Twin, Wire},
+    twin::{Decide, Decision, Durable, Effect, Message, Needs, Rejection, Snapshot, Turn, Twin, Wire},
 };
 
+/// The page that counts.
+pub const COUNT: &str = "count";
 /// What a panic on purpose says.
 pub const BOOM: &str = "boom, on purpose";
 /// Prefix of the limit that a refusal on purpose names; what follows is the digest of the entries it saw.
@@ -124,6 +126,8 @@ pub enum Op {
     Pad(u16),
     /// Writes a page that others write too.
     Page(u8),
+    /// Counts on a page that it reads first.
+    Count,
     /// Writes a page of its own and is not entered.
     Scrawl,
 }
@@ -132,9 +136,13 @@ impl Op {
     /// Whether it is entered in [`Book::done`].
     pub fn is_entered(&self) -> bool {
         match self {
-            Self::Append | Self::AppendIfShort(_) | Self::Tell(_) | Self::Alarm(_) | Self::Pad(_) | Self::Page(_) => {
-                true
-            }
+            Self::Append
+            | Self::AppendIfShort(_)
+            | Self::Tell(_)
+            | Self::Alarm(_)
+            | Self::Pad(_)
+            | Self::Page(_)
+            | Self::Count => true,
             Self::Shout(_) | Self::Boom | Self::Bomb | Self::Scrawl => false,
         }
     }
@@ -148,10 +156,34 @@ pub struct Do {
     /// What.
     pub op: Op,
 }
-wire!(Do => u32, "do/1");
+
+impl Message for Do {
+    type Twin = Book;
+    type Reply = u32;
+
+    fn needs(&self) -> Needs {
+        match &self.op {
+            Op::Count => Needs::Pages(vec![COUNT.into()]),
+            Op::Append
+            | Op::AppendIfShort(_)
+            | Op::Tell(_)
+            | Op::Shout(_)
+            | Op::Alarm(_)
+            | Op::Boom
+            | Op::Bomb
+            | Op::Pad(_)
+            | Op::Page(_)
+            | Op::Scrawl => Needs::Nothing,
+        }
+    }
+}
+
+impl Wire for Do {
+    const NAME: &'static str = "do/1";
+}
 
 impl Decide<Do> for Book {
-    fn decide(&self, message: &Do, _: &Turn<'_>) -> Result<Decision<Change, u32>, Rejection> {
+    fn decide(&self, message: &Do, turn: &Turn<'_>) -> Result<Decision<Change, u32>, Rejection> {
         let id = message.id;
         let at = u32::try_from(self.done.len()).unwrap_or(u32::MAX);
         let entered = || Decision::new(at).change(Change::Done(id));
@@ -169,6 +201,10 @@ impl Decide<Do> for Book {
             Op::Bomb => entered().change(Change::Bomb),
             Op::Pad(bytes) => entered().change(Change::Padded("x".repeat(usize::from(*bytes)))),
             Op::Page(slot) => entered().page(&format!("p/{slot}"), Some(id.to_le_bytes().to_vec())),
+            Op::Count => {
+                let count = turn.page(COUNT).map_or(0, |page| u32::from_le_bytes(page.try_into().expect("4 bytes")));
+                entered().page(COUNT, Some((count + 1).to_le_bytes().to_vec()))
+            }
             Op::Scrawl => Decision::new(at).page(&format!("s/{id}"), Some(id.to_le_bytes().to_vec())),
         })
     }

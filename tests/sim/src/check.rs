@@ -8,7 +8,7 @@ use service_twin::{
 };
 
 use crate::{
-    book::{Book, Op, digest},
+    book::{Book, COUNT, Op, digest},
     client::key,
     history::{Heard, History, Record},
     world::address,
@@ -180,6 +180,12 @@ fn pages(history: &History, books: &[Book], store: &MemoryStore) {
                 expected.insert(format!("p/{slot}"), *id);
             }
         }
+        let counted = book.done.iter().filter(|id| {
+            let record = &history.records[usize::try_from(**id).expect("32 bits fit")];
+            record.op == Op::Count
+        });
+        let counted = u32::try_from(counted.count()).expect("few entries");
+        assert_eq!(found.get(COUNT).copied().unwrap_or(0), counted, "twin {twin}: each count read the one before");
         for (name, id) in &expected {
             assert_eq!(found.get(name), Some(id), "twin {twin}: page {name}");
         }
@@ -196,7 +202,7 @@ fn pages(history: &History, books: &[Book], store: &MemoryStore) {
 /// The pages of a twin that operations write.
 fn read(store: &MemoryStore, twin: usize) -> HashMap<String, u32> {
     let (tell, told) = std::sync::mpsc::channel();
-    for prefix in ["p/", "s/"] {
+    for prefix in ["p/", "s/", COUNT] {
         let prefix = Some(Prefix { prefix: prefix.into(), after: None, limit: usize::MAX });
         let tell = tell.clone();
         let load = Load { address: address(twin).into(), core: false, pages: Vec::new(), prefix };

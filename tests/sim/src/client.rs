@@ -72,7 +72,8 @@ impl Client {
             76..79 => Op::Boom,
             79 => Op::Bomb,
             80..86 if twin == last && last > 0 => Op::Pad(self.random.random_range(0..1200)),
-            86..94 => Op::Page(self.random.random_range(0..3)),
+            86..90 => Op::Page(self.random.random_range(0..3)),
+            90..94 => Op::Count,
             94..100 => Op::Scrawl,
             _ => Op::Append,
         }

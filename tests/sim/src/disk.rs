@@ -1,7 +1,13 @@
 //! The store as one life of the runtime sees it: the memory store behind a door that also refuses claims and scans, and
 //! that watches the runtime keep its side of the contract.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -20,17 +26,35 @@ pub struct Disk {
     inner: Arc<MemoryStore>,
     flying: Arc<Mutex<HashSet<Address>>>,
     chance: Mutex<(StdRng, u16)>,
+    loads: AtomicU64,
+    claims: AtomicU64,
 }
 
 impl Disk {
     /// A door whose claims and scans fail so often in a thousand. The first claim never does.
     pub fn new(inner: Arc<MemoryStore>, seed: u64, odds: u16) -> Self {
-        Self { inner, flying: Arc::default(), chance: Mutex::new((StdRng::seed_from_u64(seed), odds)) }
+        Self {
+            inner,
+            flying: Arc::default(),
+            chance: Mutex::new((StdRng::seed_from_u64(seed), odds)),
+            loads: AtomicU64::new(0),
+            claims: AtomicU64::new(0),
+        }
     }
 
-    /// No faults of its own from now on.
-    pub fn heal(&self) {
-        self.chance.lock().1 = 0;
+    /// From now on claims and scans fail so often in a thousand.
+    pub fn set_odds(&self, odds: u16) {
+        self.chance.lock().1 = odds;
+    }
+
+    /// How many loads were asked for.
+    pub fn loads(&self) -> u64 {
+        self.loads.load(Ordering::Relaxed)
+    }
+
+    /// How many claims were granted.
+    pub fn claims(&self) -> u64 {
+        self.claims.load(Ordering::Relaxed)
     }
 
     fn fails(&self) -> bool {
@@ -67,10 +91,12 @@ impl Store for Disk {
         if self.fails() {
             return done(Err(Error::Unavailable("a claim fault".into())));
         }
+        self.claims.fetch_add(1, Ordering::Relaxed);
         self.inner.claim(slot, expected, done);
     }
 
     fn load(&self, load: Load, done: Done<Loaded>) {
+        self.loads.fetch_add(1, Ordering::Relaxed);
         self.inner.load(load, done);
     }
 
