@@ -18,6 +18,7 @@ pub(crate) mod messaging;
 pub(crate) mod naive;
 pub(crate) mod ours;
 pub(crate) mod run;
+pub(crate) mod service;
 pub(crate) mod state;
 pub(crate) mod volley;
 
@@ -55,7 +56,12 @@ pub(crate) enum Work {
     /// A row of contestants.
     Rates(fn(&Setting) -> Row),
     /// Resident bytes per idle twin, one child process for each of these.
-    Bytes(&'static [memory::Subject]),
+    Bytes {
+        /// Whose.
+        subjects: &'static [memory::Subject],
+        /// The bar under the system's allocator and under mimalloc.
+        most: [f64; 2],
+    },
 }
 
 /// Every row, in the order of the table.
@@ -142,7 +148,31 @@ pub(crate) const ROWS: &[Entry] = &[
         name: "W5",
         question: "resident bytes per idle twin: 1,000,000 of them, ids and directory included",
         cpus: &[2],
-        work: Work::Bytes(memory::SUBJECTS),
+        work: Work::Bytes { subjects: memory::SUBJECTS, most: [380.0, 460.0] },
+    },
+    Entry {
+        name: "W4s",
+        question: "durable writes to 1,000 service twins with full models, beside raw sled with as many bytes",
+        cpus: &[2],
+        work: Work::Rates(service::full_and_durable),
+    },
+    Entry {
+        name: "model",
+        question: "a sample in the behaviour model, operation and series found; decoding not included",
+        cpus: &[1],
+        work: Work::Rates(service::model),
+    },
+    Entry {
+        name: "service-untouched",
+        question: "resident bytes of a service twin's state that has seen nothing",
+        cpus: &[1],
+        work: Work::Bytes { subjects: service::UNTOUCHED, most: [1_024.0, 1_024.0] },
+    },
+    Entry {
+        name: "service-full",
+        question: "the same after 90 simulated days of 10 operations and 20 series",
+        cpus: &[1],
+        work: Work::Bytes { subjects: service::FULL, most: [204_800.0, 204_800.0] },
     },
     #[cfg(feature = "server")]
     Entry {

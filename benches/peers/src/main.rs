@@ -47,12 +47,15 @@ const ROWS: &[Entry] = &[
         name: "W5",
         question: "resident bytes per idle actor",
         cpus: &[2],
-        work: Work::Bytes(&[
-            memory::OURS,
-            Subject { role: "other", name: "kameo", bytes_each: resident::<Kameo> },
-            Subject { role: "other", name: "ractor", bytes_each: resident::<Ractor> },
-            Subject { role: "other", name: "coerce", bytes_each: resident::<Coerce> },
-        ]),
+        work: Work::Bytes {
+            subjects: &[
+                memory::OURS,
+                Subject { role: "other", name: "kameo", bytes_each: resident::<Kameo> },
+                Subject { role: "other", name: "ractor", bytes_each: resident::<Ractor> },
+                Subject { role: "other", name: "coerce", bytes_each: resident::<Coerce> },
+            ],
+            most: [380.0, 460.0],
+        },
     },
 ];
 

@@ -119,7 +119,7 @@ pub(crate) const HEAD: &str = "workload            cpus drv  durability       ou
 /// A JSON line as a line of the table.
 pub(crate) fn table_line(line: &Value) -> String {
     let text = |name: &str| line[name].as_str().unwrap_or("–").to_owned();
-    let bytes = line.get("limit_bytes").is_some();
+    let bytes = line.get("ours_bytes").is_some() || line.get("limit_bytes").is_some();
     let main = |who: &str| line[format!("{who}_{}", if bytes { "bytes" } else { "per_s" })].as_f64();
     let mut bars = String::new();
     for bar in line["bars"].as_array().into_iter().flatten() {
@@ -130,7 +130,9 @@ pub(crate) fn table_line(line: &Value) -> String {
         bars.push_str(&format!("  limit: {limit}"));
     }
     for (name, figures) in line["others"].as_object().into_iter().flatten() {
-        bars.push_str(&format!("  {name}: {}", short(figures["per_s"].as_f64().or(figures["bytes"].as_f64()))));
+        let figure = short(figures["per_s"].as_f64().or(figures["bytes"].as_f64()));
+        let ratio = figures["ratio"].as_f64().map_or_else(String::new, |ratio| format!(" ({}×)", plain(Some(ratio))));
+        bars.push_str(&format!("  {name}: {figure}{ratio}"));
     }
     format!(
         "{:<20}{:>4} {:<4} {:<10} {:>10} {:>10} {:>5} {:>10} {:>5} {:>11} {:>10} {:>7}{bars}",

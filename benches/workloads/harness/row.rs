@@ -41,8 +41,14 @@ impl Contestant {
     }
 
     /// The same as somebody to compare with.
+    #[cfg(feature = "server")]
     pub(crate) fn renamed(self, name: &'static str) -> Self {
         Self { role: Role::Other, name, ..self }
+    }
+
+    /// A figure that is no rate, shown beside the rates.
+    pub(crate) fn figure(name: &'static str, read: impl Fn() -> u64 + 'static) -> Self {
+        Self::other(name, move |_| Lap { ops: read(), elapsed: Duration::from_secs(1), ..Lap::default() })
     }
 
     /// Anybody else.
