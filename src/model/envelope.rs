@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
+use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 use super::{Key, ServiceId, Timestamp};
@@ -61,7 +62,7 @@ pub enum Principal {
     /// Another twin.
     Twin {
         /// Its kind.
-        kind: Arc<str>,
+        kind: CompactString,
         /// Its key.
         key: Key,
     },
@@ -156,7 +157,7 @@ impl RequestKey {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// The asking twin's kind.
-    pub kind: Arc<str>,
+    pub kind: CompactString,
     /// Its key.
     pub key: Key,
 }

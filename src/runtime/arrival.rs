@@ -31,6 +31,16 @@ impl<K: Twin> Core<K> {
         }
         let address = Arc::new(Address { kind: K::KIND.into(), key: twin.key.clone() });
         twin.ledger = Some(Box::new(Ledger::new(Arc::clone(&address))));
+        if let Some(instant) = shard.shared.store.as_ref().and_then(|store| store.instant()) {
+            let loaded = instant.load(&Load { address, core: true, pages: Vec::new(), prefix: observed::<K>() });
+            if loaded.as_ref().is_ok_and(|loaded| loaded.core.is_none()) {
+                return Ok(self.table.insert(hash, twin));
+            }
+            twin.busy = Some(Box::new(Busy::new(Phase::Loading { attempts: 0 })));
+            let at = self.table.insert(hash, twin);
+            self.loaded(shard, at, loaded, now);
+            return Ok(at);
+        }
         twin.busy = Some(Box::new(Busy::new(Phase::Loading { attempts: 0 })));
         let at = self.table.insert(hash, twin);
         self.load(at, address, false);
@@ -39,10 +49,8 @@ impl<K: Twin> Core<K> {
 
     /// Asks for a twin's record.
     pub(super) fn load(&mut self, at: u32, address: Arc<Address>, with_ring: bool) {
-        let prefix =
-            K::OBSERVED.map(|prefix| Prefix { prefix: prefix.into(), after: None, limit: limits::COMMIT_KEYS_MAX });
         let pages = if with_ring { vec![ring::PAGE.into()] } else { Vec::new() };
-        self.out.loads.push((at, Load { address, core: true, pages, prefix }));
+        self.out.loads.push((at, Load { address, core: true, pages, prefix: observed::<K>() }));
     }
 
     /// Takes a message that came through the inbox.
@@ -99,4 +107,9 @@ impl<K: Twin> Core<K> {
         }
         self.run(shard, at, call, now);
     }
+}
+
+/// The observed pages of a kind that has them.
+fn observed<K: Twin>() -> Option<Prefix> {
+    K::OBSERVED.map(|prefix| Prefix { prefix: prefix.into(), after: None, limit: limits::COMMIT_KEYS_MAX })
 }

@@ -23,14 +23,15 @@ use crate::{
 const BUFFERS_MAX: usize = 64;
 
 impl<K: Twin> Core<K> {
-    /// Hands a twin's record to the store if it changed and no commit is under way.
-    pub(super) fn submit(&mut self, shard: &Shard<K>, at: u32, now: Timestamp) {
-        let Some(store) = &shard.shared.store else { return };
-        let Some(twin) = self.table.get_mut(at) else { return };
+    /// Hands a twin's record to the store if it changed and no commit is under way. Says so if the store refused in
+    /// place.
+    pub(super) fn submit(&mut self, shard: &Shard<K>, at: u32, now: Timestamp) -> Option<Failure> {
+        let store = shard.shared.store.as_ref()?;
+        let twin = self.table.get_mut(at)?;
         let wake_at = twin.state.wake_at();
-        let Activation { key, revision, ledger: Some(ledger), busy: Some(busy), state, .. } = twin else { return };
+        let Activation { key, revision, ledger: Some(ledger), busy: Some(busy), state, .. } = twin else { return None };
         if busy.flight.is_some() || !matches!(busy.phase, Phase::Live) || !(busy.dirty || !busy.pages.is_empty()) {
-            return;
+            return None;
         }
         let core = busy.dirty.then(|| {
             rotate::<K>(ledger, &mut busy.pages, state, *revision);
@@ -46,7 +47,7 @@ impl<K: Twin> Core<K> {
             }
         }
         let promised = ledger.outbox.iter().map(|promise| promise.made_at).min();
-        let commit = Commit {
+        let mut commit = Commit {
             address: Arc::clone(&ledger.address),
             slot: SLOT,
             epoch: shard.shared.epoch(),
@@ -62,6 +63,27 @@ impl<K: Twin> Core<K> {
             token: u64::from(at),
             to: shard.arc() as Arc<dyn Committed>,
         };
+        if let Some(instant) = store.instant() {
+            busy.dirty = false;
+            self.counts.commits += 1;
+            let result = instant.commit(&mut commit);
+            self.buffers.extend(commit.core.take());
+            return match result {
+                Ok(()) => {
+                    ledger.sequence = commit.sequence;
+                    self.out.released.append(&mut commit.riders);
+                    arm(shard, twin, wake_at);
+                    twin.rest();
+                    None
+                }
+                Err(error) => {
+                    let sealed = error.sealed();
+                    commit.riders.iter().for_each(|rider| rider.release(&sealed));
+                    self.lost(shard, at, &error);
+                    Option::from(&sealed)
+                }
+            };
+        }
         // Before the store takes it: it may tell the outcome before `commit` returns.
         busy.flight = Some(Flight {
             mark: busy.mark,
@@ -92,13 +114,14 @@ impl<K: Twin> Core<K> {
                 if shard.shared.is_closed() {
                     let sealed = Sealed::Lost { outcome: Outcome::NotApplied, cause: "the store is closed".into() };
                     busy.lose_staged(&sealed);
-                    return;
+                    return None;
                 }
                 tracing::trace!(kind = K::KIND, %key, "the store's queue is full; the commit goes with the next outcome");
                 self.buffers.extend(core);
                 self.stuck.push(at);
             }
         }
+        None
     }
 
     /// Takes the outcome of a commit.

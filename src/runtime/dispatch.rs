@@ -124,6 +124,20 @@ pub(super) fn promise_bytes<K: Twin>(from: &Key, header: &Header, effect: &Effec
     Some(promise.bytes())
 }
 
+/// Sends a volatile twin's message at once: it has no outbox, so nobody hears how that went.
+pub(super) fn send_now<K: Twin>(shard: &Shard<K>, key: &Key, body: EffectBody, header: &Header) {
+    let EffectBody::Send { kind, key: to, message, .. } = body else { return };
+    let Some(way) = shard.shared.office.as_post_office() else { return };
+    let path = path_of::<K>(key, header, message.back().is_some());
+    let mut onward =
+        Header::default().with_path(path).with_principal(Principal::Twin { kind: K::KIND.into(), key: key.clone() });
+    if let Some(trace) = header.trace() {
+        onward = onward.with_trace(*trace);
+    }
+    let sender = Sender { office: Arc::clone(&way), key: key.clone(), settled: None };
+    way.post(kind, &to, message.into_parcel(onward, sender));
+}
+
 fn path_of<K: Twin>(key: &Key, header: &Header, awaits: bool) -> Vec<Step> {
     if !awaits {
         return Vec::new();
@@ -145,7 +159,7 @@ fn keyed(header: Header, from: &From, made_at: Timestamp, durable: bool) -> Head
 
 fn sender(office: &Arc<Office>, way: Arc<dyn crate::twin::PostOffice>, from: &From) -> Sender {
     let (office, key, from) = (Arc::clone(office), from.key.clone(), from.clone());
-    Sender { office: way, key, settled: Box::new(move |failure| settle(&office, &from, failure.cloned())) }
+    Sender { office: way, key, settled: Some(Box::new(move |failure| settle(&office, &from, failure.cloned()))) }
 }
 
 fn settle(office: &Office, from: &From, failure: Option<Failure>) {

@@ -34,14 +34,15 @@ pub(super) fn refused<K: Twin>(
     changes: &[K::Change],
     more: Option<&More>,
     spare: usize,
+    scratch: &mut Vec<u8>,
 ) -> Option<Hold> {
     let ledger = twin.ledger.as_mut()?;
     if changes.is_empty() && more.is_none() {
         return None;
     }
-    let mut scratch = Vec::new();
+    scratch.clear();
     for change in changes {
-        K::Persistence::encode_change(change, &mut scratch);
+        K::Persistence::encode_change(change, scratch);
     }
     // A change grows the state by at most its own encoded size and a little for the containers it touches.
     let growth = scratch.len() + GROWTH_SLACK * changes.len();
@@ -58,7 +59,7 @@ pub(super) fn refused<K: Twin>(
     let beside = FRAME_BYTES + spare + ring::CORE_BYTES_MAX + journal + ledger.outbox.bytes() + promised;
     if beside + ledger.state_bytes + growth > K::RECORD_BYTES_MAX {
         scratch.clear();
-        K::Persistence::encode(&twin.state, &mut scratch);
+        K::Persistence::encode(&twin.state, scratch);
         ledger.state_bytes = scratch.len();
         let actual = beside + ledger.state_bytes + growth;
         if actual > K::RECORD_BYTES_MAX {

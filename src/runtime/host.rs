@@ -63,7 +63,7 @@ impl<K: Twin> Host<K> {
                 && core.table.get(at).is_some_and(|twin| twin.busy.as_ref().is_none_or(|busy| busy.is_open()))
                 && message.needs() == Needs::Nothing;
             let result = if plain {
-                core.run_inline(shard, at, message, header, now)
+                shard.hold(&mut core, now, |core| core.run_inline(shard, at, message, header, now))
             } else {
                 let call = Arc::new(wire(Call::new(header, message)));
                 shard.hold(&mut core, now, |core| {

@@ -3,7 +3,12 @@
 use std::{any::TypeId, sync::Arc};
 
 use super::{
-    activation::Activation, dispatch::EffectRider, events::EventRider, hold::GROWTH_SLACK, shard::Shard, turn::Leave,
+    activation::Activation,
+    dispatch::{EffectRider, send_now},
+    events::EventRider,
+    hold::GROWTH_SLACK,
+    shard::Shard,
+    turn::Leave,
 };
 use crate::{
     model::{Header, Rider, Sealed, Timestamp},
@@ -76,6 +81,10 @@ pub(super) fn install<K: Twin>(
         }));
     }
     for Effect(body) in effects {
+        if !durable && matches!(body, EffectBody::Send { .. }) {
+            send_now(shard, &twin.key, body, header);
+            continue;
+        }
         riders.extend(promise(shard, twin, body, header, now));
     }
     if durable {

@@ -60,6 +60,8 @@ pub(super) struct Shard<K: Twin> {
 pub(super) struct Core<K: Twin> {
     pub(super) table: Table<K>,
     pub(super) out: Out<K>,
+    /// Room to encode what is only measured.
+    pub(super) scratch: Vec<u8>,
     /// Buffers for records, back from the store.
     pub(super) buffers: Vec<Vec<u8>>,
     /// Twins whose commit found the store's queue full.
@@ -200,6 +202,9 @@ impl<K: Twin> Shard<K> {
             }
         }
         HELD.set(outer);
+        if LOCAL.with_borrow(VecDeque::is_empty) {
+            return result;
+        }
         let rest = LOCAL.with_borrow_mut(std::mem::take);
         for (hash, key, parcel) in rest {
             self.post(hash, &key, parcel);
@@ -251,6 +256,7 @@ impl<K: Twin> Core<K> {
         Self {
             table: Table::new(),
             out: Out::default(),
+            scratch: Vec::new(),
             buffers: Vec::new(),
             stuck: Vec::new(),
             unsaved: VecDeque::new(),

@@ -35,6 +35,7 @@ pub(super) struct Shared {
     stopping: AtomicBool,
     closed: AtomicBool,
     arbiters: usize,
+    instant: bool,
     started: Timestamp,
     /// What the observed pages may still write, in KiB; refilled by the tick.
     pub(super) save_budget_kib: AtomicU32,
@@ -44,6 +45,7 @@ impl Shared {
     pub(super) fn new(config: Config, arbiters: usize, clock: Arc<dyn Clock>, store: Option<Arc<dyn Store>>) -> Self {
         let started = clock.now();
         let hub = Hub::new(config.events_kept);
+        let instant = store.as_ref().is_some_and(|store| store.instant().is_some());
         Self {
             config,
             clock,
@@ -56,6 +58,7 @@ impl Shared {
             stopping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             arbiters,
+            instant,
             started,
             save_budget_kib: AtomicU32::new(0),
         }
@@ -81,6 +84,11 @@ impl Shared {
 
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
+    }
+
+    /// Whether commits end before they return.
+    pub(super) fn is_instant(&self) -> bool {
+        self.instant
     }
 
     /// Whether the store was closed and the drains may end.

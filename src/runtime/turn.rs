@@ -76,7 +76,7 @@ impl<K: Twin> Core<K> {
                 Leave::Now
             }
             Ok(Ruling::Decided { changes, more }) => {
-                match refused::<K>(twin, call.header(), &changes, more.as_deref(), spare::<K>()) {
+                match refused::<K>(twin, call.header(), &changes, more.as_deref(), spare::<K>(), &mut self.scratch) {
                     Some(Hold::Reject(rejection)) => {
                         self.counts.rejections += 1;
                         call.refuse(rejection.into());
@@ -131,6 +131,7 @@ impl<K: Twin> Core<K> {
         }
         self.counts.turns += 1;
         self.counts.inline_turns += 1;
+        let alone = twin.is_settled();
         let turn = Turn::new(now, &twin.key, twin.revision, &header);
         let ruled = catch_unwind(AssertUnwindSafe(|| twin.state.decide(&message, &turn)));
         let (answer, leave) = match ruled {
@@ -139,7 +140,7 @@ impl<K: Twin> Core<K> {
                 (Err(Failure::Rejected(rejection)), Leave::Now)
             }
             Ok(Ok(Decision { changes, reply, more })) => {
-                match refused::<K>(twin, &header, &changes, more.as_deref(), spare::<K>()) {
+                match refused::<K>(twin, &header, &changes, more.as_deref(), spare::<K>(), &mut self.scratch) {
                     Some(Hold::Reject(rejection)) => {
                         self.counts.rejections += 1;
                         (Err(Failure::Rejected(rejection)), Leave::Now)
@@ -173,6 +174,13 @@ impl<K: Twin> Core<K> {
             return Inline::Now(answer);
         }
         self.note_unsaved(shard, at, now);
+        // Only its own turn is staged: a store that commits in place settles it here, without a call to wait for.
+        if alone && matches!(leave, Leave::WhenDurable) && shard.shared.is_instant() {
+            return Inline::Now(match self.submit(shard, at, now) {
+                Some(failure) => Err(failure),
+                None => answer,
+            });
+        }
         let call = Arc::new(Call::decided(header, message, answer));
         self.leave_or_stage(shard, at, Arc::clone(&call) as Arc<dyn Delivery<K>>, leave, now);
         Inline::Later(call)
@@ -211,7 +219,7 @@ impl<K: Twin> Core<K> {
             let woken = catch_unwind(AssertUnwindSafe(|| {
                 let Decision { changes, more, .. } =
                     twin.state.wake(&Turn::new(now, &twin.key, twin.revision, &header));
-                match refused::<K>(twin, &header, &changes, more.as_deref(), 0) {
+                match refused::<K>(twin, &header, &changes, more.as_deref(), 0, &mut self.scratch) {
                     Some(Hold::Reject(_) | Hold::Wait) => Leave::Now,
                     None => install(shard, twin, &changes, more, &header, now, |_, _| Changes::new()),
                 }

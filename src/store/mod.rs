@@ -387,6 +387,15 @@ pub struct Stats {
     pub flushes: u64,
 }
 
+/// A store in memory: it neither waits nor queues, so a shard calls it under its lock.
+pub trait Instant: Send + Sync {
+    /// Reads one twin.
+    fn load(&self, load: &Load) -> Result<Loaded, Error>;
+
+    /// Commits; what may be used again is left in place. Neither releases riders nor tells [`Commit::to`].
+    fn commit(&self, commit: &mut Commit) -> Result<(), Error>;
+}
+
 /// Durable bytes. Object-safe; no call blocks.
 pub trait Store: Send + Sync + 'static {
     /// What a commit survives.
@@ -416,6 +425,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Puts an exported thing in place, as it was; for imports into an empty store.
     fn put_item(&self, item: Item, done: Done<()>);
+
+    /// The way in for a store that does everything in place; most have none.
+    fn instant(&self) -> Option<&dyn Instant> {
+        None
+    }
 
     /// Size and pace.
     fn stats(&self) -> Stats;

@@ -260,7 +260,7 @@ pub trait PostOffice: Send + Sync {
     fn post(&self, kind: TypeId, key: &Key, parcel: Handed);
 }
 
-type Back<R> = Arc<dyn Fn(Answer<R>, &dyn PostOffice, &Key) + Send + Sync>;
+type Back<R> = fn(Answer<R>, &dyn PostOffice, &Key);
 
 /// A message inside an effect: told, or asked with the way its answer comes back.
 pub struct Post<M: Message> {
@@ -276,14 +276,18 @@ impl<M: Wire> Post<M> {
 
     /// A message whose answer comes back as a `B`.
     pub fn ask<B: Wire + From<Answer<M::Reply>>>(message: M) -> Self {
-        let back: Back<M::Reply> = Arc::new(|answer, office, sender| {
-            let header = Header::default().with_principal(Principal::Runtime);
-            let call: Arc<dyn Delivery<B::Twin>> = Arc::new(Call::new(header, B::from(answer)).wired());
-            office.post(TypeId::of::<B::Twin>(), sender, Handed::new(call));
-        });
-        Self { message, back: Some((B::NAME, back)) }
+        Self { message, back: Some((B::NAME, bring_back::<M::Reply, B>)) }
     }
 }
+
+fn bring_back<R, B: Wire + From<Answer<R>>>(answer: Answer<R>, office: &dyn PostOffice, sender: &Key) {
+    let header = Header::default().with_principal(Principal::Runtime);
+    let call: Arc<dyn Delivery<B::Twin>> = Arc::new(Call::new(header, B::from(answer)).wired());
+    office.post(TypeId::of::<B::Twin>(), sender, Handed::new(call));
+}
+
+/// Hears how a delivery ended: `None` for done or refused, otherwise why it must be tried again.
+pub type Settled = Box<dyn Fn(Option<&Failure>) + Send + Sync>;
 
 /// Who sent an effect, and who hears how its delivery went.
 pub struct Sender {
@@ -291,8 +295,8 @@ pub struct Sender {
     pub office: Arc<dyn PostOffice>,
     /// The sending twin.
     pub key: Key,
-    /// Told once when the delivery ended: `None` for done or refused, otherwise why it must be tried again.
-    pub settled: Box<dyn Fn(Option<&Failure>) + Send + Sync>,
+    /// Told once when the delivery ended; a volatile sender does not ask.
+    pub settled: Option<Settled>,
 }
 
 /// What an effect holds: becomes a parcel when it is dispatched.
@@ -313,7 +317,9 @@ impl<M: Wire> Forwarded for Post<M> {
                 Ok(_) | Err(Failure::Rejected(_) | Failure::AlreadyDone { .. } | Failure::Cycle { .. }) => None,
                 Err(failure) => Some(failure.clone()),
             };
-            (sender.settled)(retry.as_ref());
+            if let Some(settled) = &sender.settled {
+                settled(retry.as_ref());
+            }
             if let Some((_, back)) = &back {
                 back(answer, &*sender.office, &sender.key);
             }
