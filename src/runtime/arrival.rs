@@ -32,7 +32,7 @@ impl<K: Twin> Core<K> {
         let address = Arc::new(Address { kind: K::KIND.into(), key: twin.key.clone() });
         twin.ledger = Some(Box::new(Ledger::new(Arc::clone(&address))));
         if let Some(instant) = shard.shared.store.as_ref().and_then(|store| store.instant()) {
-            let loaded = instant.load(&Load { address, core: true, pages: Vec::new(), prefix: observed::<K>() });
+            let loaded = instant.load_now(&Load { address, core: true, pages: Vec::new(), prefix: observed::<K>() });
             if loaded.as_ref().is_ok_and(|loaded| loaded.core.is_none()) {
                 return Ok(self.table.insert(hash, twin));
             }

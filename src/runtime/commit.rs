@@ -66,7 +66,7 @@ impl<K: Twin> Core<K> {
         if let Some(instant) = store.instant() {
             busy.dirty = false;
             self.counts.commits += 1;
-            let result = instant.commit(&mut commit);
+            let result = instant.commit_now(&mut commit);
             self.buffers.extend(commit.core.take());
             return match result {
                 Ok(()) => {

@@ -390,10 +390,10 @@ pub struct Stats {
 /// A store in memory: it neither waits nor queues, so a shard calls it under its lock.
 pub trait Instant: Send + Sync {
     /// Reads one twin.
-    fn load(&self, load: &Load) -> Result<Loaded, Error>;
+    fn load_now(&self, load: &Load) -> Result<Loaded, Error>;
 
     /// Commits; what may be used again is left in place. Neither releases riders nor tells [`Commit::to`].
-    fn commit(&self, commit: &mut Commit) -> Result<(), Error>;
+    fn commit_now(&self, commit: &mut Commit) -> Result<(), Error>;
 }
 
 /// Durable bytes. Object-safe; no call blocks.

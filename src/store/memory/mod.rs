@@ -336,11 +336,11 @@ impl MemoryStore {
 }
 
 impl Instant for MemoryStore {
-    fn load(&self, load: &Load) -> Result<Loaded, Error> {
+    fn load_now(&self, load: &Load) -> Result<Loaded, Error> {
         Ok(self.read(load))
     }
 
-    fn commit(&self, commit: &mut Commit) -> Result<(), Error> {
+    fn commit_now(&self, commit: &mut Commit) -> Result<(), Error> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::Unavailable("the store is closed".into()));
         }
