@@ -25,7 +25,7 @@ pub trait Persistence<K: Twin>: 'static {
 pub struct Shape {
     /// Number of the schema; grows by one with each change of the fields.
     pub schema: u16,
-    /// CRC-32C of kind and field list.
+    /// FNV-1a of kind and field list.
     pub fingerprint: u32,
 }
 
