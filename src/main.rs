@@ -64,7 +64,7 @@ fn main() -> ExitCode {
     let Twin { global, command } = Twin::parse();
     match command {
         Command::OverTheApi(command) => wait_for(cli::run(&global, command)),
-        Command::Serve(flags) => serve(config::Flags { data_dir: global.data_dir, ..flags }),
+        Command::Serve(flags) => serve(&config::Flags { data_dir: global.data_dir, ..flags }),
         Command::Export(args) => transfer(&global, &args.file, "export", app::transfer::export),
         Command::Import(args) => transfer(&global, &args.file, "import", app::transfer::import),
         #[cfg(feature = "demo")]
@@ -75,9 +75,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(flags: config::Flags) -> ExitCode {
+fn serve(flags: &config::Flags) -> ExitCode {
     wait_for(async {
-        let config = config::Config::load(&flags).map_err(app::Error::from);
+        let config = config::Config::load(flags).map_err(app::Error::from);
         let served = match config {
             Ok(config) => app::serve(config).await,
             Err(error) => Err(error),

@@ -5,6 +5,9 @@ use service_twin::config::StoreKind;
 
 use crate::api_world::{Answer, World, config, event};
 
+/// Method, path, headers, body; status and code of the answer.
+type Case<'a> = (&'a str, String, &'a [(&'a str, &'a str)], &'a str, u16, &'a str);
+
 const TWIN: &str = "/api/v1/twins/shop/orders";
 
 fn path(rest: &str) -> String {
@@ -48,7 +51,7 @@ async fn a_twin_is_created_read_changed_and_removed() {
 async fn bad_input_is_answered_with_a_problem_that_names_it() {
     let world = World::new().await;
     world.done("PUT", TWIN, Value::Null).await;
-    let cases: [(&str, String, &[(&str, &str)], &str, u16, &str); 17] = [
+    let cases: [Case<'_>; 17] = [
         ("GET", "/api/v1/nothing".into(), &[], "", 404, "no-such-path"),
         ("POST", TWIN.into(), &[], "", 405, "method-not-allowed"),
         ("GET", path("?color=red"), &[], "", 400, "bad-query"),

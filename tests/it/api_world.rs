@@ -1,4 +1,5 @@
 //! A node on a free port with nothing in it, and a client that holds its first operator key.
+#![expect(clippy::unwrap_used, reason = "helpers of tests, which fail by it")]
 
 use std::{path::Path, time::Duration};
 

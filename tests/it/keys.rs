@@ -1,4 +1,5 @@
 //! Who may enter, and where to.
+#![expect(clippy::unwrap_used, reason = "helpers of tests, which fail by it")]
 
 use serde_json::{Value, json};
 use service_twin::app::KEY_FILE;

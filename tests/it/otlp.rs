@@ -1,4 +1,5 @@
 //! OTLP over real HTTP and gRPC.
+#![expect(clippy::unwrap_used, reason = "helpers of tests, which fail by it")]
 
 use std::io::Write as _;
 
