@@ -37,12 +37,7 @@ const ROWS: &[Entry] = &[
         cpus: &[1, 2],
         work: Work::Rates(hot),
     },
-    Entry {
-        name: "W3-window-1",
-        question: "the same with one caller",
-        cpus: &[2],
-        work: Work::Rates(alone),
-    },
+    Entry { name: "W3-window-1", question: "the same with one caller", cpus: &[2], work: Work::Rates(alone) },
     Entry {
         name: "W5",
         question: "resident bytes per idle actor",
