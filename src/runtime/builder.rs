@@ -1,15 +1,17 @@
 //! How a runtime is put together and started.
 
-use std::{any::TypeId, collections::HashMap, sync::Arc};
+use std::{
+    any::{Any, TypeId},
+    sync::Arc,
+};
 
-use compact_str::CompactString;
 use tokio::sync::mpsc;
 
 use super::{
     Config, Inner, Kind, Runtime,
     drain::Drain,
     host::{AnyHost, Host},
-    shared::{Decoder, SLOT, Shared},
+    shared::{Decoder, Decoders, SLOT, Shared},
     system::{self, Starter},
 };
 use crate::{
@@ -48,13 +50,15 @@ pub struct Builder {
     clock: Option<Arc<dyn Clock>>,
     store: Option<Arc<dyn Store>>,
     kinds: Vec<Register>,
-    decoders: HashMap<(CompactString, CompactString, Option<CompactString>), Decoder>,
+    decoders: Decoders,
 }
+
+type Make = Box<dyn FnOnce(&Arc<Shared>) -> Made>;
 
 struct Register {
     name: &'static str,
     durable: bool,
-    make: Box<dyn FnOnce(&Arc<Shared>) -> Made>,
+    make: Make,
 }
 
 struct Made {
@@ -96,7 +100,8 @@ impl Builder {
                 starter
             });
             let starters = starters.collect();
-            Made { kind: Kind { id: TypeId::of::<K>(), name: K::KIND, host: Arc::clone(&host) as _ }, host, starters }
+            let any: Arc<dyn Any + Send + Sync> = host.clone();
+            Made { kind: Kind { id: TypeId::of::<K>(), name: K::KIND, host: any }, host, starters }
         };
         self.kinds.push(Register { name: K::KIND, durable: K::Persistence::DURABLE, make: Box::new(make) });
         self
@@ -105,7 +110,8 @@ impl Builder {
     /// Lets a message rest in an outbox: told by a durable twin to a twin of the message's kind.
     #[must_use]
     pub fn wire<M: Wire>(mut self) -> Self {
-        let decoder: Decoder = |bytes, header, sender| unpack(Post::<M>::tell(from_bytes(bytes).ok()?), header, sender);
+        let decoder: Decoder =
+            |bytes, header, sender| Some(unpack(Post::<M>::tell(from_bytes(bytes).ok()?), header, sender));
         self.decoders.insert((<M::Twin as Twin>::KIND.into(), M::NAME.into(), None), decoder);
         self
     }
@@ -114,7 +120,7 @@ impl Builder {
     #[must_use]
     pub fn asks<M: Wire, B: Wire + From<Answer<M::Reply>>>(mut self) -> Self {
         let decoder: Decoder =
-            |bytes, header, sender| unpack(Post::<M>::ask::<B>(from_bytes(bytes).ok()?), header, sender);
+            |bytes, header, sender| Some(unpack(Post::<M>::ask::<B>(from_bytes(bytes).ok()?), header, sender));
         self.decoders.insert((<M::Twin as Twin>::KIND.into(), M::NAME.into(), Some(B::NAME.into())), decoder);
         self
     }
@@ -202,7 +208,7 @@ impl Parts {
     }
 }
 
-fn unpack<M: Wire>(post: Post<M>, header: Header, sender: Sender) -> Option<Handed> {
+fn unpack<M: Wire>(post: Post<M>, header: Header, sender: Sender) -> Handed {
     let post: Box<dyn Forwarded> = Box::new(post);
-    Some(post.into_parcel(header, sender))
+    post.into_parcel(header, sender)
 }

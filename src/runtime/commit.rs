@@ -30,7 +30,7 @@ impl<K: Twin> Core<K> {
         let twin = self.table.get_mut(at)?;
         let wake_at = twin.state.wake_at();
         let Activation { key, revision, ledger: Some(ledger), busy: Some(busy), state, .. } = twin else { return None };
-        if busy.flight.is_some() || !matches!(busy.phase, Phase::Live) || !(busy.dirty || !busy.pages.is_empty()) {
+        if busy.flight.is_some() || !matches!(busy.phase, Phase::Live) || (!busy.dirty && busy.pages.is_empty()) {
             return None;
         }
         let core = busy.dirty.then(|| {
@@ -47,6 +47,7 @@ impl<K: Twin> Core<K> {
             }
         }
         let promised = ledger.outbox.iter().map(|promise| promise.made_at).min();
+        let to: Arc<dyn Committed> = shard.arc();
         let mut commit = Commit {
             address: Arc::clone(&ledger.address),
             slot: SLOT,
@@ -61,7 +62,7 @@ impl<K: Twin> Core<K> {
             terms: Arc::clone(&ledger.terms),
             riders: busy.staged.drain(..).map(|(_, rider)| rider).collect(),
             token: u64::from(at),
-            to: shard.arc() as Arc<dyn Committed>,
+            to,
         };
         if let Some(instant) = store.instant() {
             busy.dirty = false;
@@ -170,7 +171,7 @@ impl<K: Twin> Core<K> {
         let key = twin.key.clone();
         match error {
             store::Error::Sequence { .. } => {
-                tracing::error!(kind = K::KIND, %key, %error, "the store contradicts this activation: a bug of the runtime; the activation ends")
+                tracing::error!(kind = K::KIND, %key, %error, "the store contradicts this activation: a bug of the runtime; the activation ends");
             }
             store::Error::Fenced { .. }
             | store::Error::Busy(_)

@@ -143,7 +143,7 @@ impl Rider for EventRider {
     fn release(&self, sealed: &Sealed) {
         match sealed {
             Sealed::Durable => {
-                self.shared.hub.publish(self.kind, &self.key, self.revision, self.at, self.event.clone())
+                self.shared.hub.publish(self.kind, &self.key, self.revision, self.at, self.event.clone());
             }
             Sealed::Lost { .. } => {}
         }

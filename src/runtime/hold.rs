@@ -52,7 +52,7 @@ pub(super) fn refused<K: Twin>(
     };
     let (promises, promised) = (sends().count(), sends().sum::<usize>());
     if !ledger.outbox.fits(promises, promised) {
-        return limit("outbox", outbox::PROMISES_MAX, ledger.outbox.len() + promises);
+        return Some(limit("outbox", outbox::PROMISES_MAX, ledger.outbox.len() + promises));
     }
     // What ring and journal may grow to before the older part of them moves to pages.
     let journal = if K::JOURNAL { ledger.journal.bytes_max() } else { 0 };
@@ -63,27 +63,27 @@ pub(super) fn refused<K: Twin>(
         ledger.state_bytes = scratch.len();
         let actual = beside + ledger.state_bytes + growth;
         if actual > K::RECORD_BYTES_MAX {
-            return limit("record bytes", K::RECORD_BYTES_MAX, actual);
+            return Some(limit("record bytes", K::RECORD_BYTES_MAX, actual));
         }
     }
     ledger.state_bytes += growth;
     let more = more?;
     let size = |page: &PageWrite| page.value.as_ref().map_or(0, Vec::len);
     if let Some(page) = more.pages.iter().find(|page| size(page) > limits::PAGE_BYTES_MAX) {
-        return limit("page bytes", limits::PAGE_BYTES_MAX, size(page));
+        return Some(limit("page bytes", limits::PAGE_BYTES_MAX, size(page)));
     }
     let bytes = |pages: &[PageWrite]| pages.iter().map(|page| page.name.len() + size(page)).sum::<usize>();
     let room_keys = limits::COMMIT_KEYS_MAX - RESERVED_KEYS;
     let room_bytes = limits::COMMIT_BYTES_MAX - K::RECORD_BYTES_MAX - RESERVED_KEYS * limits::PAGE_BYTES_MAX / 2;
     if more.pages.len() > room_keys || bytes(&more.pages) > room_bytes {
-        return limit("commit bytes", room_bytes, bytes(&more.pages));
+        return Some(limit("commit bytes", room_bytes, bytes(&more.pages)));
     }
     let staged = twin.busy.as_ref().map_or(&[][..], |busy| &busy.pages);
     let crowded = staged.len() + more.pages.len() > room_keys || bytes(staged) + bytes(&more.pages) > room_bytes;
     (crowded && !staged.is_empty()).then_some(Hold::Wait)
 }
 
-fn limit(limit: &'static str, max: usize, actual: usize) -> Option<Hold> {
+fn limit(limit: &'static str, max: usize, actual: usize) -> Hold {
     let wide = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
-    Some(Hold::Reject(Rejection::Limit { limit: limit.into(), max: wide(max), actual: wide(actual) }))
+    Hold::Reject(Rejection::Limit { limit: limit.into(), max: wide(max), actual: wide(actual) })
 }

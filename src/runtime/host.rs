@@ -34,10 +34,10 @@ impl<K: Twin> Host<K> {
     }
 
     /// Id hash → slot (4,096) → shard.
-    #[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "12 bits")]
+    #[expect(clippy::as_conversions, reason = "12 bits")]
     pub(super) fn shard(&self, hash: u64) -> &Arc<Shard<K>> {
         let slot = (hash >> 52) as usize;
-        &self.shards[slot * self.shards.len() >> 12]
+        &self.shards[(slot * self.shards.len()) >> 12]
     }
 
     /// Asks: on this thread if the twin's shard is free, otherwise through its inbox.
@@ -66,9 +66,7 @@ impl<K: Twin> Host<K> {
                 shard.hold(&mut core, now, |core| core.run_inline(shard, at, message, header, now))
             } else {
                 let call = Arc::new(wire(Call::new(header, message)));
-                shard.hold(&mut core, now, |core| {
-                    core.deliver(shard, at, Arc::clone(&call) as Arc<dyn Delivery<K>>, now)
-                });
+                shard.hold(&mut core, now, |core| core.deliver(shard, at, delivery(&call), now));
                 Inline::Later(call)
             };
             let stuck = !core.stuck.is_empty();
@@ -88,7 +86,7 @@ impl<K: Twin> Host<K> {
             Err(why) => return Inline::Now(Err(Rejection::invalid(why.to_string()).into())),
         };
         let call = Arc::new(wire(Call::new(header, message)));
-        match shard.push(hash, key, Arc::clone(&call) as Arc<dyn Delivery<K>>) {
+        match shard.push(hash, key, delivery(&call)) {
             Ok(()) => Inline::Later(call),
             Err(_back) => Inline::Now(Err(Failure::Overloaded { what: "the shard's inbox" })),
         }
@@ -112,7 +110,7 @@ impl<K: Twin> Host<K> {
             }
         };
         let call = Arc::new(Call::new(header, message));
-        match shard.push(hash, key, Arc::clone(&call) as Arc<dyn Delivery<K>>) {
+        match shard.push(hash, key, delivery(&call)) {
             Ok(()) => Ok(()),
             Err(back) => {
                 drop(back);
@@ -123,6 +121,12 @@ impl<K: Twin> Host<K> {
             }
         }
     }
+}
+
+/// A call as inboxes hold it.
+pub(super) fn delivery<M: Message>(call: &Arc<Call<M>>) -> Arc<dyn Delivery<M::Twin>> {
+    let call: Arc<Call<M>> = Arc::clone(call);
+    call
 }
 
 /// A host whose kind is erased.

@@ -161,6 +161,7 @@ impl Past<'_> {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
 fn damaged(error: record::Error) -> Failure {
     let cause = format!("the journal cannot be read: {error}").into();
     Failure::Lost { outcome: Outcome::NotApplied, cause }

@@ -127,20 +127,21 @@ impl Shared {
 
 pub(super) type Decoder = fn(&[u8], Header, Sender) -> Option<Handed>;
 
+/// A kind's id, its name and its host.
+pub(super) type Hosted = (TypeId, &'static str, Arc<dyn AnyHost>);
+/// How promised messages are read, by kind, message and the message that carries the answer back.
+pub(super) type Decoders = HashMap<(CompactString, CompactString, Option<CompactString>), Decoder>;
+
 /// Finds hosts by kind: how effects, wake-ups and outboxes reach twins.
 #[derive(Default)]
 pub(super) struct Office {
-    hosts: RwLock<Vec<(TypeId, &'static str, Arc<dyn AnyHost>)>>,
-    decoders: OnceLock<HashMap<(CompactString, CompactString, Option<CompactString>), Decoder>>,
+    hosts: RwLock<Vec<Hosted>>,
+    decoders: OnceLock<Decoders>,
     this: OnceLock<Weak<Office>>,
 }
 
 impl Office {
-    pub(super) fn open(
-        self: &Arc<Self>,
-        hosts: Vec<(TypeId, &'static str, Arc<dyn AnyHost>)>,
-        decoders: HashMap<(CompactString, CompactString, Option<CompactString>), Decoder>,
-    ) {
+    pub(super) fn open(self: &Arc<Self>, hosts: Vec<Hosted>, decoders: Decoders) {
         *self.hosts.write() = hosts;
         assert!(self.decoders.set(decoders).is_ok(), "an office opens once");
         assert!(self.this.set(Arc::downgrade(self)).is_ok(), "an office opens once");

@@ -194,7 +194,9 @@ async fn drain(shared: &Shared, within: Duration) -> Drained {
     loop {
         let hosts = shared.office.hosts();
         if Instant::now() >= next_tick {
-            hosts.iter().for_each(|host| host.tick(true));
+            for host in &hosts {
+                host.tick(true);
+            }
             next_tick = Instant::now() + DRAIN_LOOK * 10;
         }
         tokio::time::sleep(DRAIN_LOOK).await;

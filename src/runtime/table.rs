@@ -58,7 +58,7 @@ impl<K: Twin> Table<K> {
         } else {
             let at = self.len;
             self.len = at.checked_add(1).expect("a shard holds fewer than 2^32 twins: memory ends long before");
-            if at as usize % CHUNK == 0 {
+            if (at as usize).is_multiple_of(CHUNK) {
                 self.chunks.push(Vec::with_capacity(CHUNK));
             }
             self.chunks[at as usize / CHUNK].push(Some(twin));

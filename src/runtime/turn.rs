@@ -9,6 +9,7 @@ use std::{
 use super::{
     activation::{Activation, Phase, Read},
     hold::{Hold, refused, spare},
+    host::delivery,
     install::{arm, install},
     named::{Named, named},
     recall::{keep, recall},
@@ -28,6 +29,7 @@ pub(super) enum Inline<M: Message> {
 }
 
 /// Whether a turn's result may leave at once.
+#[derive(Clone, Copy)]
 pub(super) enum Leave {
     Now,
     WhenDurable,
@@ -147,7 +149,7 @@ impl<K: Twin> Core<K> {
                     }
                     Some(Hold::Wait) => {
                         let call = Arc::new(Call::new(header, message));
-                        twin.busy().waiting.push_front(Arc::clone(&call) as Arc<dyn Delivery<K>>);
+                        twin.busy().waiting.push_front(delivery(&call));
                         return Inline::Later(call);
                     }
                     None => {
@@ -182,7 +184,7 @@ impl<K: Twin> Core<K> {
             });
         }
         let call = Arc::new(Call::decided(header, message, answer));
-        self.leave_or_stage(shard, at, Arc::clone(&call) as Arc<dyn Delivery<K>>, leave, now);
+        self.leave_or_stage(shard, at, delivery(&call), leave, now);
         Inline::Later(call)
     }
 
