@@ -39,7 +39,12 @@ impl File {
     }
 
     /// The code alone: comments, strings and `#[cfg(test)]` items blanked, lines kept.
+    ///
+    /// Empty for `tests.rs` and what lies in `tests/`: a parent declares those under `#[cfg(test)]`.
     pub(crate) fn code(&self) -> String {
+        if self.path.ends_with("/tests.rs") || self.path.contains("/tests/") {
+            return String::new();
+        }
         without_tests(&without_text(&self.text))
     }
 
