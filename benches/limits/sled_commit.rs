@@ -74,7 +74,7 @@ impl Client for Raw {
         value[..8].copy_from_slice(&(at + 1).to_le_bytes());
         let (reply, answer) = oneshot::channel();
         let sent = self.send.try_send(Update { key: hot(at, self.keys), value, reply });
-        sent.ok().expect("the channel holds more than the window");
+        assert!(sent.is_ok(), "the channel holds more than the window");
         answer.await.expect("the committer answers");
         1
     }

@@ -1,4 +1,4 @@
-//! Limit of W2: as many threads as CPUs, each doing sled get + decode + HashMap insert for its share of the ids.
+//! Limit of W2: as many threads as CPUs, each doing sled get + decode + `HashMap` insert for its share of the ids.
 
 use std::{collections::HashMap, sync::Arc, thread};
 

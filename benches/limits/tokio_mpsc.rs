@@ -41,7 +41,7 @@ impl Tasks {
     async fn add(&self, id: &str, by: u64) -> u64 {
         let (reply, answer) = oneshot::channel();
         let sent = self.senders[id].send(Add { by, reply }).await;
-        sent.ok().expect("the task runs");
+        assert!(sent.is_ok(), "the task runs");
         answer.await.expect("the task answers")
     }
 

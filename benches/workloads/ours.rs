@@ -66,6 +66,9 @@ pub(crate) fn work() {
     }
 }
 
+/// No work.
+fn at_once() {}
+
 macro_rules! counting {
     ($kind:ident, $state:ident, $name:literal, $persistence:ty, $work:expr) => {
         impl Twin for $kind {
@@ -117,9 +120,9 @@ macro_rules! counting {
     };
 }
 
-counting!(Counter, State, "counter", Volatile, ());
-counting!(Kept, State, "kept", Durable, ());
-counting!(Entity, Ledger, "entity", Durable, ());
+counting!(Counter, State, "counter", Volatile, at_once());
+counting!(Kept, State, "kept", Durable, at_once());
+counting!(Entity, Ledger, "entity", Durable, at_once());
 counting!(Slow, State, "slow", Volatile, work());
 
 impl Snapshot for Kept {
@@ -169,6 +172,7 @@ pub(crate) fn start_on_disk(cpus: usize, path: &Path, level: Level) -> Runtime {
 pub(crate) fn stop(host: &Handle, runtime: Runtime) {
     let drained = host.block_on(runtime.drain(Duration::from_secs(10)));
     assert_eq!(drained.unsettled, 0, "nothing is left under way");
+    drop(runtime);
 }
 
 /// A caller that increments twins of one kind.

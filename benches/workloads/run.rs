@@ -191,9 +191,9 @@ fn run_row(options: &Options, rows: &'static [Entry], row: &str) -> Outcome {
             let dir = parent.join(format!("twin-bench-{}", std::process::id()));
             std::fs::create_dir_all(&dir)?;
             let folder = Folder(dir.clone());
-            let built = build(&Setting { cpus, dir: dir.clone() });
-            let durable = built.durability == "fsync";
-            let mut line = built.run(cpus, options.rounds(), &mut progress).json();
+            let ready = build(&Setting { cpus, dir: dir.clone() });
+            let durable = ready.durability == "fsync";
+            let mut line = ready.run(cpus, options.rounds(), &mut progress).json();
             if durable {
                 line["disk_syncs_per_s"] = json!(round(machine::disk_syncs_per_s(&dir)?));
             }

@@ -59,7 +59,7 @@ fn batch(service: &ServiceId, at: Timestamp, number: u64, times: u64) -> Box<Bat
             id: (number * times + time) * OPERATIONS + operation + 1,
             operation: *name,
             kind: SpanKind::Server,
-            failed: (wave + operation) % 50 == 0,
+            failed: (wave + operation).is_multiple_of(50),
             status_class: 2,
             duration_ns: 1_000_000 * (1 + wave + operation),
             end: at,
@@ -165,15 +165,15 @@ fn made(at: u64) -> Alone {
 }
 
 fn resident(count: u64, life: impl Fn(&mut Alone)) -> f64 {
-    let live = |at| {
+    let one = |at| {
         let mut alone = made(at);
         life(&mut alone);
         alone
     };
     // The first one brings whatever all share.
-    let first = live(0);
+    let first = one(0);
     let before = machine::resident_bytes();
-    let twins: Vec<Alone> = (1..=count).map(live).collect();
+    let twins: Vec<Alone> = (1..=count).map(one).collect();
     let grown = machine::resident_bytes().saturating_sub(before);
     drop((first, twins));
     float(grown) / float(count)

@@ -1,5 +1,6 @@
 //! Client loops: each waits for its reply before its next call. Driver (b) runs them on a host's own tokio runtime
 //! with as many workers as CPUs, driver (a) on the arbiters that host the actors.
+#![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
 use std::{
     sync::{
@@ -71,7 +72,7 @@ impl Lap {
     pub(crate) fn of(work: impl FnOnce() -> u64) -> Lap {
         let (cpu, started) = (machine::cpu_time(), Instant::now());
         let ops = work();
-        Lap { ops, elapsed: started.elapsed(), cpu: machine::cpu_time() - cpu, ..Lap::default() }
+        Lap { ops, elapsed: started.elapsed(), cpu: machine::cpu_time().saturating_sub(cpu), ..Lap::default() }
     }
 }
 
@@ -108,7 +109,7 @@ impl Host {
 /// Driver (a): actix arbiters that host the actors and run the loops.
 pub(crate) struct Arbiters {
     system: System,
-    arbiters: Vec<Arbiter>,
+    hosts: Vec<Arbiter>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -124,13 +125,13 @@ impl Arbiters {
             });
             runner.run().expect("the system stops without an error");
         });
-        let (system, arbiters) = receive.recv().expect("the system starts");
-        Self { system, arbiters, thread: Some(thread) }
+        let (system, hosts) = receive.recv().expect("the system starts");
+        Self { system, hosts, thread: Some(thread) }
     }
 
     /// Runs something on every arbiter, and returns what it gave.
     pub(crate) fn each<T: Send + 'static>(&self, work: impl Fn(usize) -> T + Clone + Send + 'static) -> Vec<T> {
-        let results = self.arbiters.iter().enumerate().map(|(at, arbiter)| {
+        let results = self.hosts.iter().enumerate().map(|(at, arbiter)| {
             let ((send, receive), work) = (mpsc::channel(), work.clone());
             arbiter.spawn_fn(move || send.send(work(at)).expect("the starter waits"));
             receive.recv().expect("the arbiter runs")
@@ -140,7 +141,7 @@ impl Arbiters {
 
     /// Runs the loops of one lap.
     pub(crate) fn run<C: Client>(&self, plan: Plan, make: impl FnMut(u64) -> C) -> Lap {
-        let mut next = self.arbiters.iter().cycle();
+        let mut next = self.hosts.iter().cycle();
         gather(plan, make, |_, task| {
             next.next().expect("there is an arbiter").spawn(task);
         })
@@ -149,7 +150,7 @@ impl Arbiters {
 
 impl Drop for Arbiters {
     fn drop(&mut self) {
-        for arbiter in self.arbiters.drain(..) {
+        for arbiter in self.hosts.drain(..) {
             arbiter.stop();
             arbiter.join().expect("an arbiter ends in order");
         }
@@ -183,7 +184,7 @@ fn gather<C: Client>(plan: Plan, make: impl FnMut(u64) -> C, mut spawn: impl FnM
         ended += 1;
     }
     assert_eq!(ended, plan.window, "a client loop panicked; its message is above");
-    Lap { elapsed: started.elapsed(), cpu: machine::cpu_time() - cpu, ..lap }
+    Lap { elapsed: started.elapsed(), cpu: machine::cpu_time().saturating_sub(cpu), ..lap }
 }
 
 async fn caller<C: Client>(mut client: C, me: u64, plan: Plan, stop: &AtomicBool) -> Lap {
@@ -209,7 +210,7 @@ async fn caller<C: Client>(mut client: C, me: u64, plan: Plan, stop: &AtomicBool
     lap
 }
 
-#[expect(clippy::disallowed_methods, reason = "the bench's own thread has nothing else to do")]
+/// The bench's own thread has nothing else to do.
 fn pause(time: Duration) {
     thread::sleep(time);
 }

@@ -55,6 +55,7 @@ pub(crate) fn allocator() -> &'static str {
 
 /// How many 1 KiB appends with fdatasync the disk under `dir` does a second: a durable figure means something only
 /// beside this one, taken in the same minute.
+#[expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 pub(crate) fn disk_syncs_per_s(dir: &Path) -> std::io::Result<f64> {
     use std::io::Write as _;
     let path = dir.join("syncs");

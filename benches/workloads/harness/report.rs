@@ -121,21 +121,21 @@ pub(crate) fn table_line(line: &Value) -> String {
     let text = |name: &str| line[name].as_str().unwrap_or("–").to_owned();
     let bytes = line.get("ours_bytes").is_some() || line.get("limit_bytes").is_some();
     let main = |who: &str| line[format!("{who}_{}", if bytes { "bytes" } else { "per_s" })].as_f64();
-    let mut bars = String::new();
+    let mut notes = Vec::new();
     for bar in line["bars"].as_array().into_iter().flatten() {
         let sign = if bar["met"] == true { "✓" } else { "✗" };
-        bars.push_str(&format!("  {sign} {} ({})", bar["bar"].as_str().unwrap_or(""), bar["value"]));
+        notes.push(format!("{sign} {} ({})", bar["bar"].as_str().unwrap_or(""), bar["value"]));
     }
     if let Some(limit) = line["limit"].as_str() {
-        bars.push_str(&format!("  limit: {limit}"));
+        notes.push(format!("limit: {limit}"));
     }
     for (name, figures) in line["others"].as_object().into_iter().flatten() {
         let figure = short(figures["per_s"].as_f64().or(figures["bytes"].as_f64()));
         let ratio = figures["ratio"].as_f64().map_or_else(String::new, |ratio| format!(" ({}×)", plain(Some(ratio))));
-        bars.push_str(&format!("  {name}: {figure}{ratio}"));
+        notes.push(format!("{name}: {figure}{ratio}"));
     }
     format!(
-        "{:<20}{:>4} {:<4} {:<10} {:>10} {:>10} {:>5} {:>10} {:>5} {:>11} {:>10} {:>7}{bars}",
+        "{:<20}{:>4} {:<4} {:<10} {:>10} {:>10} {:>5} {:>10} {:>5} {:>11} {:>10} {:>7}  {}",
         text("workload"),
         line["cpus"].to_string(),
         text("driver"),
@@ -148,6 +148,7 @@ pub(crate) fn table_line(line: &Value) -> String {
         plain(line["p50_us"].as_f64()),
         plain(line["p99_us"].as_f64()),
         plain(line["cpu_ns_each"].as_f64()),
+        notes.join("  "),
     )
 }
 
