@@ -92,13 +92,10 @@ fn serve(flags: &config::Flags) -> ExitCode {
     })
 }
 
+type Transfer = fn(&config::Config, &Path, &mut dyn FnMut(Progress)) -> Result<Progress, app::transfer::Error>;
+
 /// Runs an export or import with its progress in the terminal.
-fn transfer(
-    global: &cli::Global,
-    file: &Path,
-    what: &str,
-    run: fn(&config::Config, &Path, &mut dyn FnMut(Progress)) -> Result<Progress, app::transfer::Error>,
-) -> ExitCode {
+fn transfer(global: &cli::Global, file: &Path, what: &str, run: Transfer) -> ExitCode {
     let flags = config::Flags { data_dir: global.data_dir.clone(), ..config::Flags::default() };
     let config = match config::Config::load(&flags) {
         Ok(config) => config,

@@ -147,9 +147,9 @@ async fn wait(client: &Client, path: &str, json: bool) -> Result<(), Error> {
         let view: CommandView = typed(value.clone())?;
         if view.state.is_final() {
             if json {
-                print::document(&value)?
+                print::document(&value)?;
             } else {
-                show(&view)?
+                show(&view)?;
             }
             return match view.state {
                 CommandState::Succeeded => Ok(()),

@@ -62,7 +62,7 @@ pub(super) async fn run(client: &Client, args: LsArgs, json: bool) -> Result<(),
         let Some((name, value)) = term.split_once('=') else {
             return Err(Error::Usage(format!("'{term}' is no term; write name=value, such as health=degraded")));
         };
-        query.push_str(&format!("&{}={}", segment(name), segment(value)));
+        query.extend(["&", &segment(name), "=", &segment(value)]);
     }
     let (mut after, mut left) = (args.after, args.limit.unwrap_or(usize::MAX));
     let (mut twins, mut more) = (Vec::new(), None);

@@ -38,7 +38,7 @@ pub struct ImportArgs {
 
 /// How far a transfer is, on standard error.
 pub struct Bar {
-    bar: ProgressBar,
+    drawn: ProgressBar,
     what: String,
     json: bool,
 }
@@ -50,18 +50,18 @@ impl Bar {
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
             bar.set_style(style);
         }
-        Self { bar, what: what.to_owned(), json }
+        Self { drawn: bar, what: what.to_owned(), json }
     }
 
     /// So many items of so many bytes together.
     pub fn at(&self, items: u64, bytes: u64) {
-        self.bar.set_message(format!("{}: {} items, {}", self.what, HumanCount(items), HumanBytes(bytes)));
-        self.bar.tick();
+        self.drawn.set_message(format!("{}: {} items, {}", self.what, HumanCount(items), HumanBytes(bytes)));
+        self.drawn.tick();
     }
 
     /// That is all.
     pub fn done(self, items: u64, bytes: u64) -> Result<(), Error> {
-        self.bar.finish_and_clear();
+        self.drawn.finish_and_clear();
         if self.json {
             return print::document(&json!({ "items": items, "bytes": bytes }));
         }

@@ -30,7 +30,7 @@ pub use self::{run::run, service::serve};
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 A day of the fleet passes in a minute: traffic comes in waves, a bad release of 'orders' goes out and is rolled back,
-and 'recommendations' gets slow for a while. While it runs, ask the twins in another terminal; the hints below the table
+and 'recommendations' gets slow for a while, all within four minutes. While it runs, ask the twins in another terminal; the hints below the table
 are ready to paste.
 
 Examples:

@@ -14,8 +14,8 @@ pub(super) const BAD_SHARE: f64 = 0.4;
 pub(super) const SLOWER: Duration = Duration::from_millis(400);
 /// In what a day passes, unless the demo is shorter.
 const DAY: Duration = Duration::from_secs(60);
-/// In what everything happens once, without `--for`.
-const ROUND: Duration = Duration::from_secs(120);
+/// In what everything happens once, without `--for`; long enough for the twins to be sure and raise alerts.
+const ROUND: Duration = Duration::from_secs(240);
 /// Requests a second at the mean of the day, and how far the waves go.
 const RATE: f64 = 30.0;
 const WAVE: f64 = 0.6;
@@ -88,7 +88,7 @@ impl Stage {
     pub(super) fn at(since: Duration, lasts: Option<Duration>) -> Self {
         let round = lasts.unwrap_or(ROUND).as_secs_f64().max(f64::EPSILON);
         let part = since.as_secs_f64() % round / round;
-        Self { bad_release: (0.3..0.6).contains(&part), slow: (0.65..0.9).contains(&part) }
+        Self { bad_release: (0.15..0.5).contains(&part), slow: (0.6..0.9).contains(&part) }
     }
 
     /// The same in words.
@@ -129,9 +129,9 @@ mod tests {
     fn the_bad_release_comes_and_goes_within_the_demo() {
         let lasts = Some(Duration::from_secs(10));
         let bad: Vec<u64> = (0..10).filter(|s| Stage::at(Duration::from_secs(*s), lasts).bad_release).collect();
-        assert_eq!(bad, [3, 4, 5]);
+        assert_eq!(bad, [2, 3, 4]);
         let slow: Vec<u64> = (0..10).filter(|s| Stage::at(Duration::from_secs(*s), lasts).slow).collect();
-        assert_eq!(slow, [7, 8]);
+        assert_eq!(slow, [6, 7, 8]);
     }
 
     #[test]

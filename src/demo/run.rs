@@ -59,13 +59,11 @@ struct Folder {
 
 impl Folder {
     fn new(given: Option<&Path>) -> Self {
-        match given {
-            Some(path) => Self { path: path.to_owned(), is_ours: false },
-            None => {
-                let name = format!("twin-demo-{}", uuid::Uuid::new_v4().simple());
-                Self { path: std::env::temp_dir().join(name), is_ours: true }
-            }
+        if let Some(path) = given {
+            return Self { path: path.to_owned(), is_ours: false };
         }
+        let name = format!("twin-demo-{}", uuid::Uuid::new_v4().simple());
+        Self { path: std::env::temp_dir().join(name), is_ours: true }
     }
 }
 

@@ -150,16 +150,12 @@ impl Service {
         };
         let mut headers = HeaderMap::new();
         let client = self.telemetry.client(span, peer, method, &mut headers);
-        let answered = match address {
-            Some(address) => {
-                let method = if method == "POST" { Method::POST } else { Method::GET };
-                self.client.request(method, format!("{address}{path}")).headers(headers).send().await
-            }
-            None => {
-                telemetry::finish(&client, 503);
-                return false;
-            }
+        let Some(address) = address else {
+            telemetry::finish(&client, 503);
+            return false;
         };
+        let method = if method == "POST" { Method::POST } else { Method::GET };
+        let answered = self.client.request(method, format!("{address}{path}")).headers(headers).send().await;
         let status = answered.map_or(503, |response| response.status().as_u16());
         telemetry::finish(&client, status);
         status < 500

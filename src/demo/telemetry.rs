@@ -25,7 +25,7 @@ const BOUNDS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75
 
 /// What a service tells about itself.
 pub(super) struct Telemetry {
-    traces: SdkTracerProvider,
+    spans: SdkTracerProvider,
     metrics: SdkMeterProvider,
     logs: SdkLoggerProvider,
     tracer: SdkTracer,
@@ -38,7 +38,7 @@ impl Telemetry {
     /// Sets everything up from the environment; needs a tokio runtime.
     pub(super) fn from_env() -> Result<Self, opentelemetry_otlp::ExporterBuildError> {
         let resource = Resource::builder().build();
-        let traces = SdkTracerProvider::builder()
+        let spans = SdkTracerProvider::builder()
             .with_resource(resource.clone())
             .with_batch_exporter(SpanExporter::builder().with_tonic().build()?)
             .build();
@@ -56,8 +56,8 @@ impl Telemetry {
             .with_unit("s")
             .with_boundaries(BOUNDS.to_vec())
             .build();
-        let (tracer, logger) = (traces.tracer("demo"), logs.logger("demo"));
-        Ok(Self { traces, metrics, logs, tracer, logger, duration, propagator: TraceContextPropagator::new() })
+        let (tracer, logger) = (spans.tracer("demo"), logs.logger("demo"));
+        Ok(Self { spans, metrics, logs, tracer, logger, duration, propagator: TraceContextPropagator::new() })
     }
 
     /// Begins the span of a request that came in.
@@ -138,7 +138,7 @@ impl Telemetry {
     /// Sends what is left. Blocks.
     pub(super) fn shutdown(&self) {
         // The node may have gone first; then there is nobody to tell.
-        drop(self.traces.shutdown());
+        drop(self.spans.shutdown());
         drop(self.metrics.shutdown());
         drop(self.logs.shutdown());
     }

@@ -1,4 +1,5 @@
 //! The command line against a real node, as a person or a script would use it.
+#![expect(clippy::unwrap_used, reason = "helpers of tests end at the first thing that is not as it should be")]
 
 use std::{
     io::{BufRead as _, BufReader},
