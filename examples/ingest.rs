@@ -49,9 +49,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         };
         batch.spans.extend([served, called]);
     }
-    // A batch is told, not asked: observations are never worth waiting for. Here the read behind it waits its turn.
+    // A door tells (`tell`), for observations are never worth waiting for, and reads overtake them. We want to read now.
     let orders = runtime.twin(service.as_str());
-    orders.tell(Ingest(Box::new(batch))).map_err(|refused| refused.failure)?;
+    orders.ask(Ingest(Box::new(batch))).await?;
 
     let view = orders.ask(GetView { behaviour: true }).await?;
     println!("{} {}: {} instance(s)", view.id, view.version.ok_or("it was stated")?, view.instances.len());
