@@ -1,0 +1,51 @@
+//! The real runtime over the real store, killed with `kill -9` in the middle of its work, again and again.
+//!
+//! A child process (this very binary) works and says over a pipe what it sends and what it is told; the parent kills it,
+//! opens what it left through the public door, and compares. `TORTURE_KILLS=500` and `TORTURE_CASES=100` run longer.
+
+#![allow(clippy::unwrap_used, reason = "a helper of tests")]
+#![expect(clippy::disallowed_methods, reason = "parent and child agree over the environment")]
+
+mod account;
+mod child;
+mod parent;
+
+use parent::Parent;
+
+/// Kills in a plain run.
+const KILLS: u64 = 50;
+/// Kills between commit and delivery in a plain run.
+const CASES: u64 = 10;
+/// Every so many kills everything is compared; after the others only what was told since.
+const WHOLE_EVERY: u64 = 10;
+
+fn number(name: &str, plain: u64) -> u64 {
+    std::env::var(name).map_or(plain, |text| text.parse().unwrap())
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_or_doubled_over_kill_9() {
+    let kills = number("TORTURE_KILLS", KILLS);
+    let mut parent = Parent::new(number("TORTURE_SEED", 7));
+    for kill in 0..kills {
+        parent.life(kill);
+        if kill % WHOLE_EVERY == WHOLE_EVERY - 1 || kill + 1 == kills {
+            parent.compare();
+        }
+    }
+    parent.enough(kills);
+}
+
+#[test]
+fn an_effect_arrives_although_the_process_died_between_commit_and_delivery_and_nobody_calls() {
+    let mut parent = Parent::new(1);
+    for case in 0..number("TORTURE_CASES", CASES) {
+        parent.die_between(case);
+    }
+}
+
+#[test]
+#[ignore = "is started, and killed, by the tests above"]
+fn child() {
+    child::run();
+}
