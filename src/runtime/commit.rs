@@ -197,7 +197,7 @@ impl<K: Twin> Core<K> {
         }
         // One claim ends the commits of all twins that were under way: each of them needs an epoch above its own
         // commit's, not above the present one, or they would fence each other for ever.
-        let above = flight.map(|flight| flight.epoch);
+        let above = Some(flight.map_or_else(|| shard.shared.epoch().0, |flight| flight.epoch));
         twin.state = K::create(&key);
         twin.revision = 0;
         if let Some(ledger) = &mut twin.ledger {

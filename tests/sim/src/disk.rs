@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use service_twin::{
     store::{
-        Address, Commit, Committed, Done, Ended, Epoch, Error, Item, Level, Load, Loaded, Scan, Slot, Stats, Store,
-        Walked, memory::MemoryStore,
+        Address, Commit, Committed, Done, Ended, Epoch, Error, Instant, Item, Level, Load, Loaded, Scan, Slot, Stats,
+        Store, Walked, memory::MemoryStore,
     },
     twin::Twin,
 };
@@ -134,6 +134,10 @@ impl Store for Disk {
 
     fn put_item(&self, item: Item, done: Done<()>) {
         self.inner.put_item(item, done);
+    }
+
+    fn instant(&self) -> Option<&dyn Instant> {
+        self.inner.instant()
     }
 
     fn stats(&self) -> Stats {
