@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests")]
 #![expect(clippy::disallowed_methods, reason = "parent and child agree over the environment")]
+#![expect(clippy::print_stdout, reason = "the child speaks over its standard output")]
 
 mod account;
 mod child;
