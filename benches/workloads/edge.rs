@@ -51,7 +51,11 @@ fn read(setting: &Setting, workload: &'static str, connections: u64) -> Row {
             .into_bytes()
         })
     };
-    let ours = Contestant::ours(move |time| drive(&host, node.address, &ask, connections, time));
+    let ours = Contestant::ours(move |time| {
+        // All of it: the doors close when the node is dropped.
+        let node = &node;
+        drive(&host, node.address, &ask, connections, time)
+    });
     let mut contestants = vec![ours];
     contestants.extend(limits(setting, connections));
     let bars = Bars { limit: Some(0.6), ..Bars::default() };
@@ -74,7 +78,11 @@ pub(crate) fn write_64(setting: &Setting) -> Row {
             .into_bytes()
         })
     };
-    let ours = Contestant::ours(move |time| drive(&host, node.address, &ask, connections, time));
+    let ours = Contestant::ours(move |time| {
+        // All of it: the doors close when the node is dropped.
+        let node = &node;
+        drive(&host, node.address, &ask, connections, time)
+    });
     let host = Host::start(setting.cpus);
     let address = hyper_http::empty(&host);
     let (client, empty) = (Host::start(setting.cpus), plain(|_| "empty".into()));

@@ -40,9 +40,10 @@ pub(crate) struct BenchArgs {
     /// Where the stores of the durable rows are put; the system's folder for temporary files by default.
     #[arg(long, value_name = "FOLDER")]
     dir: Option<PathBuf>,
-    #[arg(long, hide = true)]
+    // A row's process starts further ones with the same arguments and these; the last ones count.
+    #[arg(long, hide = true, overrides_with = "row")]
     row: Option<String>,
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, overrides_with = "subject")]
     subject: Option<String>,
 }
 
