@@ -119,7 +119,7 @@ impl Client for Door {
     }
 }
 
-/// A repeatable sequence (SplitMix64).
+/// A repeatable sequence (`SplitMix64`).
 struct Draw(u64);
 
 impl Draw {
@@ -143,6 +143,7 @@ fn number(key: &str, value: u64) -> KeyValue {
     attribute(key, Value::IntValue(i64::try_from(value).unwrap_or(i64::MAX)))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as a request carries it")]
 fn resource(service: u64) -> Option<Resource> {
     let attributes = vec![
         text("service.name", format!("service-{service:02}")),

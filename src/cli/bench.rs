@@ -4,6 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
+#[expect(dead_code, reason = "the bench program reads its arguments itself; here clap does")]
 #[path = "../../benches/workloads/mod.rs"]
 mod workloads;
 

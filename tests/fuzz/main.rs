@@ -1,6 +1,7 @@
 //! The fuzz targets on generated, valid and damaged input. Coverage-guided runs are for `cargo fuzz` by hand.
 #![cfg(feature = "server")]
 
+#[expect(unreachable_pub, clippy::type_complexity, reason = "a library of its own for cargo-fuzz")]
 #[path = "../../fuzz/src/lib.rs"]
 mod targets;
 
@@ -55,7 +56,9 @@ fn every_target(bytes: &[u8]) {
 
 #[test]
 fn every_target_takes_what_is_valid() {
-    seeds().iter().for_each(|seed| every_target(seed));
+    for seed in &seeds() {
+        every_target(seed);
+    }
 }
 
 proptest! {

@@ -25,7 +25,7 @@ fn start(store: &Arc<dyn Store>, door: Door) -> Runtime {
         .wire::<Tell>()
         .asks::<AskRound, Answered>()
         .start()
-        .unwrap()
+        .expect("a runtime over a store starts")
 }
 
 fn memory() -> Arc<dyn Store> {
@@ -132,7 +132,7 @@ async fn what_a_twin_tells_another_arrives_once() {
 /// Asks "b" what it heard until it is so; the test's own timeout bounds it.
 async fn until(runtime: &Runtime, enough: impl Fn(&[(String, u64)]) -> bool) -> (Vec<(String, u64)>, u32, usize) {
     loop {
-        let heard = runtime.twin("b").ask(Heard).await.unwrap();
+        let heard = runtime.twin("b").ask(Heard).await.expect("a read is answered");
         if enough(&heard.0) {
             return heard;
         }

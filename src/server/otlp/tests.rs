@@ -22,6 +22,7 @@ fn named(key: &str, value: &str) -> KeyValue {
     attribute(key, Value::StringValue(value.into()))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as a request carries it")]
 fn sender(name: &str) -> Option<Sender> {
     let attributes = vec![named("service.namespace", "shop"), named("service.name", name), named("host.name", "h1")];
     Some(Sender { attributes, ..Sender::default() })
@@ -45,6 +46,7 @@ fn span(kind: i32, name: &str, attributes: Vec<KeyValue>) -> Span {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as a key answers")]
 fn all(_: &ServiceId) -> Result<(), String> {
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! What a service does, folded from telemetry: bounded, in constant time a sample, volatile until saved.
 //!
-//! Nothing here is input to a decision; what a later decision may rest on leaves as a [`Fact`]. It is saved as pages of
+//! Nothing here is input to a decision; what a later decision may rest on leaves as a `Fact`. It is saved as pages of
 //! its own, those that changed only, and a page that cannot be read back is a gap.
 //!
-//! [`fold`] takes a batch in; [`page`] is the form at rest. Forecasts and simulations will read the same parts.
+//! `fold` takes a batch in; `page` is the form at rest. Forecasts and simulations will read the same parts.
 
 mod baseline;
 mod edge;
