@@ -14,7 +14,7 @@ mod workloads;
 /// Each row runs in a process of its own, pinned to 1 or 2 CPUs. docs/performance.md explains the workloads.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Examples:\n  twin bench --quick          direction in under a minute\n  twin bench W3 W4            two workloads, in full\n  twin bench --json > bench   one object a line, to keep"
+    after_help = "Examples:\n  twin bench --quick          direction in two minutes\n  twin bench W3 W4            two workloads, in full\n  twin bench --json > bench   one object a line, to keep"
 )]
 pub(crate) struct BenchArgs {
     /// Workloads to run, such as W1 or W3-window-1; all if none is named.
