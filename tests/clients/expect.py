@@ -84,13 +84,17 @@ class Expected:
         self.same(f"{name} errors", errors * self.bursts, row["errors"])
         self.same(f"{name} sum", sum(seconds) * self.bursts, row["sum_s"], 1e-3)
         self.same(f"{name} max", seconds[-1], row["max_s"], SKETCH)
+        self.same(f"{name} max ever", seconds[-1], row["ever"]["max"], SKETCH)
+        self.same(f"{name} count in the sketch", count * self.bursts, row["ever"]["count"])
         self.same(f"{name} error ratio", errors / count, row["error_ratio"], SKETCH)
         shortest, longest = self.window_s
         total = count * self.bursts
         self.inside(f"{name} rate", total / longest * (1 - SKETCH), total / shortest * (1 + SKETCH), row["rate"])
         for quantile, share in QUANTILES.items():
             least, greatest = between(seconds, share)
-            self.inside(f"{name} {quantile}", least * (1 - SKETCH), greatest * (1 + SKETCH), row[f"{quantile}_s"])
+            # The story is shorter than the window, and every burst is the same.
+            for when, found in ("lately", row[f"{quantile}_s"]), ("ever", row["ever"][quantile]):
+                self.inside(f"{name} {quantile} {when}", least * (1 - SKETCH), greatest * (1 + SKETCH), found)
 
     def edge(self, operation: dict, behaviour: dict) -> None:
         name, count = operation["peer"], operation["count"]
@@ -121,16 +125,17 @@ class Expected:
                 return
             self.same(f"{name} count", count * self.bursts, row["count"])
             self.same(f"{name} sum", sum(values) * self.bursts, row["sum_s"], 1e-3)
-            quantiles = {key: row[f"{key}_s"] for key in QUANTILES}
+            quantiles = {key: [row[f"{key}_s"], row["ever"][key]] for key in QUANTILES}
         else:
             row = self.series(histogram, "histogram", count * self.bursts, behaviour)
             if not row:
                 return
-            quantiles = {"p50": row["p50"], "p99": row["p99"]}
-        for quantile, found in quantiles.items():
+            quantiles = {key: [row[key], row["ever"][key]] for key in ("p50", "p99")}
+        for quantile, both in quantiles.items():
             least, greatest = between(values, QUANTILES[quantile])
             if histogram.get("exponential"):
                 least, greatest = least * (1 - EXPONENTIAL), greatest * (1 + EXPONENTIAL)
             else:
                 least, greatest = bucket(histogram["bounds"], least)[0], bucket(histogram["bounds"], greatest)[1]
-            self.inside(f"{name} {quantile}", least * (1 - SKETCH), greatest * (1 + SKETCH), found)
+            for found in both:
+                self.inside(f"{name} {quantile}", least * (1 - SKETCH), greatest * (1 + SKETCH), found)

@@ -307,6 +307,23 @@ pub struct BehaviourView {
     pub baselines: Vec<BaselineView>,
 }
 
+/// How measurements are distributed, within 1 %.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DistributionView {
+    /// How many there are.
+    pub count: u64,
+    /// Half of them are not larger.
+    pub p50: Option<f64>,
+    /// 90 %.
+    pub p90: Option<f64>,
+    /// 95 %.
+    pub p95: Option<f64>,
+    /// 99 %.
+    pub p99: Option<f64>,
+    /// The largest.
+    pub max: Option<f64>,
+}
+
 /// Rate, errors and duration of one operation at one version.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct OperationView {
@@ -328,7 +345,7 @@ pub struct OperationView {
     pub error_ratio: f64,
     /// Sum of durations, in seconds.
     pub sum_s: f64,
-    /// Durations, in seconds.
+    /// Durations of the last five to ten minutes, in seconds; absent after silence.
     pub p50_s: Option<f64>,
     /// 90 %.
     pub p90_s: Option<f64>,
@@ -338,6 +355,8 @@ pub struct OperationView {
     pub p99_s: Option<f64>,
     /// Largest.
     pub max_s: Option<f64>,
+    /// Durations since the twin came into being, in seconds.
+    pub ever: DistributionView,
     /// When it was last seen.
     pub last_at: Timestamp,
 }
@@ -353,10 +372,12 @@ pub struct SeriesView {
     pub shape: CompactString,
     /// The newest value: a level; for counters the total, for histograms the number of measurements.
     pub last: f64,
-    /// For histograms: 50 %.
+    /// For histograms: 50 % of the last five to ten minutes; absent after silence.
     pub p50: Option<f64>,
     /// For histograms: 99 %.
     pub p99: Option<f64>,
+    /// For histograms: since the twin came into being.
+    pub ever: Option<DistributionView>,
     /// When.
     pub last_at: Timestamp,
     /// The history, finest first.

@@ -3,6 +3,7 @@
 use compact_str::CompactString;
 
 use super::{
+    limits::EDGES_MAX,
     num,
     operation::Source,
     page::{Reader, Writer},
@@ -15,8 +16,6 @@ use crate::{
     twin::service::view::EdgeView,
 };
 
-/// Most dependencies; the rest is `_other`.
-const EDGES_MAX: usize = 32;
 /// Longest name, in bytes; cut.
 const NAME_BYTES_MAX: usize = 48;
 

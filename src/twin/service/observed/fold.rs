@@ -5,13 +5,16 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::{
-    BATCHES, Fact, OPERATIONS, Observed, REST, SERIES, SERIES_MAX, SERIES_PER_PAGE, STREAMS,
+    BATCHES, Fact, OPERATIONS, Observed, REST, SERIES, SERIES_PER_PAGE, STREAMS,
+    distribution::Distribution,
     edge::Calls,
+    limits::SERIES_MAX,
     num,
     operation::{Source, kind_index},
     series::{Series, Shape},
-    sketch::{self, Sketch},
+    sketch::{self, Spot},
     stream::{Counts, Increment},
+    tally::spread,
 };
 use crate::model::{
     Timestamp,
@@ -25,8 +28,6 @@ use crate::model::{
 const AHEAD_MAX: Duration = Duration::from_secs(60);
 /// A series that was silent for so long makes room for a new one.
 const SERIES_STALE: Duration = Duration::from_secs(24 * 60 * 60);
-/// Points into which a bucket's measurements are spread.
-const SPREAD_MAX: u64 = 8;
 
 /// Where the names of a batch were found, so that each is looked up once a batch.
 struct Memo {
@@ -160,13 +161,15 @@ impl Observed {
             }
             Value::Explicit(histogram) => {
                 let increment = self.streams.counts(point, Counts::from(&**histogram), histogram.temporality);
-                self.distribution(turn, point, increment, |more, unit_s, sketch| {
-                    add_explicit(sketch, histogram, &more.buckets, unit_s);
+                self.distribution(turn, point, increment, |into, more, unit_s| {
+                    add_explicit(into, point.time, histogram, &more.buckets, unit_s);
                 });
             }
             Value::Exponential(histogram) => {
                 let increment = self.streams.counts(point, Counts::from(&**histogram), histogram.temporality);
-                self.distribution(turn, point, increment, add_exponential);
+                self.distribution(turn, point, increment, |into, more, unit_s| {
+                    add_exponential(into, point.time, more, unit_s);
+                });
             }
         }
     }
@@ -176,14 +179,14 @@ impl Observed {
         turn: &mut Fold<'_>,
         point: &MetricPoint,
         increment: Option<Increment<Counts>>,
-        add: impl FnOnce(&Counts, f64, &mut Sketch),
+        add: impl FnOnce(&mut Distribution, &Counts, f64),
     ) {
         self.saved.dirty[STREAMS] = true;
         let Some(Increment { from, more }) = increment.filter(|increment| increment.more.count > 0) else { return };
         let Role::Duration(kind) = point.role else {
             let at = self.series_of(turn, point, Shape::Histogram);
             let mean = more.sum / num::real(more.count);
-            self.series[at].measure(point.time, more.count, mean, |sketch| add(&more, 1.0, sketch));
+            self.series[at].measure(point.time, more.count, mean, |into| add(into, &more, 1.0));
             return;
         };
         let unit_s = seconds_per(turn.symbols.name(point.unit));
@@ -191,7 +194,7 @@ impl Observed {
         let red = self.operations.red(at, Source::Metrics);
         red.note(from, point.time, more.count, point.failed);
         red.durations.add_sum(more.sum * unit_s);
-        add(&more, unit_s, &mut red.durations);
+        add(&mut red.durations, &more, unit_s);
         self.saved.dirty[OPERATIONS] = true;
         self.saved.dirty[REST] = true;
         let (count, failed, sum_s) = (more.count, point.failed, more.sum * unit_s);
@@ -250,44 +253,35 @@ const fn is_entry(kind: SpanKind) -> bool {
     }
 }
 
-/// Spreads what lies between two bounds evenly over a few points, as a quantile read from such a histogram would.
-fn spread(sketch: &mut Sketch, low: f64, high: f64, count: u64) {
-    let points = count.min(SPREAD_MAX);
-    for point in 0..points {
-        let share = count / points + u64::from(point < count % points);
-        sketch.add_many(low + (high - low) * (num::real(point) + 0.5) / num::real(points), share);
+fn add_explicit(into: &mut Distribution, at: Timestamp, histogram: &Explicit, counts: &[u64], unit_s: f64) {
+    if !histogram.bounds.is_empty() {
+        return into.add_counts(at, &histogram.bounds, counts, unit_s);
+    }
+    // Nothing is known but their mean.
+    let mean = histogram.sum.unwrap_or_default() / num::real(histogram.count.max(1));
+    let count = counts.iter().fold(0_u64, |sum, count| sum.saturating_add(*count));
+    if let Some(spot) = Spot::of(mean * unit_s) {
+        into.add(at, spot, count);
     }
 }
 
-fn add_explicit(sketch: &mut Sketch, histogram: &Explicit, counts: &[u64], unit_s: f64) {
-    let bounds = &histogram.bounds;
-    for (place, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
-        let high = bounds.get(place).copied();
-        let low = place.checked_sub(1).and_then(|below| bounds.get(below)).copied();
-        let (low, high) = match (low, high) {
-            (Some(low), Some(high)) => (low, high),
-            (None, Some(high)) => (high.min(0.0), high),
-            // Beyond the last bound nothing is known but that it is more.
-            (Some(low), None) => (low, low),
-            (None, None) => {
-                let mean = histogram.sum.unwrap_or_default() / num::real(histogram.count.max(1));
-                (mean, mean)
-            }
-        };
-        spread(sketch, low * unit_s, high * unit_s, *count);
+fn add_exponential(into: &mut Distribution, at: Timestamp, more: &Counts, unit_s: f64) {
+    if let Some(zero) = Spot::of(0.0) {
+        into.add(at, zero, more.zeros);
     }
-}
-
-fn add_exponential(more: &Counts, unit_s: f64, sketch: &mut Sketch) {
-    sketch.add_many(0.0, more.zeros);
     // In seconds a power of two is no longer one; with another unit values are placed one by one.
     let is_native = (unit_s - 1.0).abs() < f64::EPSILON;
-    for (bucket, count) in (more.offset..).zip(&more.buckets).filter(|(_, count)| **count > 0) {
-        if is_native && more.scale >= sketch::SCALE {
-            sketch.add_bucket(bucket >> (more.scale - sketch::SCALE).min(31), *count);
-            continue;
+    let filled = || (more.offset..).zip(&more.buckets).filter(|(_, count)| **count > 0);
+    if is_native && more.scale >= sketch::SCALE {
+        let ours = |bucket: i32| bucket >> (more.scale - sketch::SCALE).min(31);
+        filled().for_each(|(bucket, count)| into.add(at, Spot::of_bucket(ours(bucket)), *count));
+        if let Some((bucket, _)) = filled().last() {
+            into.stretch(Spot::middle(ours(bucket)));
         }
+        return;
+    }
+    for (bucket, count) in filled() {
         let edge = |bucket: i32| (f64::from(bucket) * (-f64::from(more.scale)).exp2()).exp2() * unit_s;
-        spread(sketch, edge(bucket), edge(bucket.saturating_add(1)), *count);
+        spread(edge(bucket), edge(bucket.saturating_add(1)), *count, &mut |spot, count| into.add(at, spot, count));
     }
 }

@@ -6,8 +6,10 @@
 //! `fold` takes a batch in; `page` is the form at rest. Forecasts and simulations will read the same parts.
 
 mod baseline;
+mod distribution;
 mod edge;
 mod fold;
+mod limits;
 mod log;
 mod num;
 mod operation;
@@ -15,6 +17,7 @@ mod page;
 mod series;
 mod sketch;
 mod stream;
+mod tally;
 
 #[cfg(test)]
 pub(in crate::twin::service) mod tests;
@@ -22,6 +25,7 @@ pub(in crate::twin::service) mod tests;
 use baseline::Baselines;
 pub(super) use baseline::Fact;
 use edge::Edges;
+pub use limits::{PAIRS_MAX, SERIES_MAX};
 use log::Logs;
 use operation::Operations;
 use page::{Reader, Writer};
@@ -34,10 +38,6 @@ use crate::{
     twin::{PageWrite, Pages, service::view::BehaviourView},
 };
 
-/// Most series; the rest is `_other`.
-pub const SERIES_MAX: usize = 32;
-/// Most pairs of operation and version; the rest is `_other`.
-pub const PAIRS_MAX: usize = operation::PAIRS_MAX;
 /// Prefix of every page's name.
 pub const PREFIX: &str = "observed/";
 /// Series in one page.
@@ -199,7 +199,7 @@ impl Observed {
             saved_at: self.saved.at,
             samples: self.samples,
             operations: self.operations.view(now),
-            series: self.series.iter().map(Series::view).collect(),
+            series: self.series.iter().map(|series| series.view(now)).collect(),
             edges: self.edges.view(),
             logs: self.logs.counts,
             errors: self.logs.view(),

@@ -8,9 +8,10 @@ use compact_str::CompactString;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
+    distribution::Distribution,
+    limits::{PAIR_STALE_MS, PAIRS_MAX},
     num,
     page::{Reader, Writer},
-    sketch::Sketch,
 };
 use crate::{
     model::{
@@ -20,10 +21,6 @@ use crate::{
     twin::service::view::OperationView,
 };
 
-/// Most operation–version pairs; the rest is `_other`.
-pub(super) const PAIRS_MAX: usize = 24;
-/// A pair that was not seen for so long makes room for a new one; what it counted moves to `_other`.
-const STALE_MS: u64 = 60 * 60 * 1000;
 /// Bins of the rate, and their width: five minutes.
 const BINS: usize = 30;
 const BIN_MS: u64 = 10_000;
@@ -65,15 +62,22 @@ impl Recent {
     fn add(&mut self, from: Timestamp, to: Timestamp, count: f64, errors: f64) {
         let last = to.unix_ms() / BIN_MS;
         self.advance(last);
+        if from == to {
+            return self.put(last, num::short(count), num::short(errors));
+        }
         let first = (from.unix_ms() / BIN_MS).min(last);
         let share = 1.0 / num::real(last - first + 1);
         let oldest = first.max(last.saturating_sub(num::long(BINS) - 1));
         for number in oldest..=last {
-            if self.newest - number < num::long(BINS) {
-                let bin = &mut self.bins[num::at(number % num::long(BINS))];
-                bin.0 += num::short(count * share);
-                bin.1 += num::short(errors * share);
-            }
+            self.put(number, num::short(count * share), num::short(errors * share));
+        }
+    }
+
+    fn put(&mut self, number: u64, count: f32, errors: f32) {
+        if self.newest - number < num::long(BINS) {
+            let bin = &mut self.bins[num::at(number % num::long(BINS))];
+            bin.0 += count;
+            bin.1 += errors;
         }
     }
 
@@ -95,20 +99,32 @@ impl Recent {
 }
 
 /// Rate, errors, duration from one source.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Red {
     count: u64,
     errors: u64,
     recent: Recent,
-    pub(super) durations: Sketch,
+    pub(super) durations: Distribution,
     last_at: Timestamp,
+}
+
+impl Default for Red {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            errors: 0,
+            recent: Recent::default(),
+            durations: Distribution::judged(),
+            last_at: Timestamp::ZERO,
+        }
+    }
 }
 
 impl Red {
     /// Takes one operation.
     pub(super) fn one(&mut self, at: Timestamp, seconds: f64, failed: bool) {
         self.note(at, at, 1, failed);
-        self.durations.add(seconds);
+        self.durations.one(at, seconds);
     }
 
     /// Counts operations between two times; their durations are the caller's business.
@@ -148,7 +164,7 @@ impl Red {
             let (count, errors) = (reader.number()?, reader.number()?);
             red.recent.bins[number] = (num::short(num::real(count)), num::short(num::real(errors)));
         }
-        red.durations = Sketch::read(reader)?;
+        red.durations = Distribution::read(reader)?;
         Some(red)
     }
 }
@@ -235,7 +251,7 @@ impl Operations {
     fn stalest(&self, now: Timestamp) -> Option<usize> {
         let last_at = |pair: &Pair| pair.red.iter().flatten().map(|red| red.last_at).max().unwrap_or(pair.first_at);
         let oldest = self.pairs.iter().take(PAIRS_MAX).enumerate().min_by_key(|(_, pair)| last_at(pair));
-        oldest.filter(|(_, pair)| last_at(pair).unix_ms() + STALE_MS < now.unix_ms()).map(|(at, _)| at)
+        oldest.filter(|(_, pair)| last_at(pair).unix_ms() + PAIR_STALE_MS < now.unix_ms()).map(|(at, _)| at)
     }
 
     /// The numbers of a pair.
@@ -303,6 +319,7 @@ impl Pair {
         let counts = self.red[counting.index()].as_ref()?;
         let durations = &self.red[timing.index()].as_ref()?.durations;
         let (recent, recent_errors) = counts.recent.sums(now);
+        let (ever, window) = durations.view(now);
         let window_s = (now.since(self.first_at).as_secs_f64()).clamp(10.0, 300.0);
         Some(OperationView {
             operation: self.name.clone(),
@@ -317,11 +334,12 @@ impl Pair {
             rate: recent / window_s,
             error_ratio: if recent > 0.0 { recent_errors / recent } else { 0.0 },
             sum_s: counts.durations.sum(),
-            p50_s: durations.quantile(0.5),
-            p90_s: durations.quantile(0.9),
-            p95_s: durations.quantile(0.95),
-            p99_s: durations.quantile(0.99),
-            max_s: durations.max(),
+            p50_s: window.p50,
+            p90_s: window.p90,
+            p95_s: window.p95,
+            p99_s: window.p99,
+            max_s: window.max,
+            ever,
             last_at: counts.last_at,
         })
     }

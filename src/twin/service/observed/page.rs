@@ -5,8 +5,8 @@ use compact_str::CompactString;
 use super::num;
 use crate::model::{Timestamp, telemetry::cut};
 
-/// Version of every observed page.
-const VERSION: u8 = 1;
+/// Version of every observed page. 1 had no windows, and baselines of one day for the service as a whole; it is read.
+const VERSION: u8 = 2;
 
 /// Appends fields.
 pub(super) struct Writer(Vec<u8>);
@@ -82,22 +82,29 @@ impl Writer {
 }
 
 /// Reads fields in the order they were written; `None` for whatever is not there.
-pub(super) struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a> {
+    rest: &'a [u8],
+    version: u8,
+}
 
 impl<'a> Reader<'a> {
-    /// A page of the present version.
+    /// A page of the present version, or an earlier one.
     pub(super) fn page(bytes: &'a [u8]) -> Option<Self> {
         let (&version, rest) = bytes.split_first()?;
-        (version == VERSION).then_some(Self(rest))
+        (1..=VERSION).contains(&version).then_some(Self { rest, version })
     }
 
     pub(super) fn bare(bytes: &'a [u8]) -> Self {
-        Self(bytes)
+        Self { rest: bytes, version: VERSION }
+    }
+
+    pub(super) fn version(&self) -> u8 {
+        self.version
     }
 
     fn take(&mut self, bytes: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(bytes)?;
-        self.0 = rest;
+        let (taken, rest) = self.rest.split_at_checked(bytes)?;
+        self.rest = rest;
         Some(taken)
     }
 
@@ -143,7 +150,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn bytes(&mut self) -> Option<&'a [u8]> {
-        let length = self.count(self.0.len())?;
+        let length = self.count(self.rest.len())?;
         self.take(length)
     }
 

@@ -3,9 +3,9 @@
 use compact_str::CompactString;
 
 use super::{
+    distribution::Distribution,
     num,
     page::{Reader, Writer},
-    sketch::Sketch,
 };
 use crate::{
     model::Timestamp,
@@ -217,15 +217,15 @@ pub(super) struct Series {
     shape: Shape,
     last: f64,
     pub(super) last_at: Timestamp,
-    sketch: Option<Box<Sketch>>,
+    measured: Option<Box<Distribution>>,
     tiers: [Tier; 3],
 }
 
 impl Series {
     pub(super) fn new(name: &str, unit: &str, shape: Shape) -> Self {
-        let sketch = (shape == Shape::Histogram).then(Box::default);
+        let measured = (shape == Shape::Histogram).then(Box::default);
         let tiers = TIERS.map(Tier::new);
-        Self { name: name.into(), unit: unit.into(), shape, last: 0.0, last_at: Timestamp::ZERO, sketch, tiers }
+        Self { name: name.into(), unit: unit.into(), shape, last: 0.0, last_at: Timestamp::ZERO, measured, tiers }
     }
 
     /// Takes a level.
@@ -249,9 +249,9 @@ impl Series {
         self.tiers.iter_mut().for_each(|tier| tier.increment(from, to, amount));
     }
 
-    /// Takes measurements: their distribution goes into the sketch that `with` fills, their mean into the bins.
-    pub(super) fn measure(&mut self, at: Timestamp, count: u64, mean: f64, with: impl FnOnce(&mut Sketch)) {
-        with(self.sketch.get_or_insert_default());
+    /// Takes measurements: their distribution goes into what `with` fills, their mean into the bins.
+    pub(super) fn measure(&mut self, at: Timestamp, count: u64, mean: f64, with: impl FnOnce(&mut Distribution)) {
+        with(self.measured.get_or_insert_default());
         if mean.is_finite() {
             self.tiers.iter_mut().for_each(|tier| tier.level(at, mean));
         }
@@ -262,7 +262,7 @@ impl Series {
     pub(super) fn heap_bytes(&self) -> usize {
         let bins: usize = self.tiers.iter().map(|tier| tier.bins.len()).sum();
         bins * size_of::<Bin>()
-            + self.sketch.as_ref().map_or(0, |sketch| size_of::<Sketch>() + sketch.heap_bytes())
+            + self.measured.as_ref().map_or(0, |measured| size_of::<Distribution>() + measured.heap_bytes())
             + [&self.name, &self.unit]
                 .into_iter()
                 .filter(|text| text.is_heap_allocated())
@@ -283,8 +283,8 @@ impl Series {
         for (place, tier) in self.tiers.iter().enumerate() {
             tier.write(writer, place == 1 || (place == 2 && !is_tight));
         }
-        if let Some(sketch) = &self.sketch {
-            sketch.write(writer, if is_tight { 120 } else { 400 });
+        if let Some(measured) = &self.measured {
+            measured.write(writer, if is_tight { 160 } else { 480 });
         }
     }
 
@@ -299,18 +299,20 @@ impl Series {
         let (last, last_at) = (reader.real()?, reader.time()?);
         let [fine, middle, coarse] = TIERS;
         let tiers = [Tier::read(fine, reader)?, Tier::read(middle, reader)?, Tier::read(coarse, reader)?];
-        let sketch = if shape == Shape::Histogram { Some(Box::new(Sketch::read(reader)?)) } else { None };
-        Some(Self { name, unit, shape, last, last_at, sketch, tiers })
+        let measured = if shape == Shape::Histogram { Some(Box::new(Distribution::read(reader)?)) } else { None };
+        Some(Self { name, unit, shape, last, last_at, measured, tiers })
     }
 
-    pub(super) fn view(&self) -> SeriesView {
+    pub(super) fn view(&self, now: Timestamp) -> SeriesView {
+        let (ever, window) = self.measured.as_ref().map(|measured| measured.view(now)).unzip();
         SeriesView {
             name: self.name.clone(),
             unit: self.unit.clone(),
             shape: CompactString::const_new(self.shape.name()),
             last: self.last,
-            p50: self.sketch.as_ref().and_then(|sketch| sketch.quantile(0.5)),
-            p99: self.sketch.as_ref().and_then(|sketch| sketch.quantile(0.99)),
+            p50: window.as_ref().and_then(|window| window.p50),
+            p99: window.as_ref().and_then(|window| window.p99),
+            ever,
             last_at: self.last_at,
             tiers: self.tiers.iter().map(|tier| tier.view(self.shape, self.last_at)).collect(),
         }

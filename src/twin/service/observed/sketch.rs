@@ -12,6 +12,8 @@ use super::{
 
 /// Buckets per doubling: 2^SCALE.
 pub(super) const SCALE: i32 = 6;
+/// The same of a sketch that is only compared with others like it: any value is within 2.2 % of its bucket's middle.
+pub(super) const COARSE: i32 = 4;
 /// Most buckets: 20 doublings, or six decades. Beyond them the lowest are folded together.
 const BUCKETS_MAX: usize = 1280;
 /// The window grows by so many buckets at a time.
@@ -20,12 +22,47 @@ const GROWTH: i32 = 16;
 const TINY: f64 = 1e-9;
 /// What is larger counts as this.
 const HUGE: f64 = 1e15;
+/// The buckets of both.
+const BUCKET_TINY: i32 = -1914;
+const BUCKET_HUGE: i32 = 3189;
 /// Coarsest form in a page: 2^6 buckets in one is a doubling.
 const SHIFT_MAX: u32 = 6;
 
+/// A measurement whose bucket is known: found once, then added to as many sketches as there are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Spot {
+    value: f64,
+    /// At [`SCALE`]; `None` for what counts as zero.
+    bucket: Option<i32>,
+}
+
+impl Spot {
+    /// `None` for what is no number.
+    pub(super) fn of(value: f64) -> Option<Self> {
+        let value = value.min(HUGE);
+        (!value.is_nan()).then(|| Self { value, bucket: (value > TINY).then(|| bucket_of(value)) })
+    }
+
+    /// A measurement of which only its bucket is known; it stretches no maximum.
+    pub(super) fn of_bucket(bucket: i32) -> Self {
+        Self { value: f64::NEG_INFINITY, bucket: (bucket >= BUCKET_TINY).then_some(bucket.min(BUCKET_HUGE)) }
+    }
+
+    /// The value in the middle of a bucket.
+    pub(super) fn middle(bucket: i32) -> f64 {
+        middle(bucket.clamp(BUCKET_TINY, BUCKET_HUGE), SCALE)
+    }
+
+    /// As fine as a sketch of that scale tells it.
+    #[cfg(test)]
+    pub(super) fn seen_at(self, scale: i32) -> f64 {
+        self.bucket.map_or(0.0, |bucket| middle(bucket >> (SCALE - scale), scale))
+    }
+}
+
 /// The distribution of measurements.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Sketch {
+pub(super) struct Sketch<const AT: i32 = SCALE> {
     first: i32,
     buckets: Vec<u32>,
     zeros: u64,
@@ -40,12 +77,23 @@ fn bucket_of(value: f64) -> i32 {
 }
 
 /// The middle of a bucket: the value whose relative distance to both ends is the same.
-fn middle(bucket: i32) -> f64 {
-    let base = (1.0 / f64::from(1 << SCALE)).exp2();
-    (f64::from(bucket) / f64::from(1 << SCALE)).exp2() * 2.0 * base / (base + 1.0)
+fn middle(bucket: i32, scale: i32) -> f64 {
+    let base = (1.0 / f64::from(1 << scale)).exp2();
+    (f64::from(bucket) / f64::from(1 << scale)).exp2() * 2.0 * base / (base + 1.0)
 }
 
-impl Sketch {
+impl<const AT: i32> Sketch<AT> {
+    /// How many.
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Forgets everything, and keeps the room for more.
+    pub(super) fn clear(&mut self) {
+        self.buckets.fill(0);
+        (self.zeros, self.count, self.sum, self.max) = (0, 0, 0.0, 0.0);
+    }
+
     /// Their sum.
     pub(super) fn sum(&self) -> f64 {
         self.sum
@@ -56,39 +104,29 @@ impl Sketch {
         (self.count > 0).then_some(self.max)
     }
 
-    /// Adds a measurement.
-    pub(super) fn add(&mut self, value: f64) {
-        if value.is_finite() {
-            self.add_many(value, 1);
-            self.sum += value;
-        }
-    }
-
-    /// Adds to the sum alone: for histograms, which know theirs exactly.
+    /// Adds to the sum alone: what is added to the buckets may know its sum better than they do.
     pub(super) fn add_sum(&mut self, sum: f64) {
         if sum.is_finite() {
             self.sum += sum;
         }
     }
 
-    /// Adds `count` equal values, without their sum.
-    pub(super) fn add_many(&mut self, value: f64, count: u64) {
-        if value.is_nan() || count == 0 {
-            return;
-        }
-        let value = value.min(HUGE);
-        self.max = if self.count == 0 { value } else { self.max.max(value) };
-        self.count = self.count.saturating_add(count);
-        if value <= TINY {
-            self.zeros = self.zeros.saturating_add(count);
-        } else {
-            self.place(bucket_of(value), count);
-        }
+    /// Knows of a value that is as large.
+    pub(super) fn stretch(&mut self, value: f64) {
+        self.max = self.max.max(value);
     }
 
-    /// Adds to a bucket of this scale.
-    pub(super) fn add_bucket(&mut self, bucket: i32, count: u64) {
-        self.add_many(middle(bucket), count);
+    /// Adds `count` equal values, without their sum.
+    pub(super) fn add_spot(&mut self, spot: Spot, count: u64) {
+        if count == 0 {
+            return;
+        }
+        self.max = if self.count == 0 { spot.value } else { self.max.max(spot.value) };
+        self.count = self.count.saturating_add(count);
+        match spot.bucket {
+            None => self.zeros = self.zeros.saturating_add(count),
+            Some(bucket) => self.place(bucket >> (SCALE - AT), count),
+        }
     }
 
     fn place(&mut self, bucket: i32, count: u64) {
@@ -153,7 +191,7 @@ impl Sketch {
         for (bucket, count) in (self.first..).zip(&self.buckets) {
             seen = seen.saturating_add(u64::from(*count));
             if rank < seen {
-                return Some(middle(bucket).min(self.max));
+                return Some(middle(bucket, AT).min(self.max));
             }
         }
         Some(self.max)
@@ -236,6 +274,15 @@ mod tests {
 
     use super::*;
 
+    impl Sketch {
+        fn add(&mut self, value: f64) {
+            if let Some(spot) = Spot::of(value) {
+                self.add_spot(spot, 1);
+                self.add_sum(value);
+            }
+        }
+    }
+
     fn exact(values: &[f64], q: f64) -> f64 {
         values[num::at(num::whole(q * num::real(num::long(values.len() - 1))))]
     }
@@ -253,6 +300,19 @@ mod tests {
             values.sort_by(f64::total_cmp);
             let (found, expected) = (sketch.quantile(q).unwrap(), exact(&values, q));
             prop_assert!((found - expected).abs() <= 0.01 * expected, "{found} for {expected}");
+        }
+
+        #[test]
+        fn a_coarse_sketch_is_within_two_and_a_half_percent(values in proptest::collection::vec(1e-5_f64..9.0, 1..200)) {
+            let mut sketch = Sketch::<COARSE>::default();
+            for value in &values {
+                let spot = Spot::of(*value).unwrap();
+                prop_assert!((spot.seen_at(COARSE) - value).abs() <= 0.025 * value);
+                sketch.add_spot(spot, 1);
+            }
+            let greatest = values.iter().copied().fold(0.0, f64::max);
+            let found = sketch.quantile(1.0).unwrap();
+            prop_assert!((found - greatest).abs() <= 0.025 * greatest, "{found} for {greatest}");
         }
 
         #[test]
@@ -276,7 +336,7 @@ mod tests {
             let mut writer = Writer::bare();
             merged.write(&mut writer, usize::MAX);
             let bytes = writer.done();
-            let back = Sketch::read(&mut Reader::bare(&bytes)).unwrap();
+            let back: Sketch = Sketch::read(&mut Reader::bare(&bytes)).unwrap();
             prop_assert_eq!(back.count, merged.count);
             for q in [0.0, 0.5, 0.99, 1.0] {
                 prop_assert_eq!(back.quantile(q), merged.quantile(q));

@@ -356,11 +356,69 @@ proptest! {
 
     #[test]
     fn a_page_of_any_bytes_is_a_gap_and_no_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-        for name in PAGES {
-            let mut page = vec![1];
+        for (name, version) in PAGES.into_iter().flat_map(|name| [1, 2].map(|version| (name, version))) {
+            let mut page = vec![version];
             page.extend_from_slice(&bytes);
             let observed = Observed::restored(&Pages::from([(name.to_owned(), page)]));
             let _ = observed.view(at(0));
+        }
+    }
+}
+
+/// What lies in the pages of `tests/golden/observed-1-*.bin`.
+fn before_windows() -> Observed {
+    let mut observed = Observed::default();
+    for round in 0..200_u64 {
+        let mut batch = batch(if round < 150 { "1" } else { "2" });
+        for pair in 0..3 {
+            span(&mut batch, &format!("GET /{pair}"), at(round * 20_000), 1 + round * 7 % 90, round.is_multiple_of(10));
+        }
+        for number in 0..4_u64 {
+            let value = num::real((round * 31 + number * 7) % 100);
+            point(&mut batch, &format!("level {number}"), number, round * 20_000, Value::Gauge(value));
+        }
+        let total = Value::Sum { value: num::real(round), temporality: Temporality::Cumulative, monotonic: true };
+        point(&mut batch, "jobs", 9, round * 20_000, total);
+        let peer = batch.symbols.intern("payments");
+        batch.spans.iter_mut().for_each(|span| span.peer = Some(Peer { kind: PeerKind::Service, name: peer }));
+        let (body, severity) = ("it broke".into(), Severity::Error);
+        batch.logs.push(LogSample { time: at(round), severity, body, exception: None, trace_id: None });
+        fold(&mut observed, &batch, round * 20_000);
+    }
+    observed
+}
+
+#[test]
+fn pages_of_version_1_are_read_as_they_were_meant() {
+    let written = before_windows();
+    let pages: Pages = ["streams", "operations", "rest", "series-0"]
+        .map(|name| (format!("{PREFIX}{name}"), std::fs::read(golden(name)).unwrap()))
+        .into();
+    let back = Observed::restored(&pages);
+    let (written, back) = (written.view(at(4_000_000)), back.view(at(4_000_000)));
+    assert_eq!((back.samples, back.logs, &back.edges), (written.samples, written.logs, &written.edges));
+    assert_eq!((back.operations.len(), back.series.len()), (6, 5));
+    for (back, written) in back.operations.iter().zip(&written.operations) {
+        assert_eq!((back.count, back.errors, back.sum_s), (written.count, written.errors, written.sum_s));
+        assert_eq!((&back.ever, back.p99_s), (&written.ever, None), "of the last minutes nothing was kept then");
+    }
+    for (back, written) in back.series.iter().zip(&written.series) {
+        assert_eq!((&back.name, back.last, back.last_at), (&written.name, written.last, written.last_at));
+    }
+}
+
+fn golden(name: &str) -> std::path::PathBuf {
+    let file = format!("tests/golden/observed-1-{}.bin", name.trim_start_matches(PREFIX));
+    std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(file)
+}
+
+/// Run by hand when a layout is new: `cargo test --lib write_golden_pages -- --ignored`.
+#[test]
+#[ignore = "writes the files that another test reads"]
+fn write_golden_pages() {
+    for page in before_windows().save(at(4_000_000), usize::MAX) {
+        if !golden(&page.name).exists() {
+            std::fs::write(golden(&page.name), page.value.unwrap()).unwrap();
         }
     }
 }
