@@ -106,6 +106,11 @@ impl Watch {
         }
     }
 
+    /// The number after which the watch goes on.
+    pub fn after(&self) -> u64 {
+        self.next.saturating_sub(1)
+    }
+
     fn look(&mut self) -> Option<Result<Arc<Published>, Behind>> {
         let ring = self.shared.hub.ring.lock();
         let oldest = ring.events.front().map_or(ring.next, |event| event.number);

@@ -1,9 +1,9 @@
 //! The bounds of record and commit, checked before anything is applied.
 
-use super::{activation::Activation, dispatch::promise_bytes};
+use super::{activation::Activation, dispatch::promise_bytes, shared::Shared};
 use crate::{
     model::{Header, limits},
-    twin::{More, PageWrite, Persistence, Rejection, Twin, outbox, ring},
+    twin::{Failure, More, PageWrite, Persistence, Rejection, Twin, outbox, ring},
 };
 
 /// Keys of a commit kept free for the core, the ring page and a journal rotation with its deletes.
@@ -15,8 +15,8 @@ pub(super) const GROWTH_SLACK: usize = 16;
 
 /// Why a decision is not installed.
 pub(super) enum Hold {
-    /// It would cross a bound of the record.
-    Reject(Rejection),
+    /// It would cross a bound of the record, or nothing is written any more.
+    Refuse(Failure),
     /// Its pages do not fit beside those staged; it is decided again when they were submitted.
     Wait,
 }
@@ -29,6 +29,7 @@ pub(super) const fn spare<K: Twin>() -> usize {
 /// Checks a decision against the bounds of record and commit, before anything is applied; `spare` bytes of the record
 /// must stay free after it.
 pub(super) fn refused<K: Twin>(
+    shared: &Shared,
     twin: &mut Activation<K>,
     header: &Header,
     changes: &[K::Change],
@@ -39,6 +40,9 @@ pub(super) fn refused<K: Twin>(
     let ledger = twin.ledger.as_mut()?;
     if changes.is_empty() && more.is_none() {
         return None;
+    }
+    if let Some(failure) = shared.unwritable() {
+        return Some(Hold::Refuse(failure));
     }
     scratch.clear();
     for change in changes {
@@ -85,5 +89,5 @@ pub(super) fn refused<K: Twin>(
 
 fn limit(limit: &'static str, max: usize, actual: usize) -> Hold {
     let wide = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
-    Hold::Reject(Rejection::Limit { limit: limit.into(), max: wide(max), actual: wide(actual) })
+    Hold::Refuse(Rejection::Limit { limit: limit.into(), max: wide(max), actual: wide(actual) }.into())
 }

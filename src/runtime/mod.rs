@@ -128,6 +128,11 @@ impl Runtime {
         self.inner.shared.store.as_ref().map(|store| store.stats())
     }
 
+    /// Why the store writes nothing any more, once that is so; only a restart ends it.
+    pub fn store_failed(&self) -> Option<Arc<str>> {
+        self.inner.shared.store.as_ref()?.failed()
+    }
+
     /// Follows committed events of every twin: from now, or after the event of this number.
     pub fn watch(&self, after: Option<u64>) -> Watch {
         Watch::new(&self.inner.shared, after, None)

@@ -14,7 +14,7 @@ use parking_lot::RwLock;
 
 use super::{Config, events::Hub, host::AnyHost, wake::Wakes};
 use crate::{
-    model::{Clock, Header, Key, Timestamp},
+    model::{Clock, Header, Key, Outcome, Timestamp},
     store::{Epoch, Slot, Store},
     twin::{Failure, Handed, PostOffice, Sender},
 };
@@ -84,6 +84,12 @@ impl Shared {
 
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
+    }
+
+    /// Refuses what would change a twin once the store writes nothing any more; the twin stays readable as it is.
+    pub(super) fn unwritable(&self) -> Option<Failure> {
+        let cause = self.store.as_ref()?.failed()?;
+        Some(Failure::Lost { outcome: Outcome::NotApplied, cause })
     }
 
     /// Whether commits end before they return.

@@ -78,10 +78,11 @@ impl<K: Twin> Core<K> {
                 Leave::Now
             }
             Ok(Ruling::Decided { changes, more }) => {
-                match refused::<K>(twin, call.header(), &changes, more.as_deref(), spare::<K>(), &mut self.scratch) {
-                    Some(Hold::Reject(rejection)) => {
+                let (more_of, scratch) = (more.as_deref(), &mut self.scratch);
+                match refused::<K>(&shard.shared, twin, call.header(), &changes, more_of, spare::<K>(), scratch) {
+                    Some(Hold::Refuse(failure)) => {
                         self.counts.rejections += 1;
-                        call.refuse(rejection.into());
+                        call.refuse(failure);
                         self.leave_or_stage(shard, at, call, Leave::Now, now);
                         return;
                     }
@@ -142,10 +143,11 @@ impl<K: Twin> Core<K> {
                 (Err(Failure::Rejected(rejection)), Leave::Now)
             }
             Ok(Ok(Decision { changes, reply, more })) => {
-                match refused::<K>(twin, &header, &changes, more.as_deref(), spare::<K>(), &mut self.scratch) {
-                    Some(Hold::Reject(rejection)) => {
+                let (more_of, scratch) = (more.as_deref(), &mut self.scratch);
+                match refused::<K>(&shard.shared, twin, &header, &changes, more_of, spare::<K>(), scratch) {
+                    Some(Hold::Refuse(failure)) => {
                         self.counts.rejections += 1;
-                        (Err(Failure::Rejected(rejection)), Leave::Now)
+                        (Err(failure), Leave::Now)
                     }
                     Some(Hold::Wait) => {
                         let call = Arc::new(Call::new(header, message));
@@ -221,8 +223,8 @@ impl<K: Twin> Core<K> {
             let woken = catch_unwind(AssertUnwindSafe(|| {
                 let Decision { changes, more, .. } =
                     twin.state.wake(&Turn::new(now, &twin.key, twin.revision, &header));
-                match refused::<K>(twin, &header, &changes, more.as_deref(), 0, &mut self.scratch) {
-                    Some(Hold::Reject(_) | Hold::Wait) => Leave::Now,
+                match refused::<K>(&shard.shared, twin, &header, &changes, more.as_deref(), 0, &mut self.scratch) {
+                    Some(Hold::Refuse(_) | Hold::Wait) => Leave::Now,
                     None => install(shard, twin, &changes, more, &header, now, |_, _| Changes::new()),
                 }
             }));

@@ -14,7 +14,7 @@ pub mod memory;
 pub mod sled;
 pub mod transfer;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use compact_str::CompactString;
 
@@ -385,6 +385,8 @@ pub struct Stats {
     pub commits: u64,
     /// Flushes since start.
     pub flushes: u64,
+    /// The longest flush since start, syncing included.
+    pub flush_longest: Duration,
 }
 
 /// A store in memory: it neither waits nor queues, so a shard calls it under its lock.
@@ -433,6 +435,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Size and pace.
     fn stats(&self) -> Stats;
+
+    /// Why nothing is written any more, once that is so: for good, until the store is opened again. Cheap to ask.
+    fn failed(&self) -> Option<Arc<str>> {
+        None
+    }
 
     /// Makes everything taken so far durable and stops the store's threads; later commits are handed back.
     fn close(&self, done: Done<()>);

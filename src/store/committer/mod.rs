@@ -69,6 +69,7 @@ pub(super) struct Shared {
     pub(super) failed: OnceLock<Arc<str>>,
     pub(super) commits: AtomicU64,
     pub(super) flushes: AtomicU64,
+    pub(super) flush_longest_us: AtomicU64,
     /// Blobs whose put has not been answered; a sweep leaves them alone.
     pub(super) unanswered: Mutex<HashSet<[u8; 16]>>,
     closing: Mutex<Closing>,
@@ -100,7 +101,8 @@ impl Shared {
     }
 
     fn fail(&self, cause: &str) -> Arc<str> {
-        let cause = self.failed.get_or_init(|| format!("{cause}; mend the disk, then restart the node").into());
+        let cause =
+            self.failed.get_or_init(|| format!("{cause}; make room or mend the disk, then restart the node").into());
         tracing::error!(%cause, "the store writes nothing any more");
         cause.clone()
     }
@@ -196,8 +198,13 @@ impl<D: Disk> Committer<D> {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a duration is measured, no time is read")]
     fn sync(&self) -> Result<(), String> {
         self.shared.flushes.fetch_add(1, Ordering::Relaxed);
-        self.disk.sync()
+        let began = std::time::Instant::now();
+        let synced = self.disk.sync();
+        let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.shared.flush_longest_us.fetch_max(took, Ordering::Relaxed);
+        synced
     }
 }

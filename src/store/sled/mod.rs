@@ -13,6 +13,7 @@ use std::{
     path::Path,
     sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -205,7 +206,12 @@ impl Store for SledStore {
             waiting: u64::try_from(waiting).unwrap_or(u64::MAX),
             commits: self.shared.commits.load(Ordering::Relaxed),
             flushes: self.shared.flushes.load(Ordering::Relaxed),
+            flush_longest: Duration::from_micros(self.shared.flush_longest_us.load(Ordering::Relaxed)),
         }
+    }
+
+    fn failed(&self) -> Option<Arc<str>> {
+        self.shared.failed.get().cloned()
     }
 
     fn close(&self, done: Done<()>) {
