@@ -1,5 +1,6 @@
 //! Puts a node together and takes it apart; alone in naming concrete adapters.
 
+mod files;
 pub mod transfer;
 
 use std::{
@@ -97,8 +98,9 @@ pub struct Node {
 
 impl Node {
     /// Opens the store, starts the virtual actors and takes requests.
-    pub async fn start(config: Config) -> Result<Self, Error> {
+    pub async fn start(mut config: Config) -> Result<Self, Error> {
         config.check()?;
+        files::fit(&mut config.server, files::raise());
         let listen = |source| Error::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;

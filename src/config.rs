@@ -144,6 +144,28 @@ pub enum LogFormat {
     Json,
 }
 
+/// What a reply survives, as a flag says it; the store's own word is [`Level`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+pub enum Durability {
+    /// Nothing: what was acknowledged within the last half second may be gone after a crash of the process
+    Buffered,
+    /// The end of the process, kill -9 included, but no power loss
+    Flushed,
+    /// Power loss too
+    Fsync,
+}
+
+impl From<Durability> for Level {
+    fn from(durability: Durability) -> Self {
+        match durability {
+            Durability::Buffered => Self::Buffered,
+            Durability::Flushed => Self::Flushed,
+            Durability::Fsync => Self::Fsync,
+        }
+    }
+}
+
 /// What is logged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -179,6 +201,9 @@ pub struct Flags {
     /// Keep everything in memory only; it is gone with the process
     #[cfg_attr(feature = "cli", arg(long))]
     pub memory: bool,
+    /// What a reply survives [default: fsync]
+    #[cfg_attr(feature = "cli", arg(long, value_enum, value_name = "LEVEL"))]
+    pub durability: Option<Durability>,
     /// Take callers from this machine without a key for operators; for development only
     #[cfg_attr(feature = "cli", arg(long))]
     pub dev: bool,
@@ -198,7 +223,15 @@ pub enum Error {
     NoFile(PathBuf),
     /// A value cannot be understood.
     #[error("the configuration cannot be understood: {0}")]
-    Value(#[from] Box<figment::Error>),
+    Value(Box<figment::Error>),
+    /// A name that is no setting.
+    #[error("the configuration cannot be understood: {cause}; {hint}")]
+    Unknown {
+        /// Which, and where it was found.
+        cause: Box<figment::Error>,
+        /// What was probably meant.
+        hint: String,
+    },
     /// An address others can reach, in the clear.
     #[error(
         "'{0}' can be reached from other machines and this release has no TLS of its own: listen on 127.0.0.1 and put a \
@@ -208,6 +241,45 @@ pub enum Error {
     /// A bound that no node could work with.
     #[error("{0} must be at least {1}")]
     TooSmall(&'static str, u64),
+}
+
+impl From<figment::Error> for Error {
+    fn from(error: figment::Error) -> Self {
+        if let figment::error::Kind::UnknownField(found, among) = &error.kind {
+            let hint = hint(found, among);
+            return Self::Unknown { cause: Box::new(error), hint };
+        }
+        Self::Value(Box::new(error))
+    }
+}
+
+/// The setting whose name is nearest to a word that is none.
+fn hint(found: &str, among: &[&str]) -> String {
+    const ALL: &str = "'twin serve --print-config' shows every setting";
+    let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
+    let nearest = Config::names()
+        .into_iter()
+        .map(|name| (distance(found, &last(&name)), !among.contains(&&*last(&name)), name))
+        .min()
+        .filter(|(distance, _, _)| *distance <= found.len().div_ceil(3));
+    match nearest {
+        Some((_, _, name)) => format!("did you mean '{name}'? {ALL}"),
+        None => ALL.to_owned(),
+    }
+}
+
+/// How many letters have to be added, dropped or changed (Levenshtein 1966).
+fn distance(left: &str, right: &str) -> usize {
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (at, one) in left.bytes().enumerate() {
+        let mut before = std::mem::replace(&mut row[0], at + 1);
+        for (place, other) in right.bytes().enumerate() {
+            let changed = before + usize::from(one != other);
+            before = row[place + 1];
+            row[place + 1] = changed.min(before + 1).min(row[place] + 1);
+        }
+    }
+    row[right.len()]
 }
 
 impl Config {
@@ -237,7 +309,38 @@ impl Config {
             figment = figment.merge(Toml::file_exact(file));
         }
         let figment = figment.merge(Env::prefixed(PREFIX).filter(ours).split("__"));
-        Ok(figment.extract().map_err(Box::new)?)
+        figment.extract().map_err(Error::from)
+    }
+
+    /// These settings as a file that says them all.
+    pub fn to_toml(&self) -> String {
+        let (parts, plain): (Vec<_>, Vec<_>) = self.tree().into_iter().partition(|(_, value)| value.is_object());
+        // JSON's numbers, booleans and strings read the same in TOML 1.0.
+        let mut lines: Vec<String> = plain.into_iter().map(|(name, value)| format!("{name} = {value}")).collect();
+        for (part, fields) in parts {
+            lines.push(format!("\n[{part}]"));
+            lines.extend(fields.as_object().into_iter().flatten().map(|(name, value)| format!("{name} = {value}")));
+        }
+        lines.join("\n")
+    }
+
+    fn tree(&self) -> serde_json::Map<String, serde_json::Value> {
+        match serde_json::to_value(self) {
+            Ok(serde_json::Value::Object(tree)) => tree,
+            Ok(_) | Err(_) => serde_json::Map::new(),
+        }
+    }
+
+    /// Every section, and every setting by its full name, such as `server.deadline_s`.
+    fn names() -> Vec<String> {
+        let mut names = Vec::new();
+        for (part, value) in Self::default().tree() {
+            names.extend(
+                value.as_object().into_iter().flat_map(|fields| fields.keys()).map(|field| format!("{part}.{field}")),
+            );
+            names.push(part);
+        }
+        names
     }
 
     /// Refuses what would be unsafe or could not work.
@@ -259,6 +362,7 @@ impl Config {
         }
         let at_least = [
             ("server.header_timeout_s", self.server.header_timeout_s),
+            ("server.stall_timeout_s", self.server.stall_timeout_s),
             ("server.deadline_s", self.server.deadline_s),
             ("runtime.save_every_s", self.runtime.save_every_s),
         ];
@@ -282,6 +386,9 @@ impl Flags {
         }
         if let Some(filter) = &self.log {
             config.log.filter.clone_from(filter);
+        }
+        if let Some(durability) = self.durability {
+            config.store.level = durability.into();
         }
         if self.memory {
             config.store.kind = StoreKind::Memory;
@@ -316,10 +423,39 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("twin.toml");
         std::fs::write(&file, "[server]\ndeadlin_s = 7\n").unwrap();
-        let error = Config::load(&Flags { config: Some(file), ..Flags::default() }).unwrap_err();
-        assert!(error.to_string().contains("deadlin_s"), "{error}");
+        let error = Config::load(&Flags { config: Some(file.clone()), ..Flags::default() }).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("deadlin_s") && error.contains("twin.toml"), "{error}");
+        assert!(error.contains("did you mean 'server.deadline_s'?"), "{error}");
+        for (wrong, meant) in [("deadline_s", "server.deadline_s"), ("lissten", "listen"), ("[sever]\nx", "server")] {
+            std::fs::write(&file, format!("{wrong} = 7\n")).unwrap();
+            let error =
+                Config::load(&Flags { config: Some(file.clone()), ..Flags::default() }).unwrap_err().to_string();
+            assert!(error.contains(&format!("did you mean '{meant}'?")), "{wrong}: {error}");
+        }
+        std::fs::write(&file, "zzzzzzzz = 7\n").unwrap();
+        let error = Config::load(&Flags { config: Some(file), ..Flags::default() }).unwrap_err().to_string();
+        assert!(!error.contains("did you mean") && error.contains("--print-config"), "{error}");
         let missing = Flags { config: Some(folder.path().join("none")), ..Flags::default() };
         assert!(matches!(Config::load(&missing), Err(Error::NoFile(_))));
+    }
+
+    #[test]
+    fn what_is_printed_reads_back_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("twin.toml");
+        let said = Flags {
+            listen: "127.0.0.1:9".parse().ok(),
+            data_dir: Some("a \"folder\"\n".into()),
+            durability: Some(Durability::Flushed),
+            ..Flags::default()
+        };
+        let mut config = Config::default();
+        said.apply(&mut config);
+        std::fs::write(&file, config.to_toml()).unwrap();
+        let read = Config::load(&Flags { config: Some(file), ..Flags::default() }).unwrap();
+        assert_eq!(read, config);
+        assert_eq!((read.store.level, read.listen.port()), (Level::Flushed, 9));
     }
 
     #[test]

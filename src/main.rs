@@ -31,7 +31,7 @@ enum Command {
     OverTheApi(cli::Command),
     /// Run a node
     #[command(after_help = SERVE_HELP)]
-    Serve(config::Flags),
+    Serve(Serve),
     /// Write everything a stopped node keeps into one file
     Export(cli::ExportArgs),
     /// Read such a file into a fresh data folder
@@ -47,6 +47,15 @@ enum Command {
     Bench(bench::BenchArgs),
 }
 
+#[derive(clap::Args)]
+struct Serve {
+    #[command(flatten)]
+    flags: config::Flags,
+    /// Print the settings that are in force, as a file, and end
+    #[arg(long)]
+    print_config: bool,
+}
+
 const SERVE_HELP: &str = "\
 Settings come from defaults, twin.toml, the environment (TWIN_LISTEN, TWIN_SERVER__DEADLINE_S, …) and these flags,
 each stronger than the one before. The first start makes an operator key: <data folder>/operator.key.
@@ -54,6 +63,8 @@ each stronger than the one before. The first start makes an operator key: <data 
 Examples:
   twin serve                                     on 127.0.0.1:7070, data in ./twin-data
   twin serve --listen 127.0.0.1:0 --data-dir /var/lib/twin
+  twin serve --durability flushed                what was acknowledged survives a crash, but no power loss
+  twin serve --print-config > twin.toml          every setting, with what it is now
   twin serve --dev --memory                      to try things out: no key needed from this machine, nothing kept
 
 Telemetry then comes in with three variables of any OpenTelemetry SDK:
@@ -64,7 +75,10 @@ fn main() -> ExitCode {
     let Twin { global, command } = Twin::parse();
     match command {
         Command::OverTheApi(command) => wait_for(cli::run(&global, command)),
-        Command::Serve(flags) => serve(&config::Flags { data_dir: global.data_dir, ..flags }),
+        Command::Serve(Serve { flags, print_config }) => {
+            let flags = config::Flags { data_dir: global.data_dir, ..flags };
+            if print_config { show(&flags) } else { serve(&flags) }
+        }
         Command::Export(args) => transfer(&global, &args.file, "export", app::transfer::export),
         Command::Import(args) => transfer(&global, &args.file, "import", app::transfer::import),
         #[cfg(feature = "demo")]
@@ -72,6 +86,16 @@ fn main() -> ExitCode {
         #[cfg(feature = "demo")]
         Command::DemoService(args) => wait_for(demo::serve(args)),
         Command::Bench(args) => bench::run(args),
+    }
+}
+
+fn show(flags: &config::Flags) -> ExitCode {
+    match config::Config::load(flags) {
+        Ok(config) => cli::finish(cli::say(&config.to_toml())),
+        Err(error) => {
+            cli::complain(&causes(&error), None);
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -122,7 +122,7 @@ async fn followed(
 /// `12:03:04  shop/orders  #12  health  degraded → unhealthy`.
 fn readable(event: &Event) -> String {
     let body: Value = serde_json::from_str(&event.data).unwrap_or(Value::Null);
-    if event.kind == "gap" {
+    if matches!(&*event.kind, "gap" | "end") {
         return format!("--:--:--  {}", print::member(&body, "reason"));
     }
     let time = print::member(&body, "time");

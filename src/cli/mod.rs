@@ -130,6 +130,11 @@ pub fn finish(ran: Result<(), Error>) -> ExitCode {
     }
 }
 
+/// Prints a text on standard output.
+pub fn say(text: &str) -> Result<(), Error> {
+    print::line(text)
+}
+
 /// Says on standard error what went wrong, and what to do about it.
 pub fn complain(what: &str, hint: Option<&str>) {
     let term = console::Term::stderr();

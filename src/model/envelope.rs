@@ -68,6 +68,16 @@ pub enum Principal {
     },
 }
 
+impl Principal {
+    /// The id of the key it came with, if it came with one.
+    pub fn key_id(&self) -> Option<&str> {
+        match self {
+            Self::Operator { key_id } | Self::Ingest { key_id, .. } | Self::Service { key_id, .. } => Some(key_id),
+            Self::Host | Self::Runtime | Self::Twin { .. } => None,
+        }
+    }
+}
+
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

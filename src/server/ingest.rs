@@ -43,6 +43,8 @@ impl Server {
         header: Header,
         translated: Translated,
     ) -> Result<Accepted, Problem> {
+        // What was observed since the store stopped could never be saved; its sender keeps it and sends it again.
+        self.writable()?;
         let Translated { batches, mut refused } = translated;
         let (mut taken, mut shed) = (0, None);
         for batch in batches {

@@ -24,7 +24,7 @@ use hyper_util::{
     server::{conn::auto, graceful::GracefulShutdown},
 };
 use tokio::{
-    io::AsyncWriteExt as _,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
@@ -32,6 +32,7 @@ use tower::Service as _;
 
 use super::{
     Phase, Server, grpc, http,
+    patient::Patient,
     problem::{Code, Problem},
 };
 use crate::metrics::Door;
@@ -42,6 +43,12 @@ const STREAMS_MAX: u32 = 256;
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// How often an HTTP/2 connection without traffic is asked whether it lives.
 const PING_EVERY: Duration = Duration::from_secs(30);
+/// Connections that are told at once why they are turned away; further ones are closed without a word.
+const TURNED_AWAY_MAX: usize = 64;
+/// How long one of them may take to hear it.
+const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often the log says that connections are turned away.
+const TURNED_AWAY_SAID_EVERY: Duration = Duration::from_secs(10);
 /// Pause after a failed accept, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -58,6 +65,7 @@ pub async fn serve(server: Arc<Server>, listener: TcpListener, grace: Duration) 
     let doors = Doors { http: http::router(Arc::clone(&server)), grpc: grpc::router(&server), server };
     let builder = builder(doors.server.config.header_timeout_s);
     let permits = Arc::new(Semaphore::new(doors.server.config.connections_max));
+    let mut turned_away = TurnedAway::new(doors.server.config.connections_max);
     let graceful = GracefulShutdown::new();
     {
         let mut stopping = pin!(doors.server.stopping());
@@ -76,7 +84,7 @@ pub async fn serve(server: Arc<Server>, listener: TcpListener, grace: Duration) 
             };
             let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
                 doors.server.metrics.connections_refused.inc();
-                tokio::spawn(turn_away(stream));
+                turned_away.one(stream, peer);
                 continue;
             };
             let (doors, builder, watcher) = (doors.clone(), builder.clone(), graceful.watcher());
@@ -131,6 +139,7 @@ async fn connection(
             async move { Ok::<_, std::convert::Infallible>(answer(doors, request, peer).await) }
         })
     };
+    let stream = Patient::new(stream, Duration::from_secs(doors.server.config.stall_timeout_s));
     let served = builder.serve_connection(TokioIo::new(stream), service).into_owned();
     let mut served = pin!(watcher.watch(served));
     // The header timeout starts once the protocol is known; a peer that never says enough to know it ends here.
@@ -187,12 +196,51 @@ fn door<B>(request: &Request<B>) -> Door {
     }
 }
 
-/// Says why, in a few bytes that need no parser, and closes.
-async fn turn_away(mut stream: TcpStream) {
-    const ANSWER: &[u8] =
-        b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-    let said = tokio::time::timeout(ACCEPT_PAUSE, stream.write_all(ANSWER)).await;
-    tracing::debug!(said = matches!(said, Ok(Ok(()))), "a connection was turned away: too many are open");
+/// Connections that are one too many.
+struct TurnedAway {
+    answer: Arc<[u8]>,
+    permits: Arc<Semaphore>,
+    connections_max: usize,
+    /// Since the last line in the log, and when that was.
+    count: u64,
+    said: Option<tokio::time::Instant>,
+}
+
+impl TurnedAway {
+    fn new(connections_max: usize) -> Self {
+        let detail = format!(
+            "the node has {connections_max} connections open, as many as server.connections_max and the limit of open \
+             files allow"
+        );
+        let answer = Problem::new(Code::Overloaded, detail).to_http1().into();
+        Self { answer, permits: Arc::new(Semaphore::new(TURNED_AWAY_MAX)), connections_max, count: 0, said: None }
+    }
+
+    /// Says why, in bytes that need no parser, and closes; says so in the log, too, once in a while.
+    fn one(&mut self, stream: TcpStream, peer: SocketAddr) {
+        self.count += 1;
+        if self.said.is_none_or(|said| said.elapsed() >= TURNED_AWAY_SAID_EVERY) {
+            let (turned_away, connections_max) = (self.count, self.connections_max);
+            tracing::warn!(%peer, turned_away, connections_max, "too many connections are open; new ones are turned away");
+            (self.count, self.said) = (0, Some(tokio::time::Instant::now()));
+        }
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            let answer = Arc::clone(&self.answer);
+            tokio::spawn(async move {
+                drop(tokio::time::timeout(TURN_AWAY_TIMEOUT, turn_away(stream, &answer)).await);
+                drop(permit);
+            });
+        }
+    }
+}
+
+/// What the peer has sent is read, or closing would take the answer back.
+async fn turn_away(mut stream: TcpStream, answer: &[u8]) -> std::io::Result<()> {
+    stream.write_all(answer).await?;
+    stream.shutdown().await?;
+    let mut sent = [0; 1024];
+    while stream.read(&mut sent).await? > 0 {}
+    Ok(())
 }
 
 impl Server {

@@ -10,6 +10,8 @@ mod ingest;
 pub mod listen;
 pub mod newcomers;
 pub mod otlp;
+pub mod pass;
+mod patient;
 pub mod principal;
 pub mod problem;
 pub mod vitals;
@@ -49,6 +51,8 @@ pub struct Config {
     pub otlp_bytes_max: usize,
     /// How long a connection may take to send a request's head, in seconds.
     pub header_timeout_s: u64,
+    /// How long a peer may take nothing of an answer or a stream before its connection is closed, in seconds.
+    pub stall_timeout_s: u64,
     /// Connections open at once.
     pub connections_max: usize,
     /// How long a request may take if it does not say, in seconds.
@@ -65,6 +69,7 @@ impl Default for Config {
             body_bytes_max: 4 * 1024 * 1024,
             otlp_bytes_max: 16 * 1024 * 1024,
             header_timeout_s: 30,
+            stall_timeout_s: 60,
             connections_max: 16_384,
             deadline_s: 30,
             new_twins_per_hour: 10_000,
@@ -236,6 +241,14 @@ impl Server {
     /// A failure as the caller sees it.
     pub fn problem(&self, failure: &Failure) -> Problem {
         Problem::from_failure(failure, self.now())
+    }
+
+    /// Says no once the store writes nothing any more.
+    pub fn writable(&self) -> Result<(), Problem> {
+        match self.runtime.store_failed() {
+            None => Ok(()),
+            Some(cause) => Err(Problem::new(Code::NotCommitted, format!("the store has stopped: {cause}"))),
+        }
     }
 
     /// Says no as long as the node is not ready.

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, header};
 use parking_lot::{Mutex, RwLock};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use tokio::sync::watch;
 
 use super::problem::{Code, Problem};
 use crate::{
@@ -17,6 +18,8 @@ use crate::{
     twin::keyring::{Covers, Entry},
 };
 
+/// What stands for a key where none was needed.
+pub const ANONYMOUS: &str = "anonymous-loopback";
 /// Every key starts so, which lets secret scanners find leaked ones.
 pub const PREFIX: &str = "twk_";
 const ID_DIGITS: usize = 16;
@@ -25,7 +28,7 @@ const SECRET_DIGITS: usize = 64;
 /// Verified keys kept in memory; when full, all are verified again.
 const CACHE_KEYS_MAX: usize = 65_536;
 /// How long a verified key is taken without asking its twin again; a revocation on this node counts at once.
-const CACHE_AGE_MAX: Duration = Duration::from_secs(60);
+pub const CACHE_AGE_MAX: Duration = Duration::from_secs(60);
 /// Failed verifications of one peer within [`FAILURE_WINDOW`] before it is throttled.
 pub const FAILURES_MAX: u32 = 20;
 /// The window in which failures are counted.
@@ -108,6 +111,8 @@ pub struct Doorkeeper {
     known: RwLock<HashMap<u64, Known>>,
     failures: Mutex<HashMap<IpAddr, Failures>>,
     anonymous: Option<Arc<Principal>>,
+    /// How many keys were revoked through this node; streams wait for the next one.
+    revoked: watch::Sender<u64>,
 }
 
 impl Doorkeeper {
@@ -116,8 +121,8 @@ impl Doorkeeper {
         Self {
             known: RwLock::new(HashMap::new()),
             failures: Mutex::new(HashMap::new()),
-            anonymous: anonymous_loopback
-                .then(|| Arc::new(Principal::Operator { key_id: "anonymous-loopback".into() })),
+            revoked: watch::Sender::new(0),
+            anonymous: anonymous_loopback.then(|| Arc::new(Principal::Operator { key_id: ANONYMOUS.into() })),
         }
     }
 
@@ -179,9 +184,15 @@ impl Doorkeeper {
         Ok(principal)
     }
 
-    /// Forgets a key, so that the next request with it asks its twin.
+    /// Forgets a key that was revoked: the next request with it asks its twin, and so do streams that are open.
     pub fn forget(&self, hash: &[u8; 32]) {
         self.known.write().remove(&slot(hash));
+        self.revoked.send_modify(|count| *count += 1);
+    }
+
+    /// Counts the keys that are revoked through this node.
+    pub fn revocations(&self) -> watch::Receiver<u64> {
+        self.revoked.subscribe()
     }
 
     fn admit(&self, peer: IpAddr, now: Timestamp) -> Result<(), Problem> {

@@ -162,6 +162,19 @@ impl Problem {
         }
     }
 
+    /// As an HTTP/1.1 answer for a connection that is not read from.
+    pub(super) fn to_http1(&self) -> Vec<u8> {
+        let (row, body) = (self.code.row(), self.json());
+        let retry = self.retry_after.map(|pause| format!("retry-after: {}\r\n", seconds(pause))).unwrap_or_default();
+        format!(
+            "HTTP/1.1 {}\r\ncontent-type: {}\r\n{retry}connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            row.http,
+            Self::MEDIA_TYPE.to_str().unwrap_or_default(),
+            body.len()
+        )
+        .into_bytes()
+    }
+
     fn json(&self) -> String {
         let row = self.code.row();
         let mut body = serde_json::json!({

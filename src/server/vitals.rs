@@ -4,7 +4,7 @@ use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
     metrics::{counter::ConstCounter, gauge::ConstGauge},
-    registry::Registry,
+    registry::{Registry, Unit},
 };
 
 use crate::runtime::{Counts, Runtime};
@@ -66,6 +66,12 @@ impl Collector for Vitals {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, meaning, None, gauge.metric_type())?)?;
         }
+        let failed = ConstGauge::new(u64::from(self.0.store_failed().is_some()));
+        let help = "1 once the store writes nothing any more, for want of room or a failing disk";
+        failed.encode(encoder.encode_descriptor("twin_store_failed", help, None, failed.metric_type())?)?;
+        let longest = ConstGauge::new(store.flush_longest.as_secs_f64());
+        let (help, unit) = ("The longest flush since start, syncing included", Some(&Unit::Seconds));
+        longest.encode(encoder.encode_descriptor("twin_store_flush_longest", help, unit, longest.metric_type())?)?;
         let counters = [
             ("twin_store_commits", "Commits the store made", store.commits),
             ("twin_store_flushes", "Flushes of the store", store.flushes),

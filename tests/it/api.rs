@@ -89,6 +89,20 @@ async fn bad_input_is_answered_with_a_problem_that_names_it() {
 }
 
 #[tokio::test]
+async fn a_method_that_is_not_served_is_answered_with_those_that_are() {
+    let world = World::new().await;
+    for (method, path, allowed) in [
+        ("POST", path("/attributes"), "GET,HEAD,PATCH"),
+        ("GET", "/v1/traces".into(), "POST"),
+        ("PUT", "/livez".into(), "GET,HEAD"),
+    ] {
+        let answer = world.request(method, &path).send().await.unwrap();
+        let allow = answer.headers().get("allow").map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!((answer.status().as_u16(), allow.as_deref()), (405, Some(allowed)), "{method} {path}");
+    }
+}
+
+#[tokio::test]
 async fn a_repeat_under_the_same_key_changes_nothing_and_another_request_under_it_is_refused() {
     let world = World::new().await;
     world.done("PUT", TWIN, Value::Null).await;

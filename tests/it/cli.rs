@@ -1,103 +1,10 @@
 //! The command line against a real node, as a person or a script would use it.
-#![expect(clippy::unwrap_used, reason = "helpers of tests end at the first thing that is not as it should be")]
 
-use std::{
-    io::{BufRead as _, BufReader},
-    process::{Child, Command, Output, Stdio},
-    sync::mpsc,
-    time::Duration,
-};
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-/// How long a node may take to be ready, and a command to end.
-const PATIENCE: Duration = Duration::from_secs(60);
-const TWIN: &str = env!("CARGO_BIN_EXE_twin");
-
-/// `twin`, free of what the environment of the tests says.
-fn twin() -> Command {
-    let mut command = Command::new(TWIN);
-    command.env_remove("TWIN_NODE").env_remove("TWIN_KEY").env_remove("TWIN_DATA_DIR").stdin(Stdio::null());
-    command
-}
-
-/// A node as a process; ended by its handle.
-struct Node {
-    process: Child,
-    folder: tempfile::TempDir,
-    url: String,
-}
-
-impl Node {
-    /// In memory.
-    fn start() -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), &["--memory"])
-    }
-
-    fn start_in(folder: tempfile::TempDir, args: &[&str]) -> Self {
-        let mut process = twin()
-            .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--data-dir"])
-            .arg(folder.path())
-            .args(args)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (send, lines) = mpsc::sync_channel(64);
-        let log = BufReader::new(process.stderr.take().unwrap());
-        std::thread::spawn(move || {
-            // Read to the end, so that the node never waits for us.
-            log.lines().map_while(Result::ok).for_each(|line| drop(send.try_send(line)));
-        });
-        let url = loop {
-            let line = lines.recv_timeout(PATIENCE).expect("the node says where it listens");
-            let told: Value = serde_json::from_str(&line).unwrap_or(Value::Null);
-            if let Some(url) = told["url"].as_str() {
-                break url.to_owned();
-            }
-        };
-        Self { process, folder, url }
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = twin();
-        command.args(args).env("TWIN_NODE", &self.url).env("TWIN_DATA_DIR", self.folder.path());
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Ran {
-        Ran::from(self.command(args).output().unwrap())
-    }
-
-    /// Runs with `--json` and expects to succeed.
-    fn json(&self, args: &[&str]) -> Value {
-        let ran = self.run(&[args, &["--json"]].concat());
-        assert_eq!(ran.code, 0, "{args:?}: {}", ran.errors);
-        serde_json::from_str(&ran.text).unwrap_or_else(|error| panic!("{args:?}: {error}: {}", ran.text))
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
-
-struct Ran {
-    code: i32,
-    text: String,
-    errors: String,
-}
-
-impl From<Output> for Ran {
-    fn from(output: Output) -> Self {
-        Self {
-            code: output.status.code().unwrap_or(-1),
-            text: String::from_utf8(output.stdout).unwrap(),
-            errors: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-}
+use crate::process::{Node, Ran, twin};
 
 #[test]
 fn without_a_node_the_error_says_how_to_start_one() {
@@ -205,12 +112,12 @@ fn a_stopped_node_moves_to_another_folder_as_one_file() {
     let mut node = Node::start_in(tempfile::tempdir().unwrap(), &[]);
     node.json(&["desired", "shop/orders", "limits", "set", r#"{"rps":7}"#]);
     let before = node.json(&["get", "shop/orders"]);
-    let key = std::fs::read_to_string(node.folder.path().join("operator.key")).unwrap();
+    let key = std::fs::read_to_string(node.folder.join("operator.key")).unwrap();
     // Not asked to drain: what was acknowledged is there all the same.
     node.process.kill().unwrap();
     node.process.wait().unwrap();
 
-    let file = node.folder.path().join("backup.twins");
+    let file = node.folder.join("backup.twins");
     let file = file.to_str().unwrap();
     assert!(node.json(&["export", file])["items"].as_u64() > Some(2));
     assert_eq!(node.run(&["export", file]).code, 1, "nothing is overwritten");

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use service_twin::app::KEY_FILE;
 
-use crate::api_world::{Answer, World};
+use crate::api_world::{Answer, World, event};
 
 const OWN: &str = "/api/v1/twins/shop/orders";
 const OTHER: &str = "/api/v1/twins/shop/cart";
@@ -69,6 +69,33 @@ async fn a_revoked_key_is_refused_by_the_next_request() {
     let keys = listed.json();
     let revoked = keys["keys"].as_array().unwrap().iter().find(|found| found["id"] == id.as_str()).unwrap().clone();
     assert_eq!((revoked["label"].as_str(), revoked["revoked_at"].is_u64()), (Some("ci"), true));
+}
+
+#[tokio::test]
+async fn an_open_stream_ends_with_the_reason_when_its_key_is_revoked_and_others_go_on() {
+    let world = World::new().await;
+    world.done("PUT", OWN, Value::Null).await;
+    world.done("PUT", &format!("{OWN}/instances/i1"), Value::Null).await;
+    let commands = format!("{OWN}/instances/i1/commands");
+    let mut kept = world.request("GET", "/api/v1/events").send().await.unwrap();
+    let (id, key) = world.mint(json!({"kind": "operator", "label": "ci"})).await;
+    let mut streams = Vec::new();
+    for path in ["/api/v1/events".to_owned(), format!("{OWN}/events"), commands] {
+        let stream = world.bare("GET", &path).bearer_auth(&key).send().await.unwrap();
+        assert_eq!(stream.status(), 200, "{path}");
+        streams.push((path, stream));
+    }
+    world.done("DELETE", &format!("/api/v1/keys/{id}"), Value::Null).await;
+    world.done("PATCH", &format!("{OWN}/attributes"), json!({"secret": "not for this key any more"})).await;
+    for (path, mut stream) in streams {
+        let mut text = String::new();
+        while let Some(chunk) = stream.chunk().await.unwrap() {
+            text.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+        assert!(text.contains("event: end") && text.contains("key-revoked"), "{path}: {text}");
+        assert!(!text.contains("not for this key"), "{path}: {text}");
+    }
+    event(&mut kept, "twin.attributes.changed").await;
 }
 
 #[tokio::test]

@@ -5,15 +5,23 @@ mod api;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod api_world;
 #[cfg(all(feature = "server", feature = "cli"))]
+mod bad_input;
+#[cfg(all(feature = "server", feature = "cli"))]
 mod cli;
+#[cfg(all(feature = "server", feature = "cli"))]
+mod clock;
 #[cfg(feature = "demo")]
 mod demo;
+#[cfg(all(unix, feature = "server", feature = "cli"))]
+mod disk;
 mod golden;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod keys;
 mod kinds;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod otlp;
+#[cfg(all(feature = "server", feature = "cli"))]
+mod process;
 mod runtime;
 mod store_crash;
 mod store_open;

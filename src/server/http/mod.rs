@@ -55,12 +55,13 @@ async fn no_such_method(method: Method, uri: Uri) -> Problem {
 }
 
 async fn readyz(State(server): State<Arc<Server>>) -> Response {
-    let word = match server.phase() {
-        Phase::Ready => return "ready\n".into_response(),
-        Phase::Starting => "starting\n",
-        Phase::Stopping => "stopping\n",
+    let why = match (server.phase(), server.writable()) {
+        (Phase::Ready, Ok(())) => return "ready\n".into_response(),
+        (Phase::Ready, Err(problem)) => format!("{}\n", problem.detail),
+        (Phase::Starting, _) => "starting\n".to_owned(),
+        (Phase::Stopping, _) => "stopping\n".to_owned(),
     };
-    (StatusCode::SERVICE_UNAVAILABLE, word).into_response()
+    (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
 }
 
 async fn metrics(caller: Caller) -> Result<Response, Problem> {

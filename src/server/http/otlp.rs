@@ -177,13 +177,27 @@ fn encode<R: prost::Message + Serialize>(encoding: Encoding, answer: &R) -> Resu
     let (kind, bytes) = match encoding {
         Encoding::Protobuf => ("application/x-protobuf", answer.encode_to_vec()),
         Encoding::Json => {
-            let bytes = serde_json::to_vec(answer);
+            let value = serde_json::to_value(answer).map(proto3);
+            let bytes = value.and_then(|value| serde_json::to_vec(&value));
             ("application/json", bytes.map_err(|error| Problem::new(Code::Internal, error.to_string()))?)
         }
     };
     let mut response = Response::new(Body::from(bytes));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     Ok(response)
+}
+
+/// The answer as proto3 writes JSON: a field that is not set is left out, a number of 64 bits is a string.
+fn proto3(value: serde_json::Value) -> serde_json::Value {
+    use serde_json::Value;
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.into_iter().filter(|(_, value)| !value.is_null());
+            Value::Object(fields.map(|(name, value)| (name, proto3(value))).collect())
+        }
+        Value::Number(number) => Value::String(number.to_string()),
+        Value::Null | Value::Bool(_) | Value::String(_) | Value::Array(_) => value,
+    }
 }
 
 #[cfg(test)]

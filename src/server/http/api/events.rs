@@ -19,6 +19,7 @@ use crate::{
     server::{
         Server,
         http::caller::{Caller, text},
+        pass::Pass,
         principal::{Wish, operator},
         problem::{Code, Problem},
         when,
@@ -87,7 +88,7 @@ pub(super) async fn of_twin(
     let service = caller.service(&namespace, &name, Wish::Read)?;
     let from = resume(&headers, caller.server.started())?;
     let watch = caller.server.watch(Some(&service), after(from));
-    Ok(sse(follow(caller.server, watch, from)))
+    Ok(sse(follow(caller, watch, from)))
 }
 
 /// Follows every service twin.
@@ -95,7 +96,7 @@ pub(super) async fn of_all(caller: Caller, headers: HeaderMap) -> Result<Respons
     operator(&caller.principal)?;
     let from = resume(&headers, caller.server.started())?;
     let watch = caller.server.watch(None, after(from));
-    Ok(sse(follow(caller.server, watch, from)))
+    Ok(sse(follow(caller, watch, from)))
 }
 
 fn after(from: From) -> Option<u64> {
@@ -107,35 +108,69 @@ fn after(from: From) -> Option<u64> {
 
 /// Events as they are committed. A reader that falls behind what is kept hears of the gap and goes on after it; nothing
 /// is held for it, so a slow one costs what its socket buffers.
-fn follow(server: Arc<Server>, watch: Watch, from: From) -> impl Stream<Item = Result<Event, Infallible>> {
-    let missed = (from == From::AnotherStart).then(|| gap("the node was started again since"));
-    let state = (Open::new(server), watch, missed);
-    futures_util::stream::unfold(state, async |(open, mut watch, mut pending)| {
-        if let Some(event) = pending.take() {
-            return Some((Ok(event), (open, watch, None)));
+fn follow(caller: Caller, watch: Watch, from: From) -> impl Stream<Item = Result<Event, Infallible>> {
+    let started = caller.server.started();
+    let missed = (from == From::AnotherStart).then(|| gap("the node was started again since", started, watch.after()));
+    let follow = Follow {
+        pass: Pass::new(Arc::clone(&caller.server), &caller.principal),
+        open: Open::new(caller.server),
+        watch,
+        pending: missed,
+        over: false,
+    };
+    futures_util::stream::unfold(follow, Follow::next)
+}
+
+struct Follow {
+    open: Open,
+    watch: Watch,
+    pass: Pass,
+    pending: Option<Event>,
+    over: bool,
+}
+
+impl Follow {
+    async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
+        if self.over {
+            return None;
+        }
+        if let Some(event) = self.pending.take() {
+            return Some((Ok(event), self));
         }
         loop {
             let next = tokio::select! {
-                next = watch.next() => next?,
-                () = open.0.stopping() => return None,
+                next = self.watch.next() => next?,
+                problem = self.pass.over() => return Some((Ok(end(&problem)), Self { over: true, ..self })),
+                () = self.open.0.stopping() => return Some((Ok(end(&stopping())), Self { over: true, ..self })),
             };
-            match next {
-                Ok(published) if published.kind == Service::KIND => {
-                    let event = cloud_event(&published, open.0.started());
-                    return Some((Ok(event), (open, watch, None)));
-                }
-                Ok(_) => {}
-                Err(Behind { .. }) => {
-                    return Some((Ok(gap("events were dropped before they were read")), (open, watch, None)));
-                }
+            let started = self.open.0.started();
+            let event = match next {
+                Ok(published) if published.kind == Service::KIND => cloud_event(&published, started),
+                Ok(_) => continue,
+                Err(Behind { .. }) => gap("events were dropped before they were read", started, self.watch.after()),
+            };
+            if let Err(problem) = self.pass.check().await {
+                return Some((Ok(end(&problem)), Self { over: true, ..self }));
             }
+            return Some((Ok(event), self));
         }
-    })
+    }
 }
 
-fn gap(why: &str) -> Event {
+fn stopping() -> Problem {
+    Problem::new(Code::Stopping, "the node is stopping; connect again with Last-Event-ID")
+}
+
+/// The last event of a stream that the node ends.
+fn end(why: &Problem) -> Event {
+    let data = json!({ "reason": why.detail, "code": why.code.row().name });
+    Event::default().event("end").data(data.to_string())
+}
+
+/// Says that events are missing; its id is where the stream goes on.
+fn gap(why: &str, started: u64, after: u64) -> Event {
     let data = json!({ "reason": why, "hint": "read the present state of the twins you follow, then go on" });
-    Event::default().event("gap").data(data.to_string())
+    Event::default().id(format!("{started}.{after}")).event("gap").data(data.to_string())
 }
 
 /// An event in the JSON format of CloudEvents 1.0.
@@ -167,23 +202,41 @@ pub(super) async fn commands(
     let next = NextCommands { instance: instance.into(), limit: COMMANDS_AT_ONCE };
     // The first look is made before the answer begins, so that a refusal is a proper one.
     let ready = caller.ask(&service, next.clone()).await?;
-    let hand = Hand { open: Open::new(caller.server), watch, service, header, next, ready: ready.into(), full: false };
+    let hand = Hand {
+        pass: Pass::new(Arc::clone(&caller.server), &caller.principal),
+        open: Open::new(caller.server),
+        watch,
+        service,
+        header,
+        next,
+        ready: ready.into(),
+        full: false,
+        over: false,
+    };
     Ok(sse(futures_util::stream::unfold(hand, Hand::next)))
 }
 
 struct Hand {
     open: Open,
     watch: Watch,
+    pass: Pass,
     service: ServiceId,
     header: Header,
     next: NextCommands,
     ready: VecDeque<DeliveryView>,
     full: bool,
+    over: bool,
 }
 
 impl Hand {
     async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
+        if self.over {
+            return None;
+        }
         loop {
+            if let Err(problem) = self.pass.check().await {
+                return Some((Ok(end(&problem)), Self { over: true, ..self }));
+            }
             if let Some(command) = self.ready.pop_front() {
                 let data = serde_json::to_string(&command).unwrap_or_default();
                 let event = Event::default().id(command.id.to_string()).event("command").data(data);
@@ -193,7 +246,8 @@ impl Hand {
                 tokio::select! {
                     woken = self.watch.next() => drop(woken?),
                     () = tokio::time::sleep(LOOK_EVERY) => {}
-                    () = self.open.0.stopping() => return None,
+                    problem = self.pass.over() => return Some((Ok(end(&problem)), Self { over: true, ..self })),
+                    () = self.open.0.stopping() => return Some((Ok(end(&stopping())), Self { over: true, ..self })),
                 }
             }
             match self.look().await {
@@ -203,9 +257,9 @@ impl Hand {
                 }
                 Err(Failure::Overloaded { .. } | Failure::Expired | Failure::Backoff { .. }) => self.full = false,
                 Err(failure) => {
-                    let problem = self.open.0.problem(&failure).to_string();
-                    tracing::debug!(service = %self.service, problem, "a command stream ended");
-                    return None;
+                    let problem = self.open.0.problem(&failure);
+                    tracing::debug!(service = %self.service, %problem, "a command stream ended");
+                    return Some((Ok(end(&problem)), Self { over: true, ..self }));
                 }
             }
         }
