@@ -18,7 +18,7 @@ use tonic::{Code, Request, codec::CompressionEncoding, metadata::MetadataValue};
 
 use crate::api_world::{Answer, World};
 
-fn named(key: &str, value: &str) -> KeyValue {
+pub(crate) fn named(key: &str, value: &str) -> KeyValue {
     let value = Some(AnyValue { value: Some(Any::StringValue(value.into())) });
     KeyValue { key: key.into(), value, ..KeyValue::default() }
 }
