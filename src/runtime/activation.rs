@@ -29,7 +29,7 @@ pub(super) struct Activation<K: Twin> {
 /// What a durable twin's record holds beside the state.
 pub(super) struct Ledger {
     pub(super) address: Arc<Address>,
-    /// Commits of the core record.
+    /// Commits of the core record that are known to be durable; before a load, at least so many there must have been.
     pub(super) sequence: u64,
     pub(super) outbox: Outbox,
     pub(super) ring: Ring,

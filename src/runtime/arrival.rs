@@ -30,10 +30,11 @@ impl<K: Twin> Core<K> {
             return Ok(self.table.insert(hash, twin));
         }
         let address = Arc::new(Address { kind: K::KIND.into(), key: twin.key.clone() });
-        twin.ledger = Some(Box::new(Ledger::new(Arc::clone(&address))));
+        let seen = self.witness.of(key);
+        twin.ledger = Some(Box::new(Ledger { sequence: seen, ..Ledger::new(Arc::clone(&address)) }));
         if let Some(instant) = shard.shared.store.as_ref().and_then(|store| store.instant()) {
             let loaded = instant.load_now(&Load { address, core: true, pages: Vec::new(), prefix: observed::<K>() });
-            if loaded.as_ref().is_ok_and(|loaded| loaded.core.is_none()) {
+            if seen == 0 && loaded.as_ref().is_ok_and(|loaded| loaded.core.is_none()) {
                 return Ok(self.table.insert(hash, twin));
             }
             twin.busy = Some(Box::new(Busy::new(Phase::Loading { attempts: 0 })));

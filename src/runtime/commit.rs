@@ -191,8 +191,10 @@ impl<K: Twin> Core<K> {
         let until = shard.shared.clock.now();
         shard.shared.wakes.again(until.after(shard.shared.config.backoff_min), K::KIND, &key);
         let claim = error.outcome() == Outcome::Unknown || matches!(error, store::Error::Fenced { .. });
+        let seen = twin.ledger.as_ref().map_or(0, |ledger| ledger.sequence);
         if !claim {
             self.table.remove(at);
+            self.saw(shard, &key, seen);
             return;
         }
         // One claim ends the commits of all twins that were under way: each of them needs an epoch above its own
@@ -201,7 +203,7 @@ impl<K: Twin> Core<K> {
         twin.state = K::create(&key);
         twin.revision = 0;
         if let Some(ledger) = &mut twin.ledger {
-            **ledger = Ledger::new(Arc::clone(&ledger.address));
+            **ledger = Ledger { sequence: seen, ..Ledger::new(Arc::clone(&ledger.address)) };
         }
         twin.busy().phase = Phase::Backoff { until, cause, attempts: 0, above };
         if above.is_some_and(|epoch| shard.shared.epoch().0 <= epoch) {
@@ -218,10 +220,10 @@ impl<K: Twin> Core<K> {
         }) else {
             return;
         };
-        match result
-            .map_err(|error| error.to_string())
-            .and_then(|loaded| revive(twin, loaded).map_err(|error| error.to_string()))
-        {
+        let revived = result
+            .map_err(|error| (error.to_string(), false))
+            .and_then(|loaded| revive(twin, loaded).map_err(|error| (error.to_string(), error.is_backwards())));
+        match revived {
             Ok(Revived::Whole) => {
                 let next = twin.state.wake_at();
                 twin.busy().phase = Phase::Live;
@@ -243,12 +245,17 @@ impl<K: Twin> Core<K> {
                     self.load(at, address, true);
                 }
             }
-            Err(cause) => {
+            Err((cause, backwards)) => {
                 self.counts.activation_failures += 1;
+                self.counts.backwards += u64::from(backwards);
                 let wait = shard.shared.config.backoff_min * 2_u32.saturating_pow(attempts.min(9));
                 let until = now.after(wait.min(std::time::Duration::from_secs(60)));
                 let cause: Arc<str> = cause.into();
-                tracing::warn!(kind = K::KIND, key = %twin.key, %cause, attempts, "a twin cannot be activated; it is tried again");
+                if backwards {
+                    tracing::error!(kind = K::KIND, key = %twin.key, %cause, attempts, "a twin's record is older than one that was durable; it is left as it is and the twin stays out of memory");
+                } else {
+                    tracing::warn!(kind = K::KIND, key = %twin.key, %cause, attempts, "a twin cannot be activated; it is tried again");
+                }
                 // Whatever it was to be woken for is not forgotten.
                 shard.shared.wakes.again(until, K::KIND, &twin.key);
                 let busy = twin.busy();
@@ -373,10 +380,20 @@ enum Revived {
     NeedsRing,
 }
 
+/// Refuses a record that is older than what is known to have been durable.
+fn not_behind(found: u64, expected: u64) -> Result<(), record::Error> {
+    if found < expected {
+        let witness = "its wake entry or this process";
+        return Err(record::Error::Backwards { what: "sequence", found, expected, witness });
+    }
+    Ok(())
+}
+
 /// Puts what was read in place.
 fn revive<K: Twin>(twin: &mut Activation<K>, loaded: Loaded) -> Result<Revived, record::Error> {
     let Some(ledger) = &mut twin.ledger else { return Err(record::Error::Volatile) };
     let Some(bytes) = &loaded.core else {
+        not_behind(0, ledger.sequence)?;
         twin.state = K::create(&twin.key);
         twin.revision = 0;
         **ledger = Ledger::new(Arc::clone(&ledger.address));
@@ -385,13 +402,22 @@ fn revive<K: Twin>(twin: &mut Activation<K>, loaded: Loaded) -> Result<Revived, 
         return Ok(Revived::Whole);
     };
     let record = record::decode(bytes)?;
+    not_behind(record.head.sequence, ledger.sequence)?;
     let page = loaded.pages.iter().find(|(name, _)| name == ring::PAGE).map(|(_, bytes)| &bytes[..]);
     let section = record.section(Section::Ring).unwrap_or_default();
     if !section.is_empty() && page.is_none() && Ring::needs_page(section)? {
         return Ok(Revived::NeedsRing);
     }
     let state = record.section(Section::State).unwrap_or_default();
-    ledger.ring = if section.is_empty() { Ring::default() } else { Ring::decode(section, page)? };
+    ledger.ring = match page {
+        None if section.is_empty() => Ring::default(),
+        None => Ring::decode(section, None)?,
+        Some(page) => Ring::decode(section, Some(page)).map_err(|error| {
+            let (found, expected) = (record.head.revision, ring::newest(page));
+            let behind = record::Error::Backwards { what: "revision", found, expected, witness: "its ring page" };
+            if expected > found { behind } else { error }
+        })?,
+    };
     ledger.outbox = record.section(Section::Outbox).map_or_else(|| Ok(Outbox::default()), Outbox::decode)?;
     ledger.journal =
         record.section(Section::Journal).map_or_else(|| Ok(journal::Tail::default()), journal::Tail::decode)?;

@@ -157,7 +157,10 @@ fn note_in<K: Twin>(core: &mut Core<K>, shard: &Shard<K>, note: Note, now: crate
         Note::Ended(ended) => core.ended(shard, ended, now),
         Note::Loaded(at, loaded) => core.loaded(shard, at, loaded, now),
         Note::Read(at, number, read) => core.pages_read(shard, at, number, read, now),
-        Note::Wake(hash, key) => {
+        Note::Wake(hash, key, sequence) => {
+            if sequence > 0 {
+                core.woken_by(shard, hash, &key, sequence);
+            }
             // A twin that is not in memory is woken by its load.
             if let Ok(at) = core.admit(shard, hash, &key, now) {
                 core.wake(shard, at, now);

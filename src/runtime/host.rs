@@ -135,7 +135,8 @@ pub(super) trait AnyHost: Send + Sync {
     fn is_durable(&self) -> bool;
     fn post(&self, key: &Key, parcel: Handed);
     fn settle(&self, key: &Key, number: u64, failure: Option<Failure>);
-    fn wake(&self, key: &Key);
+    /// Wakes a twin whose wake entry was written with a record of this sequence; 0 if that is not known.
+    fn wake(&self, key: &Key, sequence: u64);
     fn tick(&self, drain: bool);
     fn counts(&self) -> Counts;
     /// Twins with something under way or unsaved.
@@ -163,9 +164,9 @@ impl<K: Twin> AnyHost for Host<K> {
         self.shard(hash).inbox.note([Note::Settled { hash, key: key.clone(), number, failure }]);
     }
 
-    fn wake(&self, key: &Key) {
+    fn wake(&self, key: &Key, sequence: u64) {
         let hash = Key::hash_of(key);
-        self.shard(hash).inbox.note([Note::Wake(hash, key.clone())]);
+        self.shard(hash).inbox.note([Note::Wake(hash, key.clone(), sequence)]);
     }
 
     fn tick(&self, drain: bool) {

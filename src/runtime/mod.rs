@@ -36,6 +36,7 @@ mod system;
 mod table;
 mod turn;
 mod wake;
+mod witness;
 
 use std::{
     any::{Any, TypeId},

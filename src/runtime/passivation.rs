@@ -90,7 +90,11 @@ impl<K: Twin> Core<K> {
             if self.unsaved.iter().any(|(_, listed)| *listed == at) {
                 continue;
             }
-            self.table.remove(at);
+            if let Some(gone) = self.table.remove(at)
+                && let Some(ledger) = &gone.ledger
+            {
+                self.saw(shard, &gone.key, ledger.sequence);
+            }
             self.counts.passivations += 1;
         }
         // Scaled from the part visited: exact after one sweep of twins that do not change.

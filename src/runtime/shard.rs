@@ -17,6 +17,7 @@ use super::{
     shared::Shared,
     sync::{Mutex, MutexGuard},
     table::Table,
+    witness::Witness,
 };
 use crate::{
     model::{Key, Rider, Sealed, Timestamp},
@@ -39,8 +40,8 @@ pub(super) enum Note {
     Loaded(u32, Result<Loaded, store::Error>),
     /// The pages that a message of the activation at this index named, with the number they were asked under.
     Read(u32, u64, Result<Loaded, store::Error>),
-    /// A twin wants to be activated now.
-    Wake(u64, Key),
+    /// A twin wants to be activated now; its wake entry was written with a record of this sequence (0: not known).
+    Wake(u64, Key, u64),
     /// A promise was delivered (`None`) or has to be sent again.
     Settled { hash: u64, key: Key, number: u64, failure: Option<Failure> },
     /// Time for passivation and saves; `drain` means all of them, now.
@@ -72,6 +73,7 @@ pub(super) struct Core<K: Twin> {
     pub(super) reads: u64,
     /// Where the passivation sweep goes on.
     pub(super) sweep: u32,
+    pub(super) witness: Witness,
     pub(super) counts: Counts,
 }
 
@@ -95,6 +97,8 @@ pub struct Counts {
     pub activations: u64,
     /// Activations that failed.
     pub activation_failures: u64,
+    /// Activations refused because the record was older than one seen before.
+    pub backwards: u64,
     /// Twins that left memory.
     pub passivations: u64,
     /// Turns.
@@ -121,6 +125,7 @@ impl std::ops::AddAssign for Counts {
         self.resident_bytes += other.resident_bytes;
         self.activations += other.activations;
         self.activation_failures += other.activation_failures;
+        self.backwards += other.backwards;
         self.passivations += other.passivations;
         self.turns += other.turns;
         self.inline_turns += other.inline_turns;
@@ -262,6 +267,7 @@ impl<K: Twin> Core<K> {
             unsaved: VecDeque::new(),
             reads: 0,
             sweep: 0,
+            witness: Witness::default(),
             counts: Counts::default(),
         }
     }

@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
-use super::{Drained, shared::Shared};
+use super::{Drained, shared::Shared, wake::Due};
 use crate::{
     model::{Key, Timestamp},
     store::{self, Address, Entry, Scan, Walked},
@@ -119,9 +119,9 @@ fn wake_due(shared: &Shared) {
     loop {
         let due = shared.wakes.due(now, WAKE_BURST);
         let last = due.len() < WAKE_BURST;
-        for (kind, key) in due {
+        for Due { kind, key, sequence } in due {
             if let Some(host) = shared.office.host_named(&kind) {
-                host.wake(&key);
+                host.wake(&key, sequence);
             }
         }
         if last {
@@ -172,8 +172,8 @@ impl Index {
     fn take(&mut self, shared: &Shared, walked: Walked, until: Timestamp) {
         let mut last = None;
         for entry in walked.entries {
-            let Entry::Wake { at, address, .. } = entry else { continue };
-            shared.wakes.arm(at, &address.kind, &address.key);
+            let Entry::Wake { at, address, sequence } = entry else { continue };
+            shared.wakes.found(at, &address.kind, &address.key, sequence);
             last = Some((at, address));
         }
         if let Some((at, address)) = last {

@@ -297,7 +297,8 @@ impl<K: Twin> Core<K> {
                 if let Some(busy) = &mut gone.busy {
                     busy.refuse_waiting(&Failure::Panicked { message: Arc::clone(&message) });
                 }
-                if gone.ledger.is_some() {
+                if let Some(ledger) = &gone.ledger {
+                    self.saw(shard, &key, ledger.sequence);
                     // Its reminders and promises are in the record still, and nobody else remembers them.
                     let soon = shard.shared.clock.now().after(shard.shared.config.backoff_min);
                     shard.shared.wakes.again(soon, K::KIND, &key);

@@ -11,6 +11,15 @@ use tokio::sync::Notify;
 
 use crate::model::{Key, Timestamp};
 
+/// Who is to be woken.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Due {
+    pub(super) kind: CompactString,
+    pub(super) key: Key,
+    /// Of the record that the stored entry was written with; 0 for an entry that is not from the stored index.
+    pub(super) sequence: u64,
+}
+
 /// Wake-ups by time.
 #[derive(Default)]
 pub(super) struct Wakes {
@@ -20,7 +29,7 @@ pub(super) struct Wakes {
 
 #[derive(Default)]
 struct Heap {
-    entries: BinaryHeap<Reverse<(Timestamp, CompactString, Key)>>,
+    entries: BinaryHeap<Reverse<(Timestamp, Due)>>,
     /// The stored index was read up to here; entries beyond are read later and need not be kept.
     horizon: Timestamp,
 }
@@ -37,9 +46,14 @@ impl Wakes {
 
     /// Adds a wake-up that is in no index: another look at something that did not succeed.
     pub(super) fn again(&self, at: Timestamp, kind: &str, key: &Key) {
+        self.found(at, kind, key, 0);
+    }
+
+    /// Adds an entry of the stored index.
+    pub(super) fn found(&self, at: Timestamp, kind: &str, key: &Key, sequence: u64) {
         let mut heap = self.heap.lock();
-        let first = heap.entries.peek().is_none_or(|Reverse((first, _, _))| at < *first);
-        heap.entries.push(Reverse((at, kind.into(), key.clone())));
+        let first = heap.entries.peek().is_none_or(|Reverse((first, _))| at < *first);
+        heap.entries.push(Reverse((at, Due { kind: kind.into(), key: key.clone(), sequence })));
         drop(heap);
         if first {
             self.changed.notify_one();
@@ -47,20 +61,18 @@ impl Wakes {
     }
 
     /// Everything due, at most `limit`.
-    pub(super) fn due(&self, now: Timestamp, limit: usize) -> Vec<(CompactString, Key)> {
+    pub(super) fn due(&self, now: Timestamp, limit: usize) -> Vec<Due> {
         let mut heap = self.heap.lock();
         let mut due = Vec::new();
-        while due.len() < limit && heap.entries.peek().is_some_and(|Reverse((at, _, _))| *at <= now) {
-            if let Some(Reverse((_, kind, key))) = heap.entries.pop() {
-                due.push((kind, key));
-            }
+        while due.len() < limit && heap.entries.peek().is_some_and(|Reverse((at, _))| *at <= now) {
+            due.extend(heap.entries.pop().map(|Reverse((_, due))| due));
         }
         due
     }
 
     /// When the next entry is due.
     pub(super) fn next(&self) -> Option<Timestamp> {
-        self.heap.lock().entries.peek().map(|Reverse((at, _, _))| *at)
+        self.heap.lock().entries.peek().map(|Reverse((at, _))| *at)
     }
 
     /// Says up to when the stored index has been (or is now being) read into the heap.

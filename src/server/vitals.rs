@@ -17,9 +17,14 @@ const GAUGES: [Row; 2] = [
     ("twin_resident_bytes", "Bytes of twins in memory, by kind, estimated", |counts| counts.resident_bytes),
 ];
 
-const COUNTERS: [Row; 11] = [
+const COUNTERS: [Row; 12] = [
     ("twin_activations", "Twins brought to memory, by kind", |counts| counts.activations),
     ("twin_activation_failures", "Activations that failed, by kind", |counts| counts.activation_failures),
+    (
+        "twin_records_backwards",
+        "Activations refused because the record was older than one seen before, by kind",
+        |counts| counts.backwards,
+    ),
     ("twin_passivations", "Twins that left memory, by kind", |counts| counts.passivations),
     ("twin_turns", "Turns, by kind", |counts| counts.turns),
     ("twin_inline_turns", "Turns that ran on their caller's thread, by kind", |counts| counts.inline_turns),

@@ -79,8 +79,10 @@ pub enum Error {
         detail: Arc<str>,
     },
     /// The record is older than something that proves a newer one existed.
-    #[error("the record went backwards: sequence {found}, but {witness} has seen {expected}")]
+    #[error("the record went backwards: {what} {found}, but {witness} has seen {expected}")]
     Backwards {
+        /// What is counted: commits (`sequence`) or changes (`revision`).
+        what: &'static str,
         /// In the record.
         found: u64,
         /// At least this was written.
@@ -91,6 +93,24 @@ pub enum Error {
     /// A volatile kind has no record.
     #[error("a volatile kind has no record")]
     Volatile,
+}
+
+impl Error {
+    /// Whether the bytes are sound and yet not the newest there were.
+    pub fn is_backwards(&self) -> bool {
+        match self {
+            Self::Backwards { .. } => true,
+            Self::Frame { .. }
+            | Self::Checksum { .. }
+            | Self::Codec(_)
+            | Self::Section(_)
+            | Self::NewerSchema { .. }
+            | Self::OlderSchema { .. }
+            | Self::Fingerprint { .. }
+            | Self::Body { .. }
+            | Self::Volatile => false,
+        }
+    }
 }
 
 /// Everything in front of the body.

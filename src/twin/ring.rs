@@ -193,6 +193,20 @@ impl Head {
     }
 }
 
+/// The newest revision that a page's entries name; 0 if they do not read.
+pub fn newest(page: &[u8]) -> u64 {
+    let Some((covered, _)) = page.split_last_chunk::<4>() else { return 0 };
+    let mut rest = Reader(covered);
+    if check_layout(&mut rest).is_err() {
+        return 0;
+    }
+    let mut newest = 0;
+    while let Ok(entry) = Entry::decode(&mut rest) {
+        newest = newest.max(entry.revision);
+    }
+    newest
+}
+
 fn check_layout(from: &mut Reader<'_>) -> Result<(), record::Error> {
     match from.number()? {
         [LAYOUT] => Ok(()),

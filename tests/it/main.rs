@@ -22,6 +22,7 @@ mod kinds;
 mod otlp;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod process;
+mod records;
 mod runtime;
 mod store_crash;
 mod store_open;

@@ -8,4 +8,5 @@ pub mod check;
 pub mod client;
 pub mod disk;
 pub mod history;
+pub mod scene;
 pub mod world;

@@ -4,111 +4,19 @@ use std::{sync::Arc, time::Duration};
 
 use service_twin::{
     model::{Outcome, RequestKey, Timestamp},
-    runtime::{Config, Door, Runtime},
+    runtime::Door,
     store::{
         Epoch,
         memory::{Fault, Faults, LoadFault, MemoryStore},
     },
-    twin::{Answer, Failure, Rejection},
+    twin::{Failure, Rejection},
 };
 use service_twin_sim::{
-    book::{Book, Do, Look, Op, Whole},
+    book::{Do, Op},
     client::key,
-    disk::Disk,
-    world::{Virtual, address, in_virtual_time, start},
+    scene::{IDLE, life, moment, play, play_with, refused},
+    world::address,
 };
-use tokio::task::JoinHandle;
-
-/// One life of the runtime over a store whose faults are scripted.
-struct Scene {
-    runtime: Runtime,
-    faults: Arc<Faults>,
-    store: Arc<MemoryStore>,
-    disk: Arc<Disk>,
-}
-
-/// Nobody leaves memory while a scene is played.
-const IDLE: Duration = Duration::from_secs(600);
-
-/// Plays a scene through each door, over stores of their own.
-fn play<F: Future<Output = ()>>(scene: impl Fn(Scene) -> F) {
-    play_with(IDLE, scene);
-}
-
-fn play_with<F: Future<Output = ()>>(idle_after: Duration, scene: impl Fn(Scene) -> F) {
-    for door in [Door::Open, Door::Closed] {
-        let faults = Arc::new(Faults::none());
-        let store = Arc::new(MemoryStore::with_faults(Arc::clone(&faults)));
-        life(&faults, &store, door, Timestamp::ZERO, idle_after, &scene);
-    }
-}
-
-fn life<F: Future<Output = ()>>(
-    faults: &Arc<Faults>,
-    store: &Arc<MemoryStore>,
-    door: Door,
-    base: Timestamp,
-    idle_after: Duration,
-    scene: impl Fn(Scene) -> F,
-) {
-    in_virtual_time(async {
-        let disk = Arc::new(Disk::new(Arc::clone(store), 0, 0));
-        let config = Config { shards_per_arbiter: 1, idle_after, door, ..Config::default() };
-        let runtime = start(config, Arc::new(Virtual::from(base)), Arc::clone(&disk)).await;
-        scene(Scene { runtime, faults: Arc::clone(faults), store: Arc::clone(store), disk }).await;
-    });
-}
-
-impl Scene {
-    /// Sends without waiting for the answer, but until everything that can happen at once has happened.
-    async fn send(&self, twin: usize, id: u32, op: Op) -> JoinHandle<Answer<u32>> {
-        let runtime = self.runtime.clone();
-        let sent = actix::spawn(async move { runtime.twin(&key(twin)).ask(Do { id, op }).await });
-        moment().await;
-        sent
-    }
-
-    /// The same under an idempotency key.
-    async fn send_keyed(&self, twin: usize, id: u32, request: &RequestKey) -> JoinHandle<Answer<u32>> {
-        let (runtime, request) = (self.runtime.clone(), request.clone());
-        let ask = async move { runtime.twin(&key(twin)).ask(Do { id, op: Op::Append }).key(request).await };
-        let sent = actix::spawn(ask);
-        moment().await;
-        sent
-    }
-
-    async fn look(&self, twin: usize) -> JoinHandle<Answer<(u64, u32, u64)>> {
-        let runtime = self.runtime.clone();
-        let sent = actix::spawn(async move { runtime.twin(&key(twin)).ask(Look).await });
-        moment().await;
-        sent
-    }
-
-    async fn whole(&self, twin: usize) -> Book {
-        self.runtime.twin(&key(twin)).ask(Whole).await.unwrap()
-    }
-
-    /// Brings a twin to memory, so that what follows meets no load.
-    async fn warm(&self, twin: usize) {
-        self.runtime.twin(&key(twin)).ask(Look).await.unwrap();
-    }
-
-    async fn release(&self, fault: Option<Fault>) {
-        assert!(self.store.release(0, fault), "a commit is held");
-        moment().await;
-    }
-}
-
-/// Lets everything happen that needs no time.
-async fn moment() {
-    tokio::time::sleep(Duration::from_millis(3)).await;
-}
-
-fn refused(answer: &Answer<u32>, cause: &str) {
-    let Err(failure @ Failure::Lost { .. }) = answer else { panic!("{answer:?}") };
-    assert_eq!(failure.outcome(), Outcome::NotApplied);
-    assert!(failure.to_string().contains(cause), "{failure}");
-}
 
 #[test]
 fn a_commit_refused_under_three_later_turns_fails_all_four_as_not_applied() {
