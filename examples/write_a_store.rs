@@ -7,7 +7,8 @@ use std::sync::{
 };
 
 use service_twin::store::{
-    Commit, Done, Epoch, Item, Level, Load, Loaded, Scan, Slot, Stats, Store, Walked, conformance, memory::MemoryStore,
+    Commit, Done, Epoch, Item, Level, Load, Loaded, Refused, Scan, Slot, Stats, Store, Walked, conformance,
+    memory::MemoryStore,
 };
 
 /// Counts commits and their bytes on the way to another store.
@@ -41,7 +42,7 @@ impl Store for Counted {
     }
 
     /// A commit that was taken ends exactly once; one that is handed back never happened.
-    fn commit(&self, commit: Commit) -> Result<(), Box<Commit>> {
+    fn commit(&self, commit: Commit) -> Result<(), Refused> {
         let bytes = u64::try_from(commit.bytes()).unwrap_or(u64::MAX);
         self.below.commit(commit)?;
         self.commits.fetch_add(1, Ordering::Relaxed);

@@ -15,7 +15,9 @@ use service_twin::{
         telemetry::{Batch, MetricPoint, Role, SpanKind, SpanSample, Symbol, Value},
     },
     runtime::{Config, Runtime},
-    store::{Commit, Done, Epoch, Item, Level, Load, Loaded, Scan, Slot, Stats, Store, Walked, sled::SledStore},
+    store::{
+        Commit, Done, Epoch, Item, Level, Load, Loaded, Refused, Scan, Slot, Stats, Store, Walked, sled::SledStore,
+    },
     twin::{
         Decide, Message, Turn, Twin,
         service::{
@@ -340,7 +342,7 @@ impl Store for Counting {
         self.inner.scan(scan, done);
     }
 
-    fn commit(&self, commit: Commit) -> Result<(), Box<Commit>> {
+    fn commit(&self, commit: Commit) -> Result<(), Refused> {
         let bytes = u64::try_from(commit.bytes()).unwrap_or(u64::MAX);
         self.inner.commit(commit)?;
         self.counts.commits.fetch_add(1, Ordering::Relaxed);

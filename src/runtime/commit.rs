@@ -104,19 +104,22 @@ impl<K: Twin> Core<K> {
                     arm(shard, twin, wake_at);
                 }
             }
-            Err(back) => {
+            Err(refused) if !refused.may_try_again() => {
                 self.counts.commits -= 1;
-                let Commit { core, pages, riders, .. } = *back;
+                let store::Refused { commit, why } = refused;
+                let sealed = why.sealed();
+                commit.riders.iter().for_each(|rider| rider.release(&sealed));
+                self.lost(shard, at, &why);
+                return Option::from(&sealed);
+            }
+            Err(store::Refused { commit, .. }) => {
+                self.counts.commits -= 1;
+                let Commit { core, pages, riders, .. } = *commit;
                 let mark = busy.mark;
                 busy.flight = None;
                 busy.dirty = was_dirty;
                 busy.pages = pages;
                 busy.staged = riders.into_iter().map(|rider| (mark, rider)).collect();
-                if shard.shared.is_closed() {
-                    let sealed = Sealed::Lost { outcome: Outcome::NotApplied, cause: "the store is closed".into() };
-                    busy.lose_staged(&sealed);
-                    return None;
-                }
                 tracing::trace!(kind = K::KIND, %key, "the store's queue is full; the commit goes with the next outcome");
                 self.buffers.extend(core);
                 self.stuck.push(at);

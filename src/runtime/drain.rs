@@ -15,7 +15,7 @@ use super::{
     inbox::{LANES, Taken},
     shard::{Core, Item, Note, Out, Shard},
 };
-use crate::twin::Twin;
+use crate::twin::{Failure, Twin};
 
 /// Turns within one hold of the lock.
 const BATCH_TURNS_MAX: usize = 64;
@@ -91,6 +91,7 @@ impl<K: Twin> Future for Work<K> {
             }
             if this.notes.is_empty() && this.lanes.iter().all(VecDeque::is_empty) {
                 if this.shard.shared.is_closed() {
+                    this.end();
                     return Poll::Ready(());
                 }
                 return this.pause(context);
@@ -126,6 +127,22 @@ impl<K: Twin> Work<K> {
         drop(core);
         // The door opens again only now, and replies leave after that.
         shard.inbox.finished(turns);
+        shard.perform(&mut self.out);
+    }
+
+    /// The last hold of the lock: whoever still waits hears that nothing was done.
+    fn end(&mut self) {
+        let shard = Arc::clone(&self.shard);
+        let mut core = shard.core.lock();
+        let left = shard.inbox.close();
+        shard.inbox.finished(left.len());
+        core.out.failed.extend(left.into_iter().map(|item| (item.call, Failure::Stopping)));
+        core.end(&shard);
+        std::mem::swap(&mut core.out, &mut self.out);
+        drop(core);
+        // Nobody would take what is read.
+        self.out.loads.clear();
+        self.out.reads.clear();
         shard.perform(&mut self.out);
     }
 

@@ -54,6 +54,9 @@ impl<K: Twin> Host<K> {
         if M::INLINE
             && let Some(mut core) = shard.door()
         {
+            if core.over {
+                return Inline::Now(Err(Failure::Stopping));
+            }
             let now = shard.shared.clock.now();
             let at = match core.admit(shard, hash, key, now) {
                 Ok(at) => at,
@@ -88,7 +91,7 @@ impl<K: Twin> Host<K> {
         let call = Arc::new(wire(Call::new(header, message)));
         match shard.push(hash, key, delivery(&call)) {
             Ok(()) => Inline::Later(call),
-            Err(_back) => Inline::Now(Err(Failure::Overloaded { what: "the shard's inbox" })),
+            Err(_back) => Inline::Now(Err(shard.why_full("the shard's inbox"))),
         }
     }
 
@@ -114,10 +117,7 @@ impl<K: Twin> Host<K> {
             Ok(()) => Ok(()),
             Err(back) => {
                 drop(back);
-                Err(Refused {
-                    failure: Failure::Overloaded { what: "the shard's inbox" },
-                    message: call.into_message(),
-                })
+                Err(Refused { failure: shard.why_full("the shard's inbox"), message: call.into_message() })
             }
         }
     }

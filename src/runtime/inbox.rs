@@ -36,6 +36,7 @@ struct Queue<T, N> {
     notes: Vec<N>,
     bytes: usize,
     scheduled: bool,
+    closed: bool,
 }
 
 /// What a drain took, in order within each lane.
@@ -54,8 +55,8 @@ impl<T, N> Default for Taken<T, N> {
 
 impl<T, N> Inbox<T, N> {
     pub(crate) fn new(bounds: Bounds) -> Self {
-        let queue =
-            Queue { lanes: [Vec::new(), Vec::new(), Vec::new()], notes: Vec::new(), bytes: 0, scheduled: false };
+        let lanes = [Vec::new(), Vec::new(), Vec::new()];
+        let queue = Queue { lanes, notes: Vec::new(), bytes: 0, scheduled: false, closed: false };
         Self { pending: AtomicUsize::new(0), queue: Mutex::new(queue), waker: AtomicWaker::new(), bounds }
     }
 
@@ -69,13 +70,15 @@ impl<T, N> Inbox<T, N> {
         if self.pending() == 0 { core.try_lock() } else { None }
     }
 
-    /// Queues a message; hands it back if its lane or the byte bound is full. The last lane may fill half of each.
+    /// Queues a message; hands it back if its lane or the byte bound is full, or after [`Self::close`]. The last lane
+    /// may fill half of each.
     pub(crate) fn push(&self, lane: usize, bytes: usize, item: T) -> Result<(), T> {
         let share = if lane + 1 == LANES { 2 } else { 1 };
         // Before the push, so that the door is closed by the time the caller goes on.
         self.pending.fetch_add(1, Ordering::AcqRel);
         let mut queue = self.queue.lock();
-        let full = queue.lanes[lane].len() >= self.bounds.items_max / share
+        let full = queue.closed
+            || queue.lanes[lane].len() >= self.bounds.items_max / share
             || queue.bytes.saturating_add(bytes) > self.bounds.bytes_max / share;
         if full {
             drop(queue);
@@ -122,6 +125,13 @@ impl<T, N> Inbox<T, N> {
         true
     }
 
+    /// Takes no more messages; hands back those nobody took.
+    pub(crate) fn close(&self) -> Vec<T> {
+        let mut queue = self.queue.lock();
+        queue.closed = true;
+        queue.lanes.iter_mut().flat_map(|lane| lane.drain(..)).collect()
+    }
+
     /// Counts `turns` taken messages as had.
     pub(crate) fn finished(&self, turns: usize) {
         if turns > 0 {
@@ -153,6 +163,13 @@ mod tests {
         inbox.push(2, 1, 1).unwrap();
         assert_eq!(inbox.push(2, 1, 2), Err(2));
         inbox.push(0, 1, 2).unwrap();
+    }
+
+    #[test]
+    fn a_closed_inbox_hands_back_what_it_has_and_what_comes() {
+        let inbox: Inbox<u8, ()> = Inbox::new(BOUNDS);
+        inbox.push(1, 1, 7).unwrap();
+        assert_eq!((inbox.close(), inbox.push(0, 1, 8)), (vec![7], Err(8)));
     }
 
     #[test]

@@ -184,7 +184,8 @@ impl Runtime {
         self.inner.shared.wakes.len()
     }
 
-    /// Takes no more messages, lets what is under way end, saves what is unsaved, closes the store.
+    /// Takes no more messages, lets what is under way end, saves what is unsaved, closes the store. Whoever still
+    /// waits when the time is over hears that nothing of it was done.
     ///
     /// # Cancel safety
     /// The drain goes on if the future is dropped.

@@ -22,7 +22,7 @@ impl<K: Twin> Core<K> {
     /// Saves what is due and passivates what is idle; with `drain`, saves everything.
     pub(super) fn tick(&mut self, shard: &Shard<K>, drain: bool, now: Timestamp) {
         // What cannot be saved stays: a twin that left could not be read again.
-        if shard.shared.unwritable().is_some() && !drain {
+        if shard.shared.is_closed() || (shard.shared.unwritable().is_some() && !drain) {
             return;
         }
         self.save_due(shard, drain, now);

@@ -20,7 +20,7 @@ use super::{
     witness::Witness,
 };
 use crate::{
-    model::{Key, Rider, Sealed, Timestamp},
+    model::{Key, Outcome, Rider, Sealed, Timestamp},
     store::{self, Committed, Ended, Load, Loaded},
     twin::{Delivery, Failure, Handed, Twin},
 };
@@ -74,6 +74,8 @@ pub(super) struct Core<K: Twin> {
     /// Where the passivation sweep goes on.
     pub(super) sweep: u32,
     pub(super) witness: Witness,
+    /// Whether the runtime has stopped and nothing would be answered any more.
+    pub(super) over: bool,
     pub(super) counts: Counts,
 }
 
@@ -187,8 +189,13 @@ impl<K: Twin> Shard<K> {
         }
         let Some(call) = parcel.open::<K>() else { return };
         if let Err(call) = self.push(hash, key.clone(), call) {
-            call.fail(Failure::Overloaded { what: "the target's inbox" });
+            call.fail(self.why_full("the target's inbox"));
         }
+    }
+
+    /// Why the inbox did not take a message.
+    pub(super) fn why_full(&self, what: &'static str) -> Failure {
+        if self.shared.is_closed() { Failure::Stopping } else { Failure::Overloaded { what } }
     }
 
     fn address(&self) -> usize {
@@ -268,7 +275,22 @@ impl<K: Twin> Core<K> {
             reads: 0,
             sweep: 0,
             witness: Witness::default(),
+            over: false,
             counts: Counts::default(),
+        }
+    }
+
+    /// The end of all activations: what waits or is staged is told that nothing of it was done. What the store took
+    /// is the store's to answer.
+    pub(super) fn end(&mut self, shard: &Shard<K>) {
+        self.over = true;
+        self.unstick(shard, shard.shared.clock.now());
+        for at in 0..self.table.end() {
+            if let Some(busy) = self.table.get_mut(at).and_then(|twin| twin.busy.as_mut()) {
+                let cause = "the runtime stopped before this was committed".into();
+                busy.lose_staged(&Sealed::Lost { outcome: Outcome::NotApplied, cause });
+                busy.refuse_waiting(&Failure::Stopping);
+            }
         }
     }
 

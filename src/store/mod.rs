@@ -208,6 +208,36 @@ impl std::fmt::Debug for Commit {
     }
 }
 
+/// A commit that was not taken: nobody is told of it but the one who handed it in.
+#[derive(Debug, thiserror::Error)]
+#[error("{why}")]
+pub struct Refused {
+    /// The commit, as it was.
+    pub commit: Box<Commit>,
+    /// [`Error::Busy`] if there may be room later; anything else is final: the store takes no commit any more.
+    #[source]
+    pub why: Error,
+}
+
+impl Refused {
+    /// Hands a commit back.
+    pub fn new(commit: Commit, why: Error) -> Self {
+        Self { commit: Box::new(commit), why }
+    }
+
+    /// Whether the same commit may be taken later.
+    pub fn may_try_again(&self) -> bool {
+        match self.why {
+            Error::Busy(_) => true,
+            Error::Fenced { .. }
+            | Error::Sequence { .. }
+            | Error::TooBig { .. }
+            | Error::Unknown(_)
+            | Error::Unavailable(_) => false,
+        }
+    }
+}
+
 /// How one commit ended; carries the buffer back for reuse.
 #[derive(Debug)]
 pub struct Ended {
@@ -413,8 +443,9 @@ pub trait Store: Send + Sync + 'static {
     /// Reads a part of an ordered walk.
     fn scan(&self, scan: Scan, done: Done<Walked>);
 
-    /// Hands in a commit; hands it back if the queue is full. Once taken, [`Committed::ended`] is called exactly once.
-    fn commit(&self, commit: Commit) -> Result<(), Box<Commit>>;
+    /// Hands in a commit; hands it back if the queue is full or the store is closed, and says which. Once taken,
+    /// [`Committed::ended`] is called exactly once.
+    fn commit(&self, commit: Commit) -> Result<(), Refused>;
 
     /// Writes a blob under a fresh id, durable when answered; [`Error::TooBig`] above 4 MiB.
     fn put_blob(&self, value: Vec<u8>, done: Done<[u8; 16]>);
@@ -441,7 +472,7 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
-    /// Makes everything taken so far durable and stops the store's threads; later commits are handed back.
+    /// Makes everything taken so far durable and stops the store's threads; later commits are handed back for good.
     fn close(&self, done: Done<()>);
 }
 

@@ -220,7 +220,7 @@ fn a_page_of_100_of_a_million_is_found_within_10_ms() {
                 Ok(()) => {}
                 Err(back) => {
                     waiting -= ended.recv().unwrap().len();
-                    commit = Some(*back);
+                    commit = Some(*back.commit);
                 }
             }
         }

@@ -7,7 +7,7 @@ use service_twin::{
     model::{Key, RequestKey, Rider, Sealed, Timestamp},
     runtime::{Config, Runtime},
     store::{
-        Commit, Done, Epoch, Item, Level, Load, Loaded, Scan, Slot, Stats, Store, Walked,
+        Commit, Done, Epoch, Item, Level, Load, Loaded, Refused, Scan, Slot, Stats, Store, Walked,
         sled::{Options, SledStore},
     },
     twin::{Failure, Rejection},
@@ -177,7 +177,7 @@ impl Store for Mortal {
     fn scan(&self, scan: Scan, done: Done<Walked>) {
         self.inner.scan(scan, done);
     }
-    fn commit(&self, mut commit: Commit) -> Result<(), Box<Commit>> {
+    fn commit(&self, mut commit: Commit) -> Result<(), Refused> {
         if commit.address.key == self.key {
             commit.riders.insert(0, Arc::new(Death));
         }

@@ -109,7 +109,9 @@ pub(super) fn a_closed_store_has_ended_what_it_took_and_takes_no_more(world: &Wo
     let ended: Vec<_> = world.ended.try_iter().collect();
     assert_eq!(ended.len(), COMMITS, "a commit that was taken ends before the store has closed");
     assert!(ended.iter().all(|ended| ended.result.is_ok()));
-    assert!(world.store.commit(world.core("late", 1, b"core")).is_err(), "a closed store hands a commit back");
+    let refused = world.store.commit(world.core("late", 1, b"core")).expect_err("a closed store hands a commit back");
+    assert!(!refused.may_try_again(), "for good, not as if it were full: {refused}");
+    assert_eq!(refused.commit.core.as_deref(), Some(b"core".as_slice()), "as it was");
     assert!(world.ended.recv_timeout(PATIENCE.mul_f32(0.001)).is_err(), "and does not end it");
     done(wait(|done| world.store.close(done)));
 }

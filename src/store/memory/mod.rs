@@ -23,7 +23,8 @@ use self::{
     rows::{Row, Rows},
 };
 use super::{
-    Address, Commit, Done, Entry, Epoch, Error, Instant, Item, Level, Load, Loaded, Scan, Slot, Stats, Store, Walked,
+    Address, Commit, Done, Entry, Epoch, Error, Instant, Item, Level, Load, Loaded, Refused, Scan, Slot, Stats, Store,
+    Walked,
 };
 use crate::model::{Key, limits};
 
@@ -335,6 +336,10 @@ impl MemoryStore {
     }
 }
 
+fn closed() -> Error {
+    Error::Unavailable("the store is closed".into())
+}
+
 impl Instant for MemoryStore {
     fn load_now(&self, load: &Load) -> Result<Loaded, Error> {
         Ok(self.read(load))
@@ -342,7 +347,7 @@ impl Instant for MemoryStore {
 
     fn commit_now(&self, commit: &mut Commit) -> Result<(), Error> {
         if self.closed.load(Ordering::Acquire) {
-            return Err(Error::Unavailable("the store is closed".into()));
+            return Err(closed());
         }
         self.apply(commit)
     }
@@ -388,12 +393,12 @@ impl Store for MemoryStore {
         }));
     }
 
-    fn commit(&self, commit: Commit) -> Result<(), Box<Commit>> {
+    fn commit(&self, commit: Commit) -> Result<(), Refused> {
         if self.closed.load(Ordering::Acquire) {
-            return Err(Box::new(commit));
+            return Err(Refused::new(commit, closed()));
         }
         match self.faults.as_ref().and_then(|faults| faults.at_commit()) {
-            Some(Fault::Full) => return Err(Box::new(commit)),
+            Some(Fault::Full) => return Err(Refused::new(commit, Error::Busy("a fault"))),
             fault => self.conclude(commit, fault),
         }
         Ok(())
@@ -495,7 +500,7 @@ mod tests {
     }
 
     impl World {
-        fn commit(&self, sequence: u64, core: &[u8]) -> Result<(), Box<Commit>> {
+        fn commit(&self, sequence: u64, core: &[u8]) -> Result<(), Refused> {
             self.store.commit(Commit {
                 address: self.address.clone(),
                 slot: Slot(0),
@@ -553,7 +558,7 @@ mod tests {
         }
         let world = world();
         world.faults.at_next_commit(Some(Fault::Full));
-        assert!(world.commit(1, b"one").is_err());
+        assert!(world.commit(1, b"one").unwrap_err().may_try_again());
         assert!(world.ended.try_recv().is_err());
     }
 

@@ -21,7 +21,7 @@ use parking_lot::{Mutex, RwLock};
 
 use self::disk::SledDisk;
 use super::{
-    Commit, Done, Epoch, Error, Item, Level, Load, Loaded, Scan, Slot, Stats, Store, Walked,
+    Commit, Done, Epoch, Error, Item, Level, Load, Loaded, Refused, Scan, Slot, Stats, Store, Walked,
     committer::{Committer, Job, Shared},
 };
 use crate::model::limits;
@@ -163,9 +163,9 @@ impl Store for SledStore {
         self.read(Read::Scan { scan, done });
     }
 
-    fn commit(&self, commit: Commit) -> Result<(), Box<Commit>> {
+    fn commit(&self, commit: Commit) -> Result<(), Refused> {
         match self.hand_in(Job::Commit(commit)) {
-            Err((Job::Commit(commit), _)) => Err(Box::new(commit)),
+            Err((Job::Commit(commit), why)) => Err(Refused::new(commit, why)),
             Err(_) | Ok(()) => Ok(()),
         }
     }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use service_twin::{
     store::{
-        Address, Commit, Committed, Done, Ended, Epoch, Error, Instant, Item, Level, Load, Loaded, Scan, Slot, Stats,
+        Address, Commit, Committed, Done, Ended, Epoch, Error, Instant, Item, Level, Load, Loaded, Refused, Scan, Slot, Stats,
         Store, Walked, memory::MemoryStore,
     },
     twin::Twin,
@@ -107,7 +107,7 @@ impl Store for Disk {
         self.inner.scan(scan, done);
     }
 
-    fn commit(&self, commit: Commit) -> Result<(), Box<Commit>> {
+    fn commit(&self, commit: Commit) -> Result<(), Refused> {
         let bytes = commit.core.as_ref().map_or(0, Vec::len);
         assert!(bytes <= Book::RECORD_BYTES_MAX, "{}: a record of {bytes} bytes", commit.address.key);
         let address = Address::clone(&commit.address);
@@ -116,7 +116,7 @@ impl Store for Disk {
         let watched = Watched { inner: Arc::clone(&to), address: address.clone(), flying: Arc::clone(&self.flying) };
         self.inner.commit(Commit { to: Arc::new(watched), ..commit }).map_err(|back| {
             self.flying.lock().remove(&address);
-            Box::new(Commit { to, ..*back })
+            Refused::new(Commit { to, ..*back.commit }, back.why)
         })
     }
 

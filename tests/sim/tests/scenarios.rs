@@ -6,13 +6,13 @@ use service_twin::{
     model::{Outcome, RequestKey, Timestamp},
     runtime::Door,
     store::{
-        Epoch,
+        Epoch, Store,
         memory::{Fault, Faults, LoadFault, MemoryStore},
     },
     twin::{Failure, Rejection},
 };
 use service_twin_sim::{
-    book::{Do, Op},
+    book::{Do, Look, Op},
     client::key,
     scene::{IDLE, life, moment, play, play_with, refused},
     world::address,
@@ -281,6 +281,49 @@ fn a_hot_twin_before_a_full_queue_is_served_as_soon_as_there_is_room() {
         }
         assert!(scene.runtime.now().since(begun) < Duration::from_millis(50), "not at the next tick");
         assert!(scene.store.chain(&address(0)).len() < 10, "one record carries many turns");
+    });
+}
+
+#[test]
+fn a_closed_store_is_no_full_one_and_callers_hear_not_applied_at_once() {
+    play(|scene| async move {
+        scene.warm(0).await;
+        scene.faults.at_next_commit(Some(Fault::Held));
+        let first = scene.send(0, 0, Op::Append).await;
+        let behind = [scene.send(0, 1, Op::Append).await, scene.send(0, 2, Op::Count).await];
+        scene.store.close(Box::new(|closed| assert_eq!(closed, Ok(()))));
+        let begun = scene.runtime.now();
+        scene.release(None).await;
+        assert_eq!(first.await.unwrap(), Ok(0), "what was taken ends as it ends");
+        for behind in behind {
+            refused(&behind.await.unwrap(), "the store is closed");
+        }
+        let later = scene.send(0, 3, Op::Append).await;
+        refused(&later.await.unwrap(), "the store is closed");
+        assert!(scene.runtime.now().since(begun) < Duration::from_millis(50));
+    });
+}
+
+#[test]
+fn a_drain_that_runs_out_of_time_answers_whoever_still_waits() {
+    play(|scene| async move {
+        scene.warm(0).await;
+        scene.faults.at_next_load(Some(LoadFault::Held));
+        let behind_a_page = [scene.send(0, 0, Op::Count).await, scene.send(0, 1, Op::Append).await];
+        scene.faults.at_next_load(Some(LoadFault::Held));
+        let behind_a_load = [scene.send(1, 2, Op::Append).await, scene.send(1, 3, Op::Append).await];
+        scene.warm(2).await;
+        for _ in 0..10_000 {
+            scene.faults.at_next_commit(Some(Fault::Full));
+        }
+        let behind_a_full_queue = scene.send(2, 4, Op::Append).await;
+        let drained = scene.runtime.drain(Duration::from_secs(2)).await;
+        assert_eq!(drained.unsettled, 3);
+        for waiting in behind_a_page.into_iter().chain(behind_a_load) {
+            assert_eq!(waiting.await.unwrap(), Err(Failure::Stopping));
+        }
+        refused(&behind_a_full_queue.await.unwrap(), "the runtime stopped");
+        assert_eq!(scene.runtime.twin("t0").ask(Look).await, Err(Failure::Stopping));
     });
 }
 
