@@ -45,10 +45,15 @@ async fn put(store: &Arc<dyn Store>, item: Item) {
     told.await.unwrap().unwrap();
 }
 
+/// Why the twin cannot be activated.
 async fn refused(runtime: &Runtime) -> String {
-    match runtime.twin("a").ask(Read).await {
-        Err(Failure::Backoff { cause, .. }) => cause.to_string(),
-        other => panic!("{other:?}"),
+    loop {
+        match runtime.twin("a").ask(Read).await {
+            Err(Failure::Backoff { cause, .. }) => return cause.to_string(),
+            // Its caller heard of the lost commit before its shard did.
+            Err(Failure::Lost { .. }) => tokio::task::yield_now().await,
+            other => panic!("{other:?}"),
+        }
     }
 }
 
