@@ -222,6 +222,11 @@ fn spans(service: &str, extra: &[(&str, &str)], names: impl Iterator<Item = Stri
     }
 }
 
+/// A request with one span of a service for each name, encoded.
+pub(crate) fn trace_of(service: &str, names: impl Iterator<Item = String>, first: u64) -> Vec<u8> {
+    ExportTraceServiceRequest { resource_spans: vec![spans(service, &[], names, first)] }.encode_to_vec()
+}
+
 /// One point for each number, each with another value of a label, and each of another metric if it shall be.
 fn points(service: &str, numbers: std::ops::Range<u64>, is_other_metric: bool) -> ExportMetricsServiceRequest {
     let time = now_nanos();
@@ -287,8 +292,7 @@ impl Flooded {
 
     async fn quiet(&self, first: u64) {
         let names = (0..10).map(|_| "GET /".to_owned());
-        let request = ExportTraceServiceRequest { resource_spans: vec![spans("quiet", &[], names, first)] };
-        self.export("traces", request.encode_to_vec()).await;
+        self.export("traces", trace_of("quiet", names, first)).await;
     }
 }
 
@@ -309,8 +313,7 @@ async fn flood(values: u64) {
         world.export("metrics", points("orders", numbers.clone(), false).encode_to_vec()).await;
         world.export("metrics", points("orders", numbers.clone(), true).encode_to_vec()).await;
         let names = numbers.clone().map(|number| format!("GET /users/{number}"));
-        let named = ExportTraceServiceRequest { resource_spans: vec![spans("orders", &[], names, first)] };
-        world.export("traces", named.encode_to_vec()).await;
+        world.export("traces", trace_of("orders", names, first)).await;
         // Each with a version and an instance of its own.
         let sender = |number: u64| {
             let (version, instance) = (format!("1.0.{number}"), format!("pod-{number}"));

@@ -24,6 +24,8 @@ mod otlp;
 mod process;
 mod records;
 mod runtime;
+#[cfg(all(unix, feature = "server", feature = "cli"))]
+mod saturation;
 mod store_crash;
 mod store_open;
 mod store_pace;
