@@ -242,14 +242,18 @@ impl Draft<'_> {
     /// Puts what was observed into a change.
     fn note(&mut self, fact: &Fact) {
         let open = |core: &Core, key: &str| core.alerts.iter().any(|alert| alert.key == key);
-        match *fact {
+        match fact {
             Fact::Open { key, status, value, expected } if !open(&self.core, key) => {
                 if self.core.alerts.len() < ALERTS_MAX {
-                    let alert = Alert { key: key.into(), status, opened_at: self.now(), value, expected };
+                    let opened_at = self.now();
+                    let alert =
+                        Alert { key: key.clone(), status: *status, opened_at, value: *value, expected: *expected };
                     self.push(Change::AlertOpened { alert });
                 }
             }
-            Fact::Close { key } if open(&self.core, key) => self.push(Change::AlertClosed { key: key.into() }),
+            Fact::Close { key } if open(&self.core, key) => {
+                self.push(Change::AlertClosed { key: key.clone() });
+            }
             Fact::Open { .. } | Fact::Close { .. } => {}
         }
     }
@@ -324,9 +328,8 @@ impl Decide<Ingest> for Service {
         if batch.samples() == 0 && self.observed.is_none() {
             return Changes::new();
         }
-        let alerts = &self.core.alerts;
         let observed = self.observed.get_or_insert_default();
-        let facts = observed.fold(batch, turn.now, |key| alerts.iter().any(|alert| alert.key == key));
+        let facts = observed.fold(batch, turn.now, &self.core.alerts);
         if facts.is_empty() {
             return Changes::new();
         }

@@ -439,13 +439,13 @@ pub struct ErrorView {
 /// What is expected of a key series.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BaselineView {
-    /// Which: `rate`, `errors`, `duration`.
+    /// Which: `rate`, `errors`, `duration` of the service, `errors POST /orders (2.0.0)` of one operation.
     pub key: CompactString,
     /// The newest value.
     pub value: f64,
     /// What the exponentially weighted mean expects.
     pub expected: f64,
-    /// What the same time of yesterday (or last week) expects.
+    /// What was at this time last week, or yesterday while the twin is younger than that.
     pub seasonal: Option<f64>,
     /// Distance in standard deviations.
     pub deviation: f64,

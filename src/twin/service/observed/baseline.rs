@@ -1,13 +1,13 @@
 //! What is expected of the service as a whole, and when it deviates.
 //!
-//! Three key series (rate, share of errors, mean duration of the requests served) move in steps of ten seconds. Each has
-//! an exponentially weighted mean and variance, and the mean of the same quarter of an hour yesterday (seasonal-naive).
-//! A value deviates if it is far from **both**: a daily wave is no alarm, nor is a level that came to stay. An alert
-//! opens once, after several deviating steps, and closes after several calm ones.
+//! Three key series (rate, share of errors, mean duration of the requests served) move in short steps, so that trouble
+//! shows soon; those of single operations, in `operation`, move in longer ones. How they are judged: `line`.
 
 use compact_str::CompactString;
 
 use super::{
+    limits::{ERRORS_BROKEN, METRICS_LATE_MS, REQUESTS_MIN, SERVICE, SPANS_LATE_MS},
+    line::{Key, Line, Seen, Turned},
     num,
     operation::Source,
     page::{Reader, Writer},
@@ -17,68 +17,28 @@ use crate::{
     twin::service::view::{BaselineView, Status},
 };
 
-/// Length of a step.
-const STEP_MS: u64 = 10_000;
+const STEP_MS: u64 = SERVICE.step_ms;
 /// Steps that can still take late data.
-const STEPS: usize = 16;
-/// How late spans may come, and metrics.
-const LATE_MS: [u64; 2] = [15_000, 75_000];
-/// Quarters of an hour in a day.
-const SLOTS: usize = 96;
-const SLOT_MS: u64 = 900_000;
-/// Weight of a new value, once warm.
-const ALPHA: f64 = 0.02;
-/// Weight while an alert is open: the level may have come to stay.
-const ALPHA_OPEN: f64 = 0.002;
-/// Steps before anything deviates.
-const WARM: u32 = 12;
-/// Standard deviations that make a deviation, and those that end it.
-const FAR: f64 = 4.0;
-const NEAR: f64 = 2.0;
-/// Deviating steps that open an alert, calm ones that close it.
-const OPEN_AFTER: u8 = 3;
-const CLOSE_AFTER: u8 = 6;
-/// Share of errors that is an alert whatever was usual, and the share at which the service does not work.
-const ERRORS_ALWAYS: f64 = 0.1;
-const ERRORS_BROKEN: f64 = 0.5;
-/// Fewest requests in a step whose share of errors says anything.
-const REQUESTS_MIN: f64 = 5.0;
-
-/// The key series.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Key {
-    Rate,
-    Errors,
-    Duration,
-}
-
-impl Key {
-    const ALL: [Self; 3] = [Self::Rate, Self::Errors, Self::Duration];
-
-    /// Name of the series and of its alert.
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Rate => "rate",
-            Self::Errors => "errors",
-            Self::Duration => "duration",
-        }
-    }
-
-    /// Deviations too small to matter: a floor of the standard deviation.
-    fn spread_min(self, mean: f64) -> f64 {
-        match self {
-            Self::Rate => (0.1 * mean).max(0.2),
-            Self::Errors => 0.01,
-            Self::Duration => (0.1 * mean).max(0.001),
-        }
-    }
-}
+const STEPS: usize = 32;
+/// Spans are silent after so long.
+const SPANS_SILENT_S: u64 = 120;
+/// What is left after a step of how late spans came.
+const LATE_FADES: f64 = 0.98;
 
 /// An alert that opened or closed.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::twin::service) enum Fact {
-    Open { key: &'static str, status: Status, value: f64, expected: f64 },
-    Close { key: &'static str },
+    Open { key: CompactString, status: Status, value: f64, expected: f64 },
+    Close { key: CompactString },
+}
+
+impl Fact {
+    pub(super) fn of(turned: Turned, key: CompactString, status: Status) -> Self {
+        match turned {
+            Turned::Open { value, expected } => Self::Open { key, status, value, expected },
+            Turned::Close => Self::Close { key },
+        }
+    }
 }
 
 /// What one step saw, per source.
@@ -89,77 +49,21 @@ struct Step {
     seconds: f64,
 }
 
-/// One key series.
-#[derive(Debug)]
-struct Line {
-    mean: f64,
-    variance: f64,
-    steps: u32,
-    value: f64,
-    deviation: f64,
-    far: u8,
-    calm: u8,
-    /// Mean per quarter of an hour, of the last day; NaN where nothing was.
-    day: Box<[f32; SLOTS]>,
-    slot: (u64, f64, f64),
-}
-
-impl Default for Line {
-    fn default() -> Self {
-        Self {
-            mean: 0.0,
-            variance: 0.0,
-            steps: 0,
-            value: 0.0,
-            deviation: 0.0,
-            far: 0,
-            calm: 0,
-            day: Box::new([f32::NAN; SLOTS]),
-            slot: (0, 0.0, 0.0),
-        }
-    }
-}
-
-impl Line {
-    fn yesterday(&self, at: u64) -> Option<f64> {
-        let value = self.day[num::at((at / SLOT_MS) % num::long(SLOTS))];
-        (!value.is_nan()).then(|| f64::from(value))
-    }
-
-    /// Judges a value against what was before it, then learns from it. Says how far it is, and in which direction.
-    fn step(&mut self, key: Key, at: u64, value: f64, is_open: bool) -> f64 {
-        let spread = self.variance.sqrt().max(key.spread_min(self.mean));
-        let usual = (value - self.mean) / spread;
-        let seasonal = self.yesterday(at).map(|seasonal| (value - seasonal) / spread);
-        let deviation = match seasonal {
-            Some(seasonal) if seasonal.abs() < usual.abs() => seasonal,
-            Some(_) | None => usual,
-        };
-        let alpha = if is_open { ALPHA_OPEN } else { ALPHA.max(1.0 / f64::from(self.steps + 1)) };
-        let away = value - self.mean;
-        self.mean += alpha * away;
-        self.variance = (1.0 - alpha) * (self.variance + alpha * away * away);
-        self.steps = self.steps.saturating_add(1);
-        self.learn_season(at, value);
-        (self.value, self.deviation) = (value, if self.steps > WARM { deviation } else { 0.0 });
-        self.deviation
-    }
-
-    fn learn_season(&mut self, at: u64, value: f64) {
-        let number = at / SLOT_MS;
-        if number != self.slot.0 {
-            let (last, sum, weight) = self.slot;
-            if weight > 0.0 {
-                self.day[num::at(last % num::long(SLOTS))] = num::short(sum / weight);
+impl Step {
+    fn seen(self, key: Key, is_open: bool) -> Seen {
+        let value = match key {
+            Key::Rate => Some(self.count * 1e3 / num::real(STEP_MS)),
+            Key::Errors => {
+                let says = self.count >= REQUESTS_MIN || (is_open && self.count > 0.0);
+                says.then(|| self.errors / self.count)
             }
-            self.slot = (number, 0.0, 0.0);
-        }
-        self.slot.1 += value;
-        self.slot.2 += 1.0;
+            Key::Duration => (self.count > 0.0).then(|| self.seconds / self.count),
+        };
+        Seen { value, failures: self.errors }
     }
 }
 
-/// The baselines of one twin.
+/// The baselines of one service as a whole.
 #[derive(Debug)]
 pub(super) struct Baselines {
     lines: [Line; 3],
@@ -168,174 +72,124 @@ pub(super) struct Baselines {
     open: [[Step; STEPS]; 2],
     /// When each source was last heard of.
     heard: [Timestamp; 2],
+    /// How late spans came lately, in milliseconds.
+    late_ms: f64,
 }
 
 impl Default for Baselines {
     fn default() -> Self {
         Self {
-            lines: std::array::from_fn(|_| Line::default()),
+            lines: Key::ALL.map(Line::new),
             next: 0,
             open: [[Step::default(); STEPS]; 2],
             heard: [Timestamp::ZERO; 2],
+            late_ms: 0.0,
         }
     }
 }
 
 impl Baselines {
-    /// Takes requests that were served.
-    pub(super) fn take(
-        &mut self,
-        source: Source,
-        from: Timestamp,
-        to: Timestamp,
-        count: u64,
-        failed: bool,
-        seconds: f64,
-    ) {
-        let place = match source {
-            Source::Spans => 0,
-            Source::Metrics => 1,
-        };
-        self.heard[place] = self.heard[place].max(to);
+    /// Takes a request that was served, as a span tells of it.
+    pub(super) fn one(&mut self, at: Timestamp, now: Timestamp, failed: bool, seconds: f64) {
+        self.late_ms = self.late_ms.max(num::real(now.unix_ms().saturating_sub(at.unix_ms())));
+        self.heard[0] = self.heard[0].max(at);
+        let number = at.unix_ms() / STEP_MS;
+        if self.next == 0 {
+            self.next = number;
+        }
+        self.put(0, number, 1.0, if failed { 1.0 } else { 0.0 }, seconds);
+    }
+
+    /// Takes requests that were served between two times, as metrics tell of them.
+    pub(super) fn many(&mut self, from: Timestamp, to: Timestamp, count: u64, failed: bool, seconds: f64) {
+        self.heard[1] = self.heard[1].max(to);
         let last = to.unix_ms() / STEP_MS;
         if self.next == 0 {
             self.next = last;
         }
-        let end = self.next + num::long(STEPS);
         let first = (from.unix_ms() / STEP_MS).min(last).max((last + 1).saturating_sub(num::long(STEPS)));
         let share = 1.0 / num::real(last - first + 1);
-        for number in (first..=last).filter(|number| (self.next..end).contains(number)) {
+        let count = num::real(count) * share;
+        for number in first..=last {
+            self.put(1, number, count, if failed { count } else { 0.0 }, seconds * share);
+        }
+    }
+
+    fn put(&mut self, place: usize, number: u64, count: f64, errors: f64, seconds: f64) {
+        if number >= self.next && number - self.next < num::long(STEPS) {
             let step = &mut self.open[place][num::at(number % num::long(STEPS))];
-            step.count += num::real(count) * share;
-            step.errors += if failed { num::real(count) * share } else { 0.0 };
-            step.seconds += seconds * share;
+            step.count += count;
+            step.errors += errors;
+            step.seconds += seconds;
         }
     }
 
     /// Closes the steps that are complete and says what that opened or closed; `is_open` knows which alerts are.
-    pub(super) fn close(&mut self, now: Timestamp, is_open: impl Fn(&str) -> bool) -> Vec<Fact> {
-        let mut facts = Vec::new();
+    pub(super) fn close(&mut self, now: Timestamp, is_open: impl Fn(&str) -> bool, facts: &mut Vec<Fact>) {
         if self.next == 0 {
-            return facts;
+            return;
         }
         let place = self.source(now);
-        let until = now.unix_ms().saturating_sub(LATE_MS[place]) / STEP_MS;
-        let mut opened = Key::ALL.map(|key| is_open(key.name()));
+        let until = now.unix_ms().saturating_sub(self.late_ms(place)) / STEP_MS;
+        if until <= self.next {
+            return;
+        }
         if until > self.next + num::long(STEPS) {
             // Silence: a gap, not zeros.
             self.open = [[Step::default(); STEPS]; 2];
             self.next = until;
-            return facts;
+            return;
         }
+        let mut opened = Key::ALL.map(|key| is_open(key.name()));
         while self.next < until {
             let at = num::at(self.next % num::long(STEPS));
             let step = self.open[place][at];
             for steps in &mut self.open {
                 steps[at] = Step::default();
             }
-            for (key, opened) in Key::ALL.into_iter().zip(&mut opened) {
-                let line = &mut self.lines[key.index()];
-                if let Some(fact) = line.judge(key, self.next * STEP_MS, step, *opened) {
-                    *opened = matches!(fact, Fact::Open { .. });
-                    facts.push(fact);
-                }
+            for (line, opened) in self.lines.iter_mut().zip(&mut opened) {
+                let seen = step.seen(line.key(), *opened);
+                let Some(turned) = line.judge(&SERVICE, self.next * STEP_MS, seen, *opened) else { continue };
+                let is_broken = line.key() == Key::Errors && seen.value >= Some(ERRORS_BROKEN);
+                let status = if is_broken { Status::Unhealthy } else { Status::Degraded };
+                *opened = turned != Turned::Close;
+                facts.push(Fact::of(turned, CompactString::const_new(line.key().name()), status));
             }
             self.next += 1;
+            self.late_ms *= LATE_FADES;
         }
-        facts
     }
 
     /// Spans while they come: they are fresher; metrics otherwise.
     fn source(&self, now: Timestamp) -> usize {
         let [spans, metrics] = self.heard;
-        usize::from(metrics > spans && now.since(spans).as_secs() > 120)
+        usize::from(metrics > spans && now.since(spans).as_secs() > SPANS_SILENT_S)
     }
 
-    pub(super) fn view(&self) -> Vec<BaselineView> {
-        let known = Key::ALL.into_iter().zip(&self.lines).filter(|(_, line)| line.steps > 0);
-        known
-            .map(|(key, line)| BaselineView {
-                key: CompactString::const_new(key.name()),
-                value: line.value,
-                expected: line.mean,
-                seasonal: line.yesterday(self.next * STEP_MS),
-                deviation: line.deviation,
-            })
-            .collect()
+    fn late_ms(&self, place: usize) -> u64 {
+        let (least, most) = SPANS_LATE_MS;
+        if place == Source::Spans.index() { num::whole(2.0 * self.late_ms).clamp(least, most) } else { METRICS_LATE_MS }
     }
 
-    pub(super) fn write(&self, writer: &mut Writer) {
-        for line in &self.lines {
-            writer.real(line.mean);
-            writer.real(line.variance);
-            writer.number(u64::from(line.steps));
-            writer.real(line.value);
-            writer.number(line.slot.0);
-            writer.real(line.slot.1);
-            writer.real(line.slot.2);
-            line.day.iter().for_each(|value| writer.real3(*value));
-        }
+    pub(super) fn view(&self, now: Timestamp) -> impl Iterator<Item = BaselineView> {
+        self.lines.iter().filter_map(move |line| line.view(CompactString::const_new(line.key().name()), now))
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer, season_bytes_max: usize) {
+        self.lines.iter().for_each(|line| line.write(writer, season_bytes_max));
     }
 
     pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let mut baselines = Self::default();
         for line in &mut baselines.lines {
-            (line.mean, line.variance) = (reader.real()?, reader.real()?);
-            line.steps = num::small(reader.number()?);
-            line.value = reader.real()?;
-            line.slot = (reader.number()?, reader.real()?, reader.real()?);
-            for value in line.day.iter_mut() {
-                *value = reader.real3()?;
-            }
+            let key = line.key();
+            *line = if reader.version() < 2 { Line::read_1(key, reader)? } else { Line::read(key, reader)? };
         }
         Some(baselines)
     }
 
-    pub(super) fn heap_bytes() -> usize {
-        Key::ALL.len() * size_of::<[f32; SLOTS]>()
-    }
-}
-
-impl Key {
-    const fn index(self) -> usize {
-        match self {
-            Self::Rate => 0,
-            Self::Errors => 1,
-            Self::Duration => 2,
-        }
-    }
-}
-
-impl Line {
-    fn judge(&mut self, key: Key, at: u64, step: Step, is_open: bool) -> Option<Fact> {
-        let expected = self.mean;
-        let value = match key {
-            Key::Rate => step.count * 1e3 / num::real(STEP_MS),
-            Key::Errors if step.count >= REQUESTS_MIN || (is_open && step.count > 0.0) => step.errors / step.count,
-            Key::Duration if step.count > 0.0 => step.seconds / step.count,
-            Key::Errors | Key::Duration => return None,
-        };
-        let deviation = self.step(key, at, value, is_open);
-        let is_far = match key {
-            // A surge is what a service is for; only a loss of traffic is an alert.
-            Key::Rate => deviation <= -FAR && value < 0.3 * expected && expected >= 0.5,
-            Key::Errors => value >= ERRORS_ALWAYS || (deviation >= FAR && value >= 0.02),
-            Key::Duration => deviation >= FAR && value >= 1.5 * expected,
-        };
-        let is_calm = match key {
-            Key::Rate => deviation > -NEAR || value >= 0.6 * expected,
-            Key::Errors => value < ERRORS_ALWAYS / 2.0 && (deviation <= NEAR || value < 0.02),
-            Key::Duration => deviation <= NEAR || value < 1.2 * expected,
-        };
-        self.far = if is_far { self.far.saturating_add(1) } else { 0 };
-        self.calm = if is_calm { self.calm.saturating_add(1) } else { 0 };
-        let key_name = key.name();
-        if !is_open && self.far >= OPEN_AFTER {
-            let is_broken = key == Key::Errors && value >= ERRORS_BROKEN;
-            let status = if is_broken { Status::Unhealthy } else { Status::Degraded };
-            return Some(Fact::Open { key: key_name, status, value, expected });
-        }
-        (is_open && self.calm >= CLOSE_AFTER).then_some(Fact::Close { key: key_name })
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.lines.iter().map(Line::heap_bytes).sum()
     }
 }
 
@@ -344,22 +198,23 @@ mod tests {
     use super::*;
 
     /// Runs steps of requests per step, share of errors and duration; answers the facts with their step.
-    fn run(steps: &[(u64, f64, f64)]) -> Vec<(usize, Fact)> {
-        let (mut baselines, mut open, mut facts) = (Baselines::default(), Vec::new(), Vec::new());
-        for (number, (count, errors, seconds)) in steps.iter().enumerate() {
+    fn run(steps: impl IntoIterator<Item = (u64, f64, f64)>) -> Vec<(usize, Fact)> {
+        let (mut baselines, mut open, mut found) = (Baselines::default(), Vec::<CompactString>::new(), Vec::new());
+        for (number, (count, errors, seconds)) in steps.into_iter().enumerate() {
             let at = Timestamp::from_unix_ms(1_700_000_000_000 + num::long(number) * STEP_MS);
-            let failed = num::whole((num::real(*count) * errors).round());
-            baselines.take(Source::Spans, at, at, failed, true, num::real(failed) * seconds);
-            baselines.take(Source::Spans, at, at, count - failed, false, num::real(count - failed) * seconds);
-            for fact in baselines.close(at, |key| open.contains(&key)) {
+            let failed = num::whole((num::real(count) * errors).round());
+            (0..count).for_each(|request| baselines.one(at, at, request < failed, seconds));
+            let mut facts = Vec::new();
+            baselines.close(at, |key| open.iter().any(|open| open == key), &mut facts);
+            for fact in facts {
                 match &fact {
-                    Fact::Open { key, .. } => open.push(*key),
+                    Fact::Open { key, .. } => open.push(key.clone()),
                     Fact::Close { key } => open.retain(|other| other != key),
                 }
-                facts.push((number, fact));
+                found.push((number, fact));
             }
         }
-        facts
+        found
     }
 
     fn names(facts: &[(usize, Fact)]) -> Vec<String> {
@@ -372,30 +227,49 @@ mod tests {
             .collect()
     }
 
+    fn parts(parts: &[(usize, (u64, f64, f64))]) -> impl Iterator<Item = (u64, f64, f64)> {
+        parts.iter().flat_map(|(steps, each)| std::iter::repeat_n(*each, *steps))
+    }
+
     #[test]
     fn an_alert_opens_once_and_closes_once() {
-        let mut steps = vec![(100, 0.0, 0.02); 40];
-        steps.extend([(100, 0.3, 0.02); 20]);
-        steps.extend([(100, 0.0, 0.02); 20]);
-        assert_eq!(names(&run(&steps)), ["+errors", "-errors"]);
+        let facts = run(parts(&[(80, (50, 0.0, 0.02)), (40, (50, 0.3, 0.02)), (40, (50, 0.0, 0.02))]));
+        assert_eq!(names(&facts), ["+errors", "-errors"]);
+    }
+
+    #[test]
+    fn many_failures_are_an_alert_after_two_steps_and_few_after_six() {
+        let after = |count| run(parts(&[(80, (count, 0.0, 0.02)), (40, (count, 0.2, 0.02))]))[0].0 - 80;
+        // A step is closed when the next one is well under way.
+        assert_eq!((after(100), after(20)), (2 + 1, 6 + 1));
     }
 
     #[test]
     fn a_slow_dependency_shows_in_the_duration() {
-        let mut steps = vec![(50, 0.0, 0.02); 40];
-        steps.extend([(50, 0.0, 0.3); 20]);
-        assert_eq!(names(&run(&steps)), ["+duration"]);
+        let facts = run(parts(&[(80, (25, 0.0, 0.02)), (40, (25, 0.0, 0.3))]));
+        assert_eq!(names(&facts), ["+duration"]);
     }
 
     #[test]
-    fn a_wave_is_no_alarm_and_silence_is_a_gap() {
-        let wave = (0..600).map(|step: u32| (num::whole(100.0 + 60.0 * (f64::from(step) / 30.0).sin()), 0.01, 0.02));
-        assert_eq!(names(&run(&wave.collect::<Vec<_>>())), Vec::<String>::new());
+    fn a_wave_is_no_alarm() {
+        let wave = (0..1200).map(|step: u32| (num::whole(50.0 + 30.0 * (f64::from(step) / 60.0).sin()), 0.01, 0.02));
+        assert_eq!(names(&run(wave)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_loss_of_traffic_is_an_alert_and_a_surge_is_none() {
+        let facts = run(parts(&[(80, (50, 0.0, 0.02)), (40, (500, 0.0, 0.02))]));
+        assert_eq!(names(&facts), Vec::<String>::new());
+        let facts = run(parts(&[(80, (50, 0.0, 0.02)), (40, (2, 0.0, 0.02)), (40, (50, 0.0, 0.02))]));
+        assert_eq!(names(&facts), ["+rate", "-rate"]);
     }
 
     #[test]
     fn half_the_requests_failing_means_it_does_not_work_even_before_anything_is_usual() {
-        let facts = run(&[(20, 0.6, 0.01); 10]);
-        assert!(matches!(facts[0].1, Fact::Open { key: "errors", status: Status::Unhealthy, .. }), "{facts:?}");
+        let facts = run(parts(&[(20, (20, 0.6, 0.01))]));
+        assert!(
+            matches!(&facts[0].1, Fact::Open { key, status: Status::Unhealthy, .. } if key == "errors"),
+            "{facts:?}"
+        );
     }
 }

@@ -6,7 +6,6 @@
 
 use super::{
     limits::WINDOW_MS,
-    num,
     page::{Reader, Writer},
     sketch::{COARSE, Sketch, Spot},
     tally::Tally,
@@ -20,9 +19,11 @@ const WINDOW_SHARE: usize = 4;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Distribution {
     ever: Sketch,
-    /// Those of the period that is open, and of the one before it.
-    recent: [Sketch; 2],
+    /// Those of the period that is open.
+    open: Sketch,
     period: u64,
+    /// Those of the period before it, as in a page: nothing is added to them.
+    before: Option<Box<[u8]>>,
     /// Since the last judgement; `None` if nobody judges.
     step: Option<Sketch<COARSE>>,
     /// Counts of explicit histograms in the open period that are in no sketch yet.
@@ -31,8 +32,9 @@ pub(super) struct Distribution {
 
 impl Distribution {
     /// One that is judged from time to time.
-    pub(super) fn judged() -> Self {
-        Self { step: Some(Sketch::default()), ..Self::default() }
+    #[must_use]
+    pub(super) fn judged(self) -> Self {
+        Self { step: Some(Sketch::default()), ..self }
     }
 
     /// Adds a measurement.
@@ -52,7 +54,7 @@ impl Distribution {
     /// Knows of a value that is as large as the largest of what was just added.
     pub(super) fn stretch(&mut self, value: f64) {
         self.ever.stretch(value);
-        self.recent[0].stretch(value);
+        self.open.stretch(value);
     }
 
     /// Adds to the sum alone: for histograms, which know theirs exactly.
@@ -82,12 +84,8 @@ impl Distribution {
         let period = at.unix_ms() / WINDOW_MS;
         if period > self.period {
             self.settle();
-            let [open, before] = &mut self.recent;
-            std::mem::swap(open, before);
-            open.clear();
-            if period > self.period + 1 {
-                before.clear();
-            }
+            self.before = (period == self.period + 1 && self.open.count() > 0).then(|| self.open.pack());
+            self.open.clear();
             self.period = period;
         }
         self.period - period
@@ -95,9 +93,9 @@ impl Distribution {
 
     fn put(&mut self, age: u64, spot: Spot, count: u64) {
         self.ever.add_spot(spot, count);
-        // What comes later than that is no news.
-        if let Some(recent) = self.recent.get_mut(num::at(age)) {
-            recent.add_spot(spot, count);
+        // What comes a little late is as good as now; later than that it is no news.
+        if age <= 1 {
+            self.open.add_spot(spot, count);
         }
         if let Some(step) = &mut self.step {
             step.add_spot(spot, count);
@@ -118,11 +116,11 @@ impl Distribution {
         settled
     }
 
-    /// The value that a share `q` of those since the last judgement do not pass, which this is; `None` without any.
-    #[cfg_attr(not(test), expect(dead_code, reason = "baselines of operations are next"))]
-    pub(super) fn judge(&mut self, q: f64) -> Option<f64> {
+    /// The value that a share `q` of those since the last judgement do not pass; this is the next one, if there are at
+    /// least `count_min` of them.
+    pub(super) fn judge(&mut self, q: f64, count_min: u64) -> Option<f64> {
         self.settle();
-        let step = self.step.as_mut().filter(|step| step.count() > 0)?;
+        let step = self.step.as_mut().filter(|step| step.count() >= count_min)?;
         let found = step.quantile(q);
         step.clear();
         found
@@ -147,21 +145,22 @@ impl Distribution {
 
     /// The measurements of the last minutes, as seen in a period.
     fn window(&self, period: u64) -> Sketch {
-        let [open, before] = &self.recent;
         match period.saturating_sub(self.period) {
             0 => {
-                let mut window = before.clone();
-                window.merge(open);
+                let before = self.before.as_ref().and_then(|bytes| Sketch::read(&mut Reader::bare(bytes)));
+                let mut window = before.unwrap_or_default();
+                window.merge(&self.open);
                 window
             }
-            1 => open.clone(),
+            1 => self.open.clone(),
             _ => Sketch::default(),
         }
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
         self.ever.heap_bytes()
-            + self.recent.iter().map(Sketch::heap_bytes).sum::<usize>()
+            + self.open.heap_bytes()
+            + self.before.as_ref().map_or(0, |bytes| bytes.len())
             + self.step.as_ref().map_or(0, Sketch::heap_bytes)
             + self.tally.as_ref().map_or(0, |tally| tally.heap_bytes())
     }
@@ -182,7 +181,7 @@ impl Distribution {
             return Some(Self { ever, ..Self::default() });
         }
         let (period, window) = (reader.number()?, Sketch::read(reader)?);
-        Some(Self { ever, recent: [window, Sketch::default()], period, ..Self::default() })
+        Some(Self { ever, open: window, period, ..Self::default() })
     }
 }
 
@@ -229,20 +228,20 @@ mod tests {
     }
 
     #[test]
-    fn a_measurement_that_comes_late_lies_in_its_own_period() {
+    fn a_measurement_that_comes_late_counts_and_a_very_late_one_only_for_all_time() {
         let mut distribution = Distribution::default();
         distribution.one(at(0), 0.1);
         distribution.one(at(WINDOW_MS), 0.1);
         distribution.one(at(0), 0.1);
         distribution.one(Timestamp::ZERO, 0.1);
         assert_eq!(now(&distribution, WINDOW_MS).count, 3);
-        assert_eq!(now(&distribution, 2 * WINDOW_MS).count, 1);
+        assert_eq!(now(&distribution, 2 * WINDOW_MS).count, 2);
         assert_eq!(distribution.view(at(0)).0.count, 4);
     }
 
     #[test]
     fn counted_histograms_show_before_they_are_spread_and_after() {
-        let mut distribution = Distribution::judged();
+        let mut distribution = Distribution::default().judged();
         let bounds = [0.01, 0.1, 1.0];
         for _ in 0..10 {
             distribution.add_counts(at(0), &bounds, &[0, 90, 10, 0], 1.0);
@@ -250,12 +249,12 @@ mod tests {
         let (ever, recent) = distribution.view(at(0));
         assert_eq!((ever.count, recent.count), (1000, 1000));
         assert!((0.01..=0.1).contains(&ever.p50.unwrap()) && (0.1..=1.0).contains(&ever.p95.unwrap()));
-        assert!((0.1..=1.0).contains(&distribution.judge(0.95).unwrap()));
-        assert_eq!(distribution.judge(0.95), None, "judged once");
+        assert!((0.1..=1.0).contains(&distribution.judge(0.95, 20).unwrap()));
+        assert_eq!(distribution.judge(0.95, 1), None, "judged once");
         // Other bounds, in milliseconds.
         distribution.add_counts(at(1), &[50.0], &[1000, 0], 1e-3);
         assert_eq!(distribution.view(at(1)).0.count, 2000);
-        assert!(distribution.judge(1.0).unwrap() < 0.05);
+        assert!(distribution.judge(1.0, 20).unwrap() < 0.05);
         let mut writer = Writer::page();
         distribution.write(&mut writer, usize::MAX);
         let back = Distribution::read(&mut Reader::page(&writer.done()).unwrap()).unwrap();

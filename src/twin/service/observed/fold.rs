@@ -5,12 +5,12 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::{
-    BATCHES, Fact, OPERATIONS, Observed, REST, SERIES, SERIES_PER_PAGE, STREAMS,
+    BASELINES, BATCHES, Fact, OPERATIONS, Observed, REST, SERIES, SERIES_PER_PAGE, STREAMS,
     distribution::Distribution,
     edge::Calls,
     limits::SERIES_MAX,
     num,
-    operation::{Source, kind_index},
+    operation::{Source, is_entry, kind_index},
     series::{Series, Shape},
     sketch::{self, Spot},
     stream::{Counts, Increment},
@@ -23,6 +23,7 @@ use crate::model::{
         seconds_per,
     },
 };
+use crate::twin::service::core::Alert;
 
 /// How far a sender's clock may be ahead; what lies beyond happened now.
 const AHEAD_MAX: Duration = Duration::from_secs(60);
@@ -59,13 +60,8 @@ fn recall(places: &mut Places, symbol: Symbol, tag: u8, find: impl FnOnce() -> u
 }
 
 impl Observed {
-    /// Folds a batch; answers the alerts that it opened or closed.
-    pub(in crate::twin::service) fn fold(
-        &mut self,
-        batch: &Batch,
-        now: Timestamp,
-        is_open: impl Fn(&str) -> bool,
-    ) -> Vec<Fact> {
+    /// Folds a batch; answers the alerts that it opened or closed, of which `alerts` are open.
+    pub(in crate::twin::service) fn fold(&mut self, batch: &Batch, now: Timestamp, alerts: &[Alert]) -> Vec<Fact> {
         if self.is_repeated(batch) {
             return Vec::new();
         }
@@ -87,9 +83,23 @@ impl Observed {
             }
         }
         batch.logs.iter().for_each(|log| self.log(log, fit(log.time)));
-        self.saved.dirty[OPERATIONS] |= !batch.spans.is_empty();
+        for page in [OPERATIONS, BASELINES] {
+            self.saved.dirty[page] |= !batch.spans.is_empty();
+        }
         self.saved.dirty[REST] |= !batch.spans.is_empty() || !batch.logs.is_empty();
-        self.baselines.close(now, is_open)
+        self.close(now, alerts)
+    }
+
+    /// Judges what is complete; answers the alerts that this opened or closed.
+    fn close(&mut self, now: Timestamp, alerts: &[Alert]) -> Vec<Fact> {
+        let mut facts = Vec::new();
+        let is_open = |key: &str| alerts.iter().any(|alert| alert.key == key);
+        self.baselines.close(now, is_open, &mut facts);
+        if self.operations.close(now, is_open, &mut facts) {
+            let orphans = alerts.iter().filter(|alert| self.operations.is_orphan(&alert.key));
+            facts.extend(orphans.map(|alert| Fact::Close { key: alert.key.clone() }));
+        }
+        facts
     }
 
     /// Whether the same batch was folded not long ago: an exporter that heard no answer sends it again.
@@ -116,7 +126,7 @@ impl Observed {
         let at = self.operation(turn, span.operation, span.kind);
         self.operations.red(at, Source::Spans).one(end, seconds, span.failed);
         if is_entry(span.kind) {
-            self.baselines.take(Source::Spans, end, end, 1, span.failed, seconds);
+            self.baselines.one(end, turn.now, span.failed, seconds);
         }
         if let Some(peer) = span.peer {
             let calls = Calls { source: Source::Spans, count: 1, failed: span.failed, sum_s: seconds, at: end };
@@ -196,10 +206,11 @@ impl Observed {
         red.durations.add_sum(more.sum * unit_s);
         add(&mut red.durations, &more, unit_s);
         self.saved.dirty[OPERATIONS] = true;
-        self.saved.dirty[REST] = true;
+        self.saved.dirty[BASELINES] = true;
+        self.saved.dirty[REST] |= point.peer.is_some();
         let (count, failed, sum_s) = (more.count, point.failed, more.sum * unit_s);
         if is_entry(kind) {
-            self.baselines.take(Source::Metrics, from, point.time, count, failed, sum_s);
+            self.baselines.many(from, point.time, count, failed, sum_s);
         }
         if let Some(peer) = point.peer {
             self.calls(turn, peer, Calls { source: Source::Metrics, count, failed, sum_s, at: point.time });
@@ -243,14 +254,6 @@ struct Fold<'a> {
     version: &'a str,
     now: Timestamp,
     memo: Memo,
-}
-
-/// Whether operations of a kind are what the service is asked to do.
-const fn is_entry(kind: SpanKind) -> bool {
-    match kind {
-        SpanKind::Server | SpanKind::Consumer => true,
-        SpanKind::Internal | SpanKind::Client | SpanKind::Producer => false,
-    }
 }
 
 fn add_explicit(into: &mut Distribution, at: Timestamp, histogram: &Explicit, counts: &[u64], unit_s: f64) {

@@ -10,10 +10,12 @@ mod distribution;
 mod edge;
 mod fold;
 mod limits;
+mod line;
 mod log;
 mod num;
 mod operation;
 mod page;
+mod season;
 mod series;
 mod sketch;
 mod stream;
@@ -49,9 +51,10 @@ const TIGHT_FROM: usize = 21;
 
 /// The pages, in the order in which they are saved: what counts a stream lies before what was counted from it, and both
 /// go together.
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 9] = [
     "observed/streams",
     "observed/operations",
+    "observed/baselines",
     "observed/rest",
     "observed/series-0",
     "observed/series-1",
@@ -61,8 +64,9 @@ const PAGES: [&str; 8] = [
 ];
 const STREAMS: usize = 0;
 const OPERATIONS: usize = 1;
-const REST: usize = 2;
-const SERIES: usize = 3;
+const BASELINES: usize = 2;
+const REST: usize = 3;
+const SERIES: usize = 4;
 
 /// What is known of the behaviour of one service.
 #[derive(Debug, Default)]
@@ -109,10 +113,16 @@ impl Observed {
                 self.samples = reader.number()?;
                 self.operations = Operations::read(reader)?;
             }
+            BASELINES => {
+                self.baselines = Baselines::read(reader)?;
+                self.operations.read_lines(reader)?;
+            }
             REST => {
                 self.edges = Edges::read(reader)?;
                 self.logs = Logs::read(reader)?;
-                self.baselines = Baselines::read(reader)?;
+                if reader.version() < 2 {
+                    self.baselines = Baselines::read(reader)?;
+                }
             }
             _ => {
                 for _ in 0..reader.count(SERIES_PER_PAGE)? {
@@ -165,10 +175,13 @@ impl Observed {
                 writer.number(self.samples);
                 self.operations.write(&mut writer, if is_tight { 9 * 1024 } else { 12 * 1024 });
             }
+            BASELINES => {
+                self.baselines.write(&mut writer, 2 * 170);
+                self.operations.write_lines(&mut writer, 8 * 1024);
+            }
             REST => {
                 self.edges.write(&mut writer);
                 self.logs.write(&mut writer);
-                self.baselines.write(&mut writer);
             }
             page => {
                 let series = self.series.chunks(SERIES_PER_PAGE).nth(page - SERIES).unwrap_or_default();
@@ -190,7 +203,7 @@ impl Observed {
             + self.streams.heap_bytes()
             + self.edges.heap_bytes()
             + self.logs.heap_bytes()
-            + Baselines::heap_bytes()
+            + self.baselines.heap_bytes()
     }
 
     /// What it shows.
@@ -203,7 +216,7 @@ impl Observed {
             edges: self.edges.view(),
             logs: self.logs.counts,
             errors: self.logs.view(),
-            baselines: self.baselines.view(),
+            baselines: self.baselines.view(now).chain(self.operations.baselines(now)).collect(),
         }
     }
 }

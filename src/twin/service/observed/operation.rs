@@ -4,26 +4,35 @@
 //! saw more: metrics where spans are sampled, spans where they are all there is. Durations come from spans, which know
 //! them exactly, unless they saw less than half.
 
-use compact_str::CompactString;
+use compact_str::{CompactString, format_compact};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
+    baseline::Fact,
     distribution::Distribution,
-    limits::{PAIR_STALE_MS, PAIRS_MAX},
+    limits::{
+        ALERT_KEY_BYTES_MAX, MEASUREMENTS_MIN, METRICS_LATE_MS, OPERATION, PAIR_STALE_MS, PAIRS_MAX, REQUESTS_MIN,
+        SPANS_LATE_MS,
+    },
+    line::{Key, Line, Seen, Turned},
     num,
     page::{Reader, Writer},
 };
 use crate::{
     model::{
         Timestamp,
-        telemetry::{SpanKind, Symbols},
+        telemetry::{SpanKind, Symbols, cut},
     },
-    twin::service::view::OperationView,
+    twin::service::view::{BaselineView, OperationView, Status},
 };
 
 /// Bins of the rate, and their width: five minutes.
 const BINS: usize = 30;
 const BIN_MS: u64 = 10_000;
+/// Steps whose counts are kept and can still be judged.
+const STEPS_KEPT: u64 = 3;
+/// What is written of a line beside its season.
+const LINE_BYTES: usize = 60;
 /// Longest name kept, in bytes.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -35,9 +44,7 @@ pub(super) enum Source {
 }
 
 impl Source {
-    const ALL: [Self; 2] = [Self::Spans, Self::Metrics];
-
-    const fn index(self) -> usize {
+    pub(super) const fn index(self) -> usize {
         match self {
             Self::Spans => 0,
             Self::Metrics => 1,
@@ -89,6 +96,14 @@ impl Recent {
         }
     }
 
+    /// Counts and errors of a step of [`OPERATION`].
+    fn step(&self, start_ms: u64) -> (f64, f64) {
+        let bins = (start_ms / BIN_MS..(start_ms + OPERATION.step_ms) / BIN_MS)
+            .filter(|number| *number <= self.newest && self.newest - number < num::long(BINS));
+        bins.map(|number| self.bins[num::at(number % num::long(BINS))])
+            .fold((0.0, 0.0), |(count, errors), (c, e)| (count + f64::from(c), errors + f64::from(e)))
+    }
+
     /// Counts and errors of the last five minutes.
     fn sums(&self, now: Timestamp) -> (f64, f64) {
         let oldest = self.newest.max(now.unix_ms() / BIN_MS).saturating_sub(num::long(BINS) - 1);
@@ -114,7 +129,7 @@ impl Default for Red {
             count: 0,
             errors: 0,
             recent: Recent::default(),
-            durations: Distribution::judged(),
+            durations: Distribution::default().judged(),
             last_at: Timestamp::ZERO,
         }
     }
@@ -164,7 +179,7 @@ impl Red {
             let (count, errors) = (reader.number()?, reader.number()?);
             red.recent.bins[number] = (num::short(num::real(count)), num::short(num::real(errors)));
         }
-        red.durations = Distribution::read(reader)?;
+        red.durations = Distribution::read(reader)?.judged();
         Some(red)
     }
 }
@@ -178,6 +193,10 @@ struct Pair {
     kind: SpanKind,
     first_at: Timestamp,
     red: [Option<Box<Red>>; 2],
+    /// What is usual; not for `_other`, of which nothing is.
+    lines: Option<Box<[Line; 3]>>,
+    /// Number of the next step to judge; 0 before the first.
+    next: u64,
 }
 
 /// The pairs of one twin; the last one, if there are that many, is `_other`.
@@ -210,6 +229,14 @@ pub(super) const fn kind_index(kind: SpanKind) -> u8 {
     }
 }
 
+/// Whether operations of a kind are what the service is asked to do.
+pub(super) const fn is_entry(kind: SpanKind) -> bool {
+    match kind {
+        SpanKind::Server | SpanKind::Consumer => true,
+        SpanKind::Internal | SpanKind::Client | SpanKind::Producer => false,
+    }
+}
+
 impl Operations {
     /// The position of a pair, made if there is room for it.
     pub(super) fn find(&mut self, name: &str, version: &str, kind: SpanKind, now: Timestamp) -> usize {
@@ -226,9 +253,12 @@ impl Operations {
             kind,
             first_at: now,
             red: [None, None],
+            lines: None,
+            next: 0,
         };
         if self.pairs.len() < PAIRS_MAX {
-            self.pairs.push(pair(name, version, kind, hash));
+            let lines = Some(self.usual(name, kind));
+            self.pairs.push(Pair { lines, ..pair(name, version, kind, hash) });
             return self.pairs.len() - 1;
         }
         if self.pairs.len() == PAIRS_MAX {
@@ -236,7 +266,9 @@ impl Operations {
         }
         match self.stalest(now) {
             Some(at) => {
-                let gone = std::mem::replace(&mut self.pairs[at], pair(name, version, kind, hash));
+                let lines = Some(self.usual(name, kind));
+                let fresh = Pair { lines, ..pair(name, version, kind, hash) };
+                let gone = std::mem::replace(&mut self.pairs[at], fresh);
                 for (red, other) in gone.red.iter().zip(&mut self.pairs[PAIRS_MAX].red) {
                     if let Some(red) = red {
                         other.get_or_insert_default().merge(red);
@@ -248,10 +280,17 @@ impl Operations {
         }
     }
 
+    /// What is usual for a new pair: what was for the version before it.
+    fn usual(&self, name: &str, kind: SpanKind) -> Box<[Line; 3]> {
+        let before = self.pairs.iter().filter(|pair| pair.kind == kind && pair.name == name);
+        let before = before.max_by_key(|pair| pair.last_at()).and_then(|pair| pair.lines.as_deref());
+        Box::new(before.map_or_else(|| Key::ALL.map(Line::new), |lines| lines.each_ref().map(Line::heir)))
+    }
+
     fn stalest(&self, now: Timestamp) -> Option<usize> {
-        let last_at = |pair: &Pair| pair.red.iter().flatten().map(|red| red.last_at).max().unwrap_or(pair.first_at);
-        let oldest = self.pairs.iter().take(PAIRS_MAX).enumerate().min_by_key(|(_, pair)| last_at(pair));
-        oldest.filter(|(_, pair)| last_at(pair).unix_ms() + PAIR_STALE_MS < now.unix_ms()).map(|(at, _)| at)
+        let oldest = self.pairs.iter().take(PAIRS_MAX).enumerate().min_by_key(|(_, pair)| pair.last_at());
+        let is_stale = |pair: &Pair| pair.last_at().unix_ms().saturating_add(PAIR_STALE_MS) < now.unix_ms();
+        oldest.filter(|(_, pair)| is_stale(pair)).map(|(at, _)| at)
     }
 
     /// The numbers of a pair.
@@ -267,6 +306,60 @@ impl Operations {
                 .flat_map(|pair| pair.red.iter().flatten())
                 .map(|red| size_of::<Red>() + red.durations.heap_bytes())
                 .sum::<usize>()
+            + self
+                .lines()
+                .map(|(_, lines)| size_of_val(lines) + lines.iter().map(Line::heap_bytes).sum::<usize>())
+                .sum::<usize>()
+    }
+
+    fn lines(&self) -> impl Iterator<Item = (&Pair, &[Line; 3])> {
+        self.pairs.iter().filter_map(|pair| Some((pair, pair.lines.as_deref()?)))
+    }
+
+    /// Judges the steps of every pair that are complete and says what that opened or closed; whether there were any.
+    pub(super) fn close(&mut self, now: Timestamp, is_open: impl Fn(&str) -> bool, facts: &mut Vec<Fact>) -> bool {
+        let mut any = false;
+        for pair in &mut self.pairs {
+            any |= pair.close(now, &is_open, facts);
+        }
+        any
+    }
+
+    /// Whether an alert is about an operation that is not known any longer: nothing else would ever close it.
+    pub(super) fn is_orphan(&self, key: &str) -> bool {
+        let is_ours = Key::ALL.iter().any(|ours| key.strip_prefix(ours.name()).is_some_and(|rest| !rest.is_empty()));
+        is_ours && !self.pairs.iter().any(|pair| Key::ALL.iter().any(|ours| pair.alert(*ours) == key))
+    }
+
+    /// What is expected of each pair.
+    pub(super) fn baselines(&self, now: Timestamp) -> impl Iterator<Item = BaselineView> {
+        self.lines()
+            .flat_map(move |(pair, lines)| lines.iter().filter_map(move |line| line.view(pair.alert(line.key()), now)))
+    }
+
+    /// Writes what is usual, within about `bytes_max`; after [`Operations::write`], in the same order.
+    pub(super) fn write_lines(&self, writer: &mut Writer, bytes_max: usize) {
+        let each = (bytes_max / (3 * self.lines().count()).max(1)).saturating_sub(LINE_BYTES);
+        writer.number(num::long(self.lines().count()));
+        for (pair, lines) in self.lines() {
+            writer.fixed(pair.hash);
+            for line in lines {
+                line.write(writer, each);
+            }
+        }
+    }
+
+    /// Takes back what [`Operations::write_lines`] wrote; of a pair that is not there, nothing.
+    pub(super) fn read_lines(&mut self, reader: &mut Reader<'_>) -> Option<()> {
+        for _ in 0..reader.count(PAIRS_MAX)? {
+            let hash = reader.fixed()?;
+            let [rate, errors, duration] = Key::ALL;
+            let lines = [Line::read(rate, reader)?, Line::read(errors, reader)?, Line::read(duration, reader)?];
+            if let Some(pair) = self.pairs.iter_mut().find(|pair| pair.hash == hash && pair.lines.is_some()) {
+                pair.lines = Some(Box::new(lines));
+            }
+        }
+        Some(())
     }
 
     pub(super) fn write(&self, writer: &mut Writer, bytes_max: usize) {
@@ -300,7 +393,9 @@ impl Operations {
                     *red = Some(Box::new(Red::read(reader)?));
                 }
             }
-            pairs.push(Pair { hash, name, version, kind, first_at, red });
+            let is_known = name != Symbols::OTHER;
+            let lines = is_known.then(|| Box::new(Key::ALL.map(Line::new)));
+            pairs.push(Pair { hash, name, version, kind, first_at, red, lines, next: 0 });
         }
         Some(Self { pairs })
     }
@@ -312,10 +407,77 @@ impl Operations {
 }
 
 impl Pair {
-    fn view(&self, now: Timestamp) -> Option<OperationView> {
+    fn last_at(&self) -> Timestamp {
+        self.red.iter().flatten().map(|red| red.last_at).max().unwrap_or(self.first_at)
+    }
+
+    /// Whose counts are shown, and whose durations.
+    fn sources(&self) -> (Source, Source) {
         let count_of = |source: Source| self.red[source.index()].as_ref().map_or(0, |red| red.count);
-        let counting = Source::ALL.into_iter().rev().max_by_key(|source| count_of(*source))?;
+        let counting =
+            if count_of(Source::Metrics) > count_of(Source::Spans) { Source::Metrics } else { Source::Spans };
         let timing = if count_of(Source::Spans) >= count_of(counting).div_ceil(2) { Source::Spans } else { counting };
+        (counting, timing)
+    }
+
+    /// The name of a key series of it: `errors POST /orders (2.0.0)`.
+    fn alert(&self, key: Key) -> CompactString {
+        let mut name = format_compact!("{} {}", key.name(), self.name);
+        if !self.version.is_empty() {
+            name.push_str(&format_compact!(" ({})", self.version));
+        }
+        if name.len() > ALERT_KEY_BYTES_MAX {
+            let kept = cut(&name, ALERT_KEY_BYTES_MAX - 10);
+            name = format_compact!("{kept}~{:08x}", num::low(self.hash));
+        }
+        name
+    }
+
+    /// Judges the steps that are complete; whether there were any.
+    fn close(&mut self, now: Timestamp, is_open: impl Fn(&str) -> bool, facts: &mut Vec<Fact>) -> bool {
+        let (counting, timing) = self.sources();
+        let late_ms = match counting {
+            Source::Spans => SPANS_LATE_MS.1,
+            Source::Metrics => METRICS_LATE_MS,
+        };
+        let until = now.unix_ms().saturating_sub(late_ms) / OPERATION.step_ms;
+        if until <= self.next {
+            return false;
+        }
+        let names = Key::ALL.map(|key| self.alert(key));
+        let Some(lines) = &mut self.lines else { return false };
+        // After silence, or at first: nothing is known of the steps between, and of the first only a part.
+        if self.next == 0 || until - self.next > STEPS_KEPT {
+            self.next = until;
+            return true;
+        }
+        while self.next < until {
+            let counts = self.red[counting.index()].as_ref();
+            let (count, errors) = counts.map_or((0.0, 0.0), |red| red.recent.step(self.next * OPERATION.step_ms));
+            let timed = self.red[timing.index()].as_mut();
+            let slow = timed.and_then(|red| red.durations.judge(0.95, MEASUREMENTS_MIN));
+            for (line, name) in lines.iter_mut().zip(&names) {
+                let opened = is_open(name);
+                let value = match line.key() {
+                    Key::Rate => Some(count * 1e3 / num::real(OPERATION.step_ms)),
+                    Key::Errors => (count >= REQUESTS_MIN || (opened && count > 0.0)).then(|| errors / count),
+                    Key::Duration => slow,
+                };
+                let turned =
+                    line.judge(&OPERATION, self.next * OPERATION.step_ms, Seen { value, failures: errors }, opened);
+                // Versions come and go, so traffic of one that goes is no alert; calls made are others' operations.
+                let is_alert = line.key() != Key::Rate && is_entry(self.kind);
+                if let Some(turned) = turned.filter(|turned| is_alert || *turned == Turned::Close) {
+                    facts.push(Fact::of(turned, name.clone(), Status::Degraded));
+                }
+            }
+            self.next += 1;
+        }
+        true
+    }
+
+    fn view(&self, now: Timestamp) -> Option<OperationView> {
+        let (counting, timing) = self.sources();
         let counts = self.red[counting.index()].as_ref()?;
         let durations = &self.red[timing.index()].as_ref()?.durations;
         let (recent, recent_errors) = counts.recent.sums(now);

@@ -236,6 +236,13 @@ impl<const AT: i32> Sketch<AT> {
         }
     }
 
+    /// The same as bytes, which are fewer, as fine as it is.
+    pub(super) fn pack(&self) -> Box<[u8]> {
+        let mut writer = Writer::bare();
+        self.write_shifted(&mut writer, 0);
+        writer.done().into()
+    }
+
     /// Reads what [`Sketch::write`] wrote.
     pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let shift = u32::from(reader.byte()?).min(SHIFT_MAX);

@@ -9,7 +9,10 @@ use crate::{
             SpanSample, Symbol, Temporality, Value,
         },
     },
-    twin::service::view::OperationView,
+    twin::service::{
+        core::Alert,
+        view::{BehaviourView, OperationView, Status},
+    },
 };
 
 const START: u64 = 1_700_000_000_000;
@@ -62,7 +65,7 @@ fn point(batch: &mut Batch, name: &str, stream: u64, time: u64, value: Value) {
 }
 
 fn fold(observed: &mut Observed, batch: &Batch, now: u64) -> Vec<Fact> {
-    observed.fold(batch, at(now), |_| false)
+    observed.fold(batch, at(now), &[])
 }
 
 fn only(observed: &Observed, now: u64) -> OperationView {
@@ -223,6 +226,49 @@ fn logs_are_counted_and_the_latest_errors_kept() {
     assert_eq!(view.errors[0].trace_id.as_deref().unwrap().len(), 32);
 }
 
+/// A minute of requests of one operation at one version, so many a second; answers what that opened and closed.
+fn minute(observed: &mut Observed, alerts: &mut Vec<Alert>, number: u64, version: &str, duration_ms: u64, errors: u64) {
+    for second in 0..60 {
+        let mut batch = batch(version);
+        let now = number * 60_000 + second * 1000;
+        span(&mut batch, "POST /orders", at(now), duration_ms + second % 3, second < errors);
+        for fact in observed.fold(&batch, at(now), alerts) {
+            match fact {
+                Fact::Open { key, status, value, expected } => {
+                    assert!(alerts.iter().all(|alert| alert.key != key), "{key} opened twice");
+                    alerts.push(Alert { key, status, opened_at: at(now), value, expected });
+                }
+                Fact::Close { key } => alerts.retain(|alert| alert.key != key),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bad_release_is_measured_by_what_was_usual_before_it_and_goes_with_its_traffic() {
+    let (mut observed, mut alerts) = (Observed::default(), Vec::new());
+    let keys = |alerts: &[Alert]| alerts.iter().map(|alert| alert.key.to_string()).collect::<Vec<_>>();
+    (0..20).for_each(|number| minute(&mut observed, &mut alerts, number, "1.4.0", 20, 0));
+    assert_eq!(keys(&alerts), Vec::<String>::new());
+    let (mut observed, _) = reload(&mut observed, 20 * 60_000);
+    (20..26).for_each(|number| minute(&mut observed, &mut alerts, number, "2.0.0", 200, 30));
+    let opened = keys(&alerts);
+    for key in ["errors POST /orders (2.0.0)", "duration POST /orders (2.0.0)"] {
+        assert!(opened.iter().any(|opened| opened == key), "{key} is not among {opened:?}");
+    }
+    let slow = alerts.iter().find(|alert| alert.key.starts_with("duration POST")).unwrap();
+    near(slow.expected, 0.021, 0.2);
+    (26..40).for_each(|number| minute(&mut observed, &mut alerts, number, "1.4.0", 20, 0));
+    assert_eq!(keys(&alerts), Vec::<String>::new(), "rolled back");
+    // An operation that a new activation knows nothing of.
+    let key = "errors GET /gone (1.0.0)".into();
+    alerts.push(Alert { key, status: Status::Degraded, opened_at: at(0), value: 1.0, expected: 0.0 });
+    minute(&mut observed, &mut alerts, 40, "1.4.0", 20, 0);
+    assert_eq!(keys(&alerts), Vec::<String>::new());
+    let (back, _) = reload(&mut observed, 41 * 60_000);
+    assert_eq!(back.view(at(0)).baselines.len(), observed.view(at(0)).baselines.len());
+}
+
 /// A twin after 90 days: a batch a minute on the first and last day, one a quarter of an hour between.
 fn full(pairs: u64, series: u64) -> (Observed, u64) {
     let mut observed = Observed::default();
@@ -345,7 +391,7 @@ proptest! {
         let mut observed = Observed::default();
         for number in 0..3 {
             let now = Timestamp::from_unix_ms(now).after(std::time::Duration::from_secs(number * 40));
-            observed.fold(&batch, now, |_| false);
+            observed.fold(&batch, now, &[]);
             observed.batches = [0; BATCHES];
             let _ = observed.view(now);
         }
@@ -405,6 +451,9 @@ fn pages_of_version_1_are_read_as_they_were_meant() {
     for (back, written) in back.series.iter().zip(&written.series) {
         assert_eq!((&back.name, back.last, back.last_at), (&written.name, written.last, written.last_at));
     }
+    let of_service = |view: &BehaviourView| view.baselines.iter().filter(|line| !line.key.contains(' ')).count();
+    assert_eq!((of_service(&back), of_service(&written)), (2, 2));
+    assert!(back.baselines.iter().all(|line| line.expected > 0.0));
 }
 
 fn golden(name: &str) -> std::path::PathBuf {
