@@ -100,6 +100,7 @@ impl Node {
     /// Opens the store, starts the virtual actors and takes requests.
     pub async fn start(mut config: Config) -> Result<Self, Error> {
         config.check()?;
+        config.service.clone().choose().map_err(config::Error::from)?;
         files::fit(&mut config.server, files::raise());
         let listen = |source| Error::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;

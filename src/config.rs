@@ -14,7 +14,11 @@ use figment::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{runtime, server, store::Level};
+use crate::{
+    runtime, server,
+    store::Level,
+    twin::service::{Settings, settings},
+};
 
 /// The file that is read if it exists and no other one is named.
 pub const FILE: &str = "twin.toml";
@@ -39,6 +43,8 @@ pub struct Config {
     pub server: server::Config,
     /// The virtual actors.
     pub runtime: RuntimeConfig,
+    /// What of service twins an operator chooses.
+    pub service: Settings,
     /// What is logged.
     pub log: LogConfig,
 }
@@ -53,6 +59,7 @@ impl Default for Config {
             store: StoreConfig::default(),
             server: server::Config::default(),
             runtime: RuntimeConfig::default(),
+            service: Settings::default(),
             log: LogConfig::default(),
         }
     }
@@ -213,6 +220,18 @@ pub struct Flags {
     /// Which log lines there are, as in `info,service_twin=debug` [default: info]
     #[cfg_attr(feature = "cli", arg(long, value_name = "FILTER"))]
     pub log: Option<String>,
+    /// Any other setting by its full name, as in `--set service.series_max=16`; may be given more than once
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME=VALUE", value_parser = assignment))]
+    pub set: Vec<(String, String)>,
+}
+
+/// Parses `NAME=VALUE`.
+#[cfg(feature = "cli")]
+fn assignment(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.trim().to_owned())),
+        Some(_) | None => Err("write NAME=VALUE, such as service.series_max=16".to_owned()),
+    }
 }
 
 /// What is wrong with a configuration.
@@ -238,6 +257,9 @@ pub enum Error {
          TLS proxy in front, or accept that keys travel in the clear with insecure_listen = true (--insecure-listen)"
     )]
     Exposed(SocketAddr),
+    /// Settings of service twins that cannot be used.
+    #[error(transparent)]
+    Service(#[from] settings::Unusable),
     /// A bound that no node could work with.
     #[error("{0} must be at least {1}")]
     TooSmall(&'static str, u64),
@@ -290,15 +312,15 @@ impl Config {
             Some(file) => file,
             None => Path::new(FILE),
         };
-        let mut config = Self::layered(file)?;
+        let mut config = Self::layered(file, &flags.set)?;
         flags.apply(&mut config);
         config.check()?;
         Ok(config)
     }
 
-    fn layered(file: &Path) -> Result<Self, Error> {
-        const PARTS: [&str; 8] =
-            ["listen", "insecure_listen", "data_dir", "drain_s", "store", "server", "runtime", "log"];
+    fn layered(file: &Path, set: &[(String, String)]) -> Result<Self, Error> {
+        const PARTS: [&str; 9] =
+            ["listen", "insecure_listen", "data_dir", "drain_s", "store", "server", "runtime", "service", "log"];
         // Other programs' variables, and those of `twin`'s own commands, may start alike.
         let ours = |name: &figment::value::UncasedStr| {
             let first = name.as_str().split("__").next().unwrap_or_default();
@@ -308,7 +330,12 @@ impl Config {
         if file.is_file() {
             figment = figment.merge(Toml::file_exact(file));
         }
-        let figment = figment.merge(Env::prefixed(PREFIX).filter(ours).split("__"));
+        figment = figment.merge(Env::prefixed(PREFIX).filter(ours).split("__"));
+        for (name, value) in set {
+            // Whatever is no number, flag or list is a text.
+            let value: figment::value::Value = value.parse().unwrap_or_else(|never| match never {});
+            figment = figment.merge((name, value));
+        }
         figment.extract().map_err(Error::from)
     }
 
@@ -348,6 +375,7 @@ impl Config {
         if !self.insecure_listen && !self.listen.ip().is_loopback() {
             return Err(Error::Exposed(self.listen));
         }
+        self.service.check()?;
         let at_least = [
             ("server.connections_max", self.server.connections_max, 1),
             ("server.body_bytes_max", self.server.body_bytes_max, 1024),
@@ -433,6 +461,9 @@ mod tests {
                 Config::load(&Flags { config: Some(file.clone()), ..Flags::default() }).unwrap_err().to_string();
             assert!(error.contains(&format!("did you mean '{meant}'?")), "{wrong}: {error}");
         }
+        let set = vec![("service.serie_max".to_owned(), "7".to_owned())];
+        let error = Config::load(&Flags { set, ..Flags::default() }).unwrap_err().to_string();
+        assert!(error.contains("did you mean 'service.series_max'?"), "{error}");
         std::fs::write(&file, "zzzzzzzz = 7\n").unwrap();
         let error = Config::load(&Flags { config: Some(file), ..Flags::default() }).unwrap_err().to_string();
         assert!(!error.contains("did you mean") && error.contains("--print-config"), "{error}");
@@ -448,10 +479,13 @@ mod tests {
             listen: "127.0.0.1:9".parse().ok(),
             data_dir: Some("a \"folder\"\n".into()),
             durability: Some(Durability::Flushed),
+            set: [("service.series_max", "7"), ("service.resolutions", "[\"30 x 2s\", \"9 x 1m\", \"9 x 1h\"]")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .to_vec(),
             ..Flags::default()
         };
-        let mut config = Config::default();
-        said.apply(&mut config);
+        let config = Config::load(&said).unwrap();
+        assert_eq!((config.service.series_max, config.service.resolutions[0].bins), (7, 30));
         std::fs::write(&file, config.to_toml()).unwrap();
         let read = Config::load(&Flags { config: Some(file), ..Flags::default() }).unwrap();
         assert_eq!(read, config);

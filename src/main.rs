@@ -64,6 +64,7 @@ Examples:
   twin serve                                     on 127.0.0.1:7070, data in ./twin-data
   twin serve --listen 127.0.0.1:0 --data-dir /var/lib/twin
   twin serve --durability flushed                what was acknowledged survives a crash, but no power loss
+  twin serve --set service.series_max=64         any setting, by its full name
   twin serve --print-config > twin.toml          every setting, with what it is now
   twin serve --dev --memory                      to try things out: no key needed from this machine, nothing kept
 

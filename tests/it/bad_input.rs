@@ -182,6 +182,35 @@ async fn a_reader_that_takes_nothing_is_let_go_and_finds_its_place_again() {
     assert_eq!(number(&next), number(&after) + 1, "nothing is missing behind the gap");
 }
 
+#[test]
+fn an_instance_is_lost_after_the_silence_that_an_operator_chose() {
+    let node = Node::start_in(
+        tempfile::tempdir().unwrap(),
+        &["--memory", "--set", "service.presence_timeout_s=1", "--set", "service.operations_max=1"],
+    );
+    let key = node.operator();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap();
+        let url = |path: &str| format!("{}{path}", node.url);
+        let mut stream = client.get(url("/api/v1/events")).bearer_auth(&key).send().await.unwrap();
+        let beat = client.put(url("/api/v1/twins/shop/orders/instances/i1")).bearer_auth(&key).json(&json!({}));
+        assert_eq!(beat.send().await.unwrap().status(), 200);
+        let names = ["GET /a", "GET /b", "GET /c"].map(str::to_owned).into_iter();
+        let traces = client.post(url("/v1/traces")).bearer_auth(&key).header("content-type", PROTOBUF);
+        assert_eq!(traces.body(trace_of("orders", names, 0)).send().await.unwrap().status(), 200);
+        // Far sooner than the minute that is the default, and than the patience of this client.
+        let mut heard = String::new();
+        while !heard.contains("\"presence\":\"lost\"") {
+            heard.push_str(std::str::from_utf8(&stream.chunk().await.unwrap().unwrap()).unwrap());
+        }
+        let behaviour = client.get(url("/api/v1/twins/shop/orders/behaviour")).bearer_auth(&key).send().await.unwrap();
+        let operations = Answer::of(behaviour).await.json()["operations"].clone();
+        let names: Vec<_> = operations.as_array().unwrap().iter().map(|one| one["operation"].clone()).collect();
+        assert_eq!(names, [json!("GET /a"), json!("_other")]);
+    });
+}
+
 /// Different values of each kind: in the test command, and in the run that is asked for by name.
 const VALUES: u64 = 100_000;
 const VALUES_NAMED: u64 = 1_000_000;

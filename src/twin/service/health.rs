@@ -6,7 +6,8 @@ use super::{
     Change, Core,
     core::Health,
     instance::Instance,
-    limits::{PRESENCE_TIMEOUT, REASONS_MAX, SUBJECT_BYTES_MAX},
+    limits::{REASONS_MAX, SUBJECT_BYTES_MAX},
+    settings::Settings,
     view::{Presence, Reason, Status},
 };
 use crate::model::telemetry::cut;
@@ -46,7 +47,7 @@ fn instances(core: &Core) -> impl Iterator<Item = Reason> {
 /// Whether an instance that fell silent has a successor: one that came shortly before or after. Rollouts do that, and
 /// nobody should be woken by them.
 fn is_replaced(core: &Core, lost: &Instance) -> bool {
-    let from = lost.presence_since.before(3 * PRESENCE_TIMEOUT);
+    let from = lost.presence_since.before(3 * Settings::chosen().presence_timeout());
     core.instances.iter().any(|other| other.is_up() && other.first_seen >= from && other.first_seen > lost.first_seen)
 }
 

@@ -10,14 +10,15 @@ use super::{
     draft::within,
     feature::check_name,
     limits::{
-        COMMANDS_BYTES_MAX, COMMANDS_LIVE_MAX, DELIVERY_TIMEOUT, EXECUTION_TIMEOUT, INSTANCE_ID_BYTES_MAX,
-        PARAMETERS_BYTES_MAX, RESULT_BYTES_MAX, SCHEMAS_BYTES_MAX, SCHEMAS_MAX, TIMEOUT_MAX,
+        COMMANDS_BYTES_MAX, COMMANDS_LIVE_MAX, INSTANCE_ID_BYTES_MAX, PARAMETERS_BYTES_MAX, RESULT_BYTES_MAX,
+        SCHEMAS_BYTES_MAX, SCHEMAS_MAX, TIMEOUT_MAX,
     },
     message::{
         AckCommand, CancelCommand, DefineCommand, Finish, FinishCommand, GetCommand, ListCommands, NextCommands,
         PostCommand, Posted, Target, Written,
     },
     schema,
+    settings::Settings,
     view::{CommandState, CommandView, CommandsView, DeliveryView},
 };
 use crate::{
@@ -44,7 +45,7 @@ impl Decide<PostCommand> for Service {
 }
 
 fn compose(draft: &Draft<'_>, message: &PostCommand) -> Result<Command, Rejection> {
-    let deliver_by = draft.now().after(timeout(message.delivery_timeout_ms, DELIVERY_TIMEOUT)?);
+    let deliver_by = draft.now().after(timeout(message.delivery_timeout_ms, Settings::chosen().delivery_timeout())?);
     let runs = match &message.target {
         Target::Instance(id) if id.is_empty() || id.len() > INSTANCE_ID_BYTES_MAX => {
             return Err(Rejection::invalid(format!("an instance id has 1 to {INSTANCE_ID_BYTES_MAX} bytes")));
@@ -62,7 +63,7 @@ fn compose(draft: &Draft<'_>, message: &PostCommand) -> Result<Command, Rejectio
     if message.pace.is_some_and(|pace| pace.concurrency_max == 0) {
         return Err(Rejection::invalid("'concurrency_max' is at least 1"));
     }
-    let execution = timeout(message.execution_timeout_ms, EXECUTION_TIMEOUT)?;
+    let execution = timeout(message.execution_timeout_ms, Settings::chosen().execution_timeout())?;
     Ok(Command {
         id: draft.version_next(),
         name: message.name.clone(),

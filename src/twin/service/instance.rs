@@ -7,11 +7,12 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{
     Alert, Change, Core, Draft, Service,
     limits::{
-        ALERTS_MAX, ENVIRONMENT_BYTES_MAX, FORGET_AFTER, INSTANCE_ID_BYTES_MAX, INSTANCES_BYTES_MAX, INSTANCES_MAX,
-        PRESENCE_TIMEOUT, REASON_BYTES_MAX, VERSION_BYTES_MAX,
+        ALERTS_MAX, ENVIRONMENT_BYTES_MAX, INSTANCE_ID_BYTES_MAX, INSTANCES_BYTES_MAX, INSTANCES_MAX, REASON_BYTES_MAX,
+        VERSION_BYTES_MAX,
     },
     message::{Deregister, Heartbeat, Ingest, Written},
     observed::Fact,
+    settings::Settings,
     view::{InstanceView, Presence, Status},
 };
 use crate::{
@@ -131,10 +132,11 @@ impl Service {
     /// When silence (or being lost) of an instance has consequences. A lost one is forgotten only beside one that is up:
     /// a service that is down as a whole stays down, not unknown.
     pub(super) fn presence_due_at(&self, instance: &Instance) -> Option<Timestamp> {
+        let settings = Settings::chosen();
         match instance.presence {
-            Presence::Up => Some(self.heard_floor(instance).after(PRESENCE_TIMEOUT)),
+            Presence::Up => Some(self.heard_floor(instance).after(settings.presence_timeout())),
             Presence::Lost if self.core.instances.iter().any(Instance::is_up) => {
-                Some(instance.presence_since.after(FORGET_AFTER))
+                Some(instance.presence_since.after(settings.forget_after()))
             }
             Presence::Lost => None,
         }

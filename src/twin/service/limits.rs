@@ -44,13 +44,5 @@ pub const REASONS_MAX: usize = 8;
 /// Longest subject of a reason and key of an alert, in bytes; cut.
 pub const SUBJECT_BYTES_MAX: usize = 64;
 
-/// An instance is lost after so much silence.
-pub const PRESENCE_TIMEOUT: Duration = Duration::from_secs(60);
-/// A lost instance is forgotten after so long.
-pub const FORGET_AFTER: Duration = Duration::from_secs(15 * 60);
-/// How long a command may wait to be collected, if its poster does not say.
-pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60 * 60);
-/// How long a command may take once collected, if its poster does not say.
-pub const EXECUTION_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 /// Longest timeout of a command.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);

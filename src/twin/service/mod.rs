@@ -21,6 +21,7 @@ pub mod limits;
 pub mod message;
 pub mod observed;
 pub mod schema;
+pub mod settings;
 pub mod view;
 
 #[cfg(test)]
@@ -32,5 +33,6 @@ pub use self::{
     feature::{Acknowledgement, Feature},
     instance::{Farewell, Instance, UNNAMED},
     json::Json,
+    settings::Settings,
 };
 use draft::Draft;

@@ -8,7 +8,6 @@ use super::{
     BASELINES, BATCHES, Fact, OPERATIONS, Observed, REST, SERIES, SERIES_PER_PAGE, STREAMS,
     distribution::Distribution,
     edge::Calls,
-    limits::SERIES_MAX,
     num,
     operation::{Source, is_entry, kind_index},
     series::{Series, Shape},
@@ -136,7 +135,7 @@ impl Observed {
 
     fn operation(&mut self, turn: &mut Fold<'_>, operation: Symbol, kind: SpanKind) -> usize {
         let (symbols, version, now) = (turn.symbols, turn.version, turn.now);
-        let find = || self.operations.find(symbols.name(operation), version, kind, now);
+        let find = || self.operations.find(symbols.name(operation), version, kind, now, self.settings.operations_max);
         recall(&mut turn.memo.operations, operation, kind_index(kind) + 1, find)
     }
 
@@ -232,19 +231,22 @@ impl Observed {
             return at;
         }
         let unit = if unit == Symbols::OTHER { "" } else { unit };
-        if self.series.len() < SERIES_MAX {
-            self.series.push(Series::new(name, unit, shape));
+        let tiers = &self.settings.resolutions;
+        let other = self.series.iter().position(|series| series.name == Symbols::OTHER);
+        if self.series.len() - usize::from(other.is_some()) < self.settings.series_max {
+            self.series.push(Series::new(name, unit, shape, tiers));
             return self.series.len() - 1;
         }
-        let oldest = self.series.iter().take(SERIES_MAX).enumerate().min_by_key(|(_, series)| series.last_at);
+        let named = self.series.iter().enumerate().filter(|(_, series)| series.name != Symbols::OTHER);
+        let oldest = named.min_by_key(|(_, series)| series.last_at);
         if let Some((at, _)) = oldest.filter(|(_, series)| series.last_at.after(SERIES_STALE) < now) {
-            self.series[at] = Series::new(name, unit, shape);
+            self.series[at] = Series::new(name, unit, shape, tiers);
             return at;
         }
-        if self.series.len() == SERIES_MAX {
-            self.series.push(Series::new(Symbols::OTHER, "", Shape::Gauge));
-        }
-        SERIES_MAX
+        other.unwrap_or_else(|| {
+            self.series.push(Series::new(Symbols::OTHER, "", Shape::Gauge, tiers));
+            self.series.len() - 1
+        })
     }
 }
 

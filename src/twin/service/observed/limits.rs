@@ -1,9 +1,5 @@
 //! What bounds the model and how it judges, in one place.
 
-/// Most series; the rest is `_other`.
-pub const SERIES_MAX: usize = 32;
-/// Most pairs of operation and version; the rest is `_other`.
-pub const PAIRS_MAX: usize = 24;
 /// Most dependencies; the rest is `_other`.
 pub(super) const EDGES_MAX: usize = 32;
 /// A pair that was not seen for so long makes room for a new one; what it counted moves to `_other`.

@@ -27,7 +27,6 @@ pub(in crate::twin::service) mod tests;
 use baseline::Baselines;
 pub(super) use baseline::Fact;
 use edge::Edges;
-pub use limits::{PAIRS_MAX, SERIES_MAX};
 use log::Logs;
 use operation::Operations;
 use page::{Reader, Writer};
@@ -37,7 +36,10 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     model::Timestamp,
-    twin::{PageWrite, Pages, service::view::BehaviourView},
+    twin::{
+        PageWrite, Pages,
+        service::{Settings, view::BehaviourView},
+    },
 };
 
 /// Prefix of every page's name.
@@ -51,7 +53,7 @@ const TIGHT_FROM: usize = 21;
 
 /// The pages, in the order in which they are saved: what counts a stream lies before what was counted from it, and both
 /// go together.
-const PAGES: [&str; 9] = [
+const PAGES: [&str; 16] = [
     "observed/streams",
     "observed/operations",
     "observed/baselines",
@@ -61,6 +63,13 @@ const PAGES: [&str; 9] = [
     "observed/series-2",
     "observed/series-3",
     "observed/series-4",
+    "observed/series-5",
+    "observed/series-6",
+    "observed/series-7",
+    "observed/series-8",
+    "observed/series-9",
+    "observed/series-10",
+    "observed/series-11",
 ];
 const STREAMS: usize = 0;
 const OPERATIONS: usize = 1;
@@ -69,8 +78,9 @@ const REST: usize = 3;
 const SERIES: usize = 4;
 
 /// What is known of the behaviour of one service.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Observed {
+    settings: &'static Settings,
     samples: u64,
     operations: Operations,
     series: Vec<Series>,
@@ -91,10 +101,37 @@ struct Saved {
     hashes: [u64; PAGES.len()],
 }
 
+impl Default for Observed {
+    fn default() -> Self {
+        Self::with(Settings::chosen())
+    }
+}
+
 impl Observed {
+    /// Nothing observed yet, to be kept as these settings say.
+    fn with(settings: &'static Settings) -> Self {
+        Self {
+            settings,
+            samples: 0,
+            operations: Operations::default(),
+            series: Vec::new(),
+            streams: Streams::default(),
+            edges: Edges::default(),
+            logs: Logs::default(),
+            baselines: Baselines::default(),
+            batches: [0; BATCHES],
+            batch_next: 0,
+            saved: Saved::default(),
+        }
+    }
+
     /// Takes back what was saved.
     pub(super) fn restored(pages: &Pages) -> Self {
-        let mut observed = Self::default();
+        Self::restored_with(Settings::chosen(), pages)
+    }
+
+    fn restored_with(settings: &'static Settings, pages: &Pages) -> Self {
+        let mut observed = Self::with(settings);
         for (place, name) in PAGES.iter().enumerate() {
             let Some(bytes) = pages.get(*name) else { continue };
             observed.saved.hashes[place] = xxh3_64(bytes);
@@ -126,7 +163,7 @@ impl Observed {
             }
             _ => {
                 for _ in 0..reader.count(SERIES_PER_PAGE)? {
-                    self.series.push(Series::read(reader)?);
+                    self.series.push(Series::read(&self.settings.resolutions, reader)?);
                 }
             }
         }

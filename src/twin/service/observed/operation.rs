@@ -11,8 +11,7 @@ use super::{
     baseline::Fact,
     distribution::Distribution,
     limits::{
-        ALERT_KEY_BYTES_MAX, MEASUREMENTS_MIN, METRICS_LATE_MS, OPERATION, PAIR_STALE_MS, PAIRS_MAX, REQUESTS_MIN,
-        SPANS_LATE_MS,
+        ALERT_KEY_BYTES_MAX, MEASUREMENTS_MIN, METRICS_LATE_MS, OPERATION, PAIR_STALE_MS, REQUESTS_MIN, SPANS_LATE_MS,
     },
     line::{Key, Line, Seen, Turned},
     num,
@@ -23,7 +22,10 @@ use crate::{
         Timestamp,
         telemetry::{SpanKind, Symbols, cut},
     },
-    twin::service::view::{BaselineView, OperationView, Status},
+    twin::service::{
+        settings::PAIRS_MAX,
+        view::{BaselineView, OperationView, Status},
+    },
 };
 
 /// Bins of the rate, and their width: five minutes.
@@ -199,7 +201,7 @@ struct Pair {
     next: u64,
 }
 
-/// The pairs of one twin; the last one, if there are that many, is `_other`.
+/// The pairs of one twin; one of them, if there are too many, is `_other`.
 #[derive(Debug, Default)]
 pub(super) struct Operations {
     pairs: Vec<Pair>,
@@ -238,8 +240,15 @@ pub(super) const fn is_entry(kind: SpanKind) -> bool {
 }
 
 impl Operations {
-    /// The position of a pair, made if there is room for it.
-    pub(super) fn find(&mut self, name: &str, version: &str, kind: SpanKind, now: Timestamp) -> usize {
+    /// The position of a pair, made if there is room for it among at most `pairs_max`.
+    pub(super) fn find(
+        &mut self,
+        name: &str,
+        version: &str,
+        kind: SpanKind,
+        now: Timestamp,
+        pairs_max: usize,
+    ) -> usize {
         let hash = xxh3_64(name.as_bytes()) ^ xxh3_64(version.as_bytes()).rotate_left(8 + u32::from(kind_index(kind)));
         let is_it =
             |pair: &Pair| pair.hash == hash && pair.kind == kind && pair.name == name && pair.version == version;
@@ -256,28 +265,26 @@ impl Operations {
             lines: None,
             next: 0,
         };
-        if self.pairs.len() < PAIRS_MAX {
+        let other = self.pairs.iter().position(Pair::is_other);
+        if self.pairs.len() - usize::from(other.is_some()) < pairs_max {
             let lines = Some(self.usual(name, kind));
             self.pairs.push(Pair { lines, ..pair(name, version, kind, hash) });
             return self.pairs.len() - 1;
         }
-        if self.pairs.len() == PAIRS_MAX {
+        let other = other.unwrap_or_else(|| {
             self.pairs.push(pair(Symbols::OTHER, "", SpanKind::Internal, 0));
-        }
-        match self.stalest(now) {
-            Some(at) => {
-                let lines = Some(self.usual(name, kind));
-                let fresh = Pair { lines, ..pair(name, version, kind, hash) };
-                let gone = std::mem::replace(&mut self.pairs[at], fresh);
-                for (red, other) in gone.red.iter().zip(&mut self.pairs[PAIRS_MAX].red) {
-                    if let Some(red) = red {
-                        other.get_or_insert_default().merge(red);
-                    }
-                }
-                at
+            self.pairs.len() - 1
+        });
+        let Some(at) = self.stalest(now) else { return other };
+        let lines = Some(self.usual(name, kind));
+        let fresh = Pair { lines, ..pair(name, version, kind, hash) };
+        let gone = std::mem::replace(&mut self.pairs[at], fresh);
+        for (red, other) in gone.red.iter().zip(&mut self.pairs[other].red) {
+            if let Some(red) = red {
+                other.get_or_insert_default().merge(red);
             }
-            None => PAIRS_MAX,
         }
+        at
     }
 
     /// What is usual for a new pair: what was for the version before it.
@@ -288,7 +295,8 @@ impl Operations {
     }
 
     fn stalest(&self, now: Timestamp) -> Option<usize> {
-        let oldest = self.pairs.iter().take(PAIRS_MAX).enumerate().min_by_key(|(_, pair)| pair.last_at());
+        let named = self.pairs.iter().enumerate().filter(|(_, pair)| !pair.is_other());
+        let oldest = named.min_by_key(|(_, pair)| pair.last_at());
         let is_stale = |pair: &Pair| pair.last_at().unix_ms().saturating_add(PAIR_STALE_MS) < now.unix_ms();
         oldest.filter(|(_, pair)| is_stale(pair)).map(|(at, _)| at)
     }
@@ -407,6 +415,11 @@ impl Operations {
 }
 
 impl Pair {
+    /// Whether it counts what found no room.
+    fn is_other(&self) -> bool {
+        self.hash == 0 && self.name == Symbols::OTHER
+    }
+
     fn last_at(&self) -> Timestamp {
         self.red.iter().flatten().map(|red| red.last_at).max().unwrap_or(self.first_at)
     }

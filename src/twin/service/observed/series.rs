@@ -1,4 +1,5 @@
-//! One metric over time at three resolutions: 10 s for 10 minutes, 15 min for a day, a day for 90 days.
+//! One metric over time at three resolutions; if nothing else was chosen, 10 s for 10 minutes, 15 min for a day, a day
+//! for 90 days.
 
 use compact_str::CompactString;
 
@@ -9,11 +10,14 @@ use super::{
 };
 use crate::{
     model::Timestamp,
-    twin::service::view::{BinView, SeriesView, TierView},
+    twin::service::{
+        settings::Resolution,
+        view::{BinView, SeriesView, TierView},
+    },
 };
 
-/// Width in milliseconds, and number of bins, of each resolution.
-pub(super) const TIERS: [(u64, usize); 3] = [(10_000, 60), (900_000, 96), (86_400_000, 90)];
+/// Most bins of one resolution.
+const BINS_MAX: usize = 512;
 /// No bin lies so far in the future.
 const NUMBER_MAX: u64 = 1 << 50;
 /// Longest name kept in a page, in bytes.
@@ -71,7 +75,8 @@ struct Tier {
 }
 
 impl Tier {
-    fn new((width_ms, length): (u64, usize)) -> Self {
+    fn new(resolution: Resolution) -> Self {
+        let (width_ms, length) = resolution.shape();
         Self { width_ms, newest: 0, sum: 0.0, weight: 0.0, bins: vec![Bin::EMPTY; length].into() }
     }
 
@@ -172,20 +177,28 @@ impl Tier {
         }
     }
 
-    fn read(shape: (u64, usize), reader: &mut Reader<'_>) -> Option<Self> {
+    /// Takes back what was saved. Bins of another width, from before other resolutions were chosen, are a gap; `last_at`
+    /// tells them apart: counted in another width, the newest bin lies years away from it.
+    fn read(resolution: Resolution, last_at: Timestamp, reader: &mut Reader<'_>) -> Option<Self> {
+        let empty = Self::new(resolution);
         let mut tier =
-            Self { newest: reader.number()?, sum: reader.real()?, weight: reader.real()?, ..Self::new(shape) };
+            Self { newest: reader.number()?, sum: reader.real()?, weight: reader.real()?, ..Self::new(resolution) };
         if tier.newest > NUMBER_MAX {
             return None;
         }
         let with_extremes = reader.byte()? == 1;
         let mut number = 0_u64;
-        for _ in 0..reader.count(shape.1)? {
+        for _ in 0..reader.count(BINS_MAX)? {
             number = number.checked_add(reader.number()?)?;
             let value = reader.real3()?;
             let (min, max) = if with_extremes { (reader.real2()?, reader.real2()?) } else { (value, value) };
-            let slot = tier.slot(number);
-            tier.bins[slot] = Bin { value, min, max, weight: 1.0 };
+            if number <= tier.newest && tier.newest - number < num::long(tier.bins.len()) {
+                let slot = tier.slot(number);
+                tier.bins[slot] = Bin { value, min, max, weight: 1.0 };
+            }
+        }
+        if tier.newest.abs_diff(last_at.unix_ms() / tier.width_ms) > num::long(tier.bins.len()) {
+            return Some(empty);
         }
         if tier.weight > 0.0 {
             let slot = tier.slot(tier.newest);
@@ -222,9 +235,9 @@ pub(super) struct Series {
 }
 
 impl Series {
-    pub(super) fn new(name: &str, unit: &str, shape: Shape) -> Self {
+    pub(super) fn new(name: &str, unit: &str, shape: Shape, resolutions: &[Resolution; 3]) -> Self {
         let measured = (shape == Shape::Histogram).then(Box::default);
-        let tiers = TIERS.map(Tier::new);
+        let tiers = resolutions.map(Tier::new);
         Self { name: name.into(), unit: unit.into(), shape, last: 0.0, last_at: Timestamp::ZERO, measured, tiers }
     }
 
@@ -288,7 +301,7 @@ impl Series {
         }
     }
 
-    pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
+    pub(super) fn read(resolutions: &[Resolution; 3], reader: &mut Reader<'_>) -> Option<Self> {
         let (name, unit) = (reader.text()?, reader.text()?);
         let shape = match reader.byte()? {
             0 => Shape::Gauge,
@@ -297,8 +310,9 @@ impl Series {
             _ => return None,
         };
         let (last, last_at) = (reader.real()?, reader.time()?);
-        let [fine, middle, coarse] = TIERS;
-        let tiers = [Tier::read(fine, reader)?, Tier::read(middle, reader)?, Tier::read(coarse, reader)?];
+        let [fine, middle, coarse] = *resolutions;
+        let mut tier = |resolution| Tier::read(resolution, last_at, reader);
+        let tiers = [tier(fine)?, tier(middle)?, tier(coarse)?];
         let measured = if shape == Shape::Histogram { Some(Box::new(Distribution::read(reader)?)) } else { None };
         Some(Self { name, unit, shape, last, last_at, measured, tiers })
     }
