@@ -4,6 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use compact_str::CompactString;
 
+use super::dispatch::Deliveries;
 use crate::{
     model::{Key, Rider, Sealed, Timestamp},
     store::Address,
@@ -39,8 +40,8 @@ pub(super) struct Ledger {
     pub(super) state_bytes: usize,
     /// The wake time that is armed already.
     pub(super) armed: Option<Timestamp>,
-    /// Promises on their way; not sent again until they settle.
-    pub(super) in_delivery: Vec<u64>,
+    /// Promises on their way, and those whose delivery failed.
+    pub(super) deliveries: Deliveries,
     /// Whether the shard's list of unsaved twins names this one.
     pub(super) listed: bool,
 }
@@ -202,7 +203,7 @@ impl Ledger {
             terms: Arc::new([]),
             state_bytes: 0,
             armed: None,
-            in_delivery: Vec::new(),
+            deliveries: Deliveries::default(),
             listed: false,
         }
     }

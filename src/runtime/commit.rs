@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{
     activation::{Activation, Flight, Ledger, Phase, Read},
+    dispatch::Deliveries,
     install::arm,
     shard::{Core, Shard},
     shared::SLOT,
@@ -426,7 +427,7 @@ fn revive<K: Twin>(twin: &mut Activation<K>, loaded: Loaded) -> Result<Revived, 
         record.section(Section::Journal).map_or_else(|| Ok(journal::Tail::default()), journal::Tail::decode)?;
     ledger.sequence = record.head.sequence;
     ledger.state_bytes = state.len();
-    ledger.in_delivery.clear();
+    ledger.deliveries = Deliveries::default();
     twin.state = K::Persistence::decode(record.head.shape, state)?;
     twin.revision = record.head.revision;
     let mut terms = Terms::default();

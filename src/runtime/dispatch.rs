@@ -1,6 +1,6 @@
 //! Effects on their way: promised with a commit, sent when it is durable, sent again until they settle.
 
-use std::{any::TypeId, sync::Arc};
+use std::{any::TypeId, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 
@@ -13,6 +13,72 @@ use crate::{
     model::{Header, Key, Principal, RequestKey, Rider, Sealed, Step, Timestamp},
     twin::{Effect, EffectBody, Failure, Forwarded, Sender, Twin, outbox::Promise},
 };
+
+/// Longest wait before a promise is sent again whose target fails it: a panic, a message it does not know.
+const POISON_WAIT_MAX: Duration = Duration::from_secs(300);
+/// Longest wait before a promise is sent again that found its target busy or out of reach.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+/// After how many failures in a row of one promise the log says so, once.
+const FAILURES_SAID: u32 = 5;
+
+/// How the deliveries of a twin's promises stand, in memory only: a new activation begins anew.
+#[derive(Default)]
+pub(super) struct Deliveries(Vec<Attempt>);
+
+struct Attempt {
+    number: u64,
+    failures: u32,
+    /// When it may be sent again; `None` while it is on its way.
+    again_at: Option<Timestamp>,
+}
+
+impl Deliveries {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn find(&mut self, number: u64) -> &mut Attempt {
+        let at = self.0.iter().position(|attempt| attempt.number == number).unwrap_or_else(|| {
+            self.0.push(Attempt { number, failures: 0, again_at: None });
+            self.0.len() - 1
+        });
+        &mut self.0[at]
+    }
+
+    fn may_be_sent(&self, number: u64, now: Timestamp) -> bool {
+        let known = self.0.iter().find(|attempt| attempt.number == number);
+        known.is_none_or(|attempt| attempt.again_at.is_some_and(|at| at <= now))
+    }
+
+    fn sent(&mut self, number: u64) {
+        self.find(number).again_at = None;
+    }
+
+    fn forget(&mut self, number: u64) {
+        self.0.retain(|attempt| attempt.number != number);
+    }
+
+    /// Takes note of a failure: how many there were in a row, and when it is sent again.
+    fn failed(&mut self, number: u64, failure: &Failure, now: Timestamp, wait_min: Duration) -> (u32, Timestamp) {
+        let wait_max = match failure {
+            Failure::Panicked { .. } | Failure::Unregistered { .. } | Failure::Keyless { .. } => POISON_WAIT_MAX,
+            Failure::Rejected(_)
+            | Failure::Overloaded { .. }
+            | Failure::Expired
+            | Failure::Cycle { .. }
+            | Failure::Backoff { .. }
+            | Failure::Lost { .. }
+            | Failure::AlreadyDone { .. }
+            | Failure::Stopping => WAIT_MAX,
+        };
+        let attempt = self.find(number);
+        let wait = wait_min.saturating_mul(2_u32.saturating_pow(attempt.failures)).min(wait_max);
+        attempt.failures += 1;
+        let again_at = now.after(wait);
+        attempt.again_at = Some(again_at);
+        (attempt.failures, again_at)
+    }
+}
 
 /// A message that waits for the commit that promised it.
 pub(super) struct EffectRider {
@@ -64,7 +130,7 @@ impl EffectRider {
                 trace: header.trace().copied(),
                 path: path.clone(),
             });
-            ledger.in_delivery.push(number);
+            ledger.deliveries.sent(number);
             number
         });
         let from = From { kind, kind_name: K::KIND, key: key.clone(), number };
@@ -171,14 +237,15 @@ fn settle(office: &Office, from: &From, failure: Option<Failure>) {
 }
 
 impl<K: Twin> Core<K> {
-    /// Sends every promise that is not on its way: after an activation, or when sending failed before.
-    pub(super) fn redeliver(&mut self, shard: &Shard<K>, at: u32, _now: Timestamp) {
+    /// Sends every promise that is not on its way and not to be left alone yet: after an activation, or when sending
+    /// failed before.
+    pub(super) fn redeliver(&mut self, shard: &Shard<K>, at: u32, now: Timestamp) {
         let Some(twin) = self.table.get_mut(at) else { return };
         let Some(ledger) = &mut twin.ledger else { return };
-        let Ledger { outbox, in_delivery, .. } = &mut **ledger;
+        let Ledger { outbox, deliveries, .. } = &mut **ledger;
         let office = &shard.shared.office;
         for promise in outbox.iter() {
-            if in_delivery.contains(&promise.number) {
+            if !deliveries.may_be_sent(promise.number, now) {
                 continue;
             }
             let from = From {
@@ -210,7 +277,7 @@ impl<K: Twin> Core<K> {
                 tracing::error!(kind = %promise.kind, name = %promise.name, from = %twin.key, "a promised message is not registered; it stays in the outbox");
                 continue;
             };
-            in_delivery.push(promise.number);
+            deliveries.sent(promise.number);
             host.post(&promise.key, parcel);
         }
     }
@@ -237,17 +304,26 @@ impl<K: Twin> Core<K> {
             return;
         }
         let Some(ledger) = &mut twin.ledger else { return };
-        ledger.in_delivery.retain(|on_its_way| *on_its_way != number);
         match failure {
             None => {
+                ledger.deliveries.forget(number);
                 if ledger.outbox.settle(number) {
                     twin.busy().dirty = true;
                     self.submit(shard, at, now);
                 }
             }
             Some(failure) => {
-                tracing::debug!(kind = K::KIND, %key, number, %failure, "a promise is sent again later");
-                shard.shared.wakes.again(soon, K::KIND, key);
+                self.counts.delivery_failures += 1;
+                let (failures, again_at) =
+                    ledger.deliveries.failed(number, failure, now, shard.shared.config.backoff_min);
+                if failures == FAILURES_SAID {
+                    let to = ledger.outbox.iter().find(|promise| promise.number == number);
+                    let to = to.map_or_else(String::new, |to| format!("{}:{} {}", to.kind, to.key, to.name));
+                    tracing::warn!(kind = K::KIND, %key, number, to, %failure, "a promised message fails each time; it stays in the outbox and is tried again less and less often");
+                } else {
+                    tracing::debug!(kind = K::KIND, %key, number, %failure, "a promise is sent again later");
+                }
+                shard.shared.wakes.again(again_at, K::KIND, key);
             }
         }
     }

@@ -11,7 +11,7 @@ const RESERVED_KEYS: usize = 12;
 /// Frame and section heads.
 const FRAME_BYTES: usize = 128;
 /// What a change may grow the state by beyond its own encoded size.
-pub(super) const GROWTH_SLACK: usize = 16;
+const GROWTH_SLACK: usize = 16;
 
 /// Why a decision is not installed.
 pub(super) enum Hold {

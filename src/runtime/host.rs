@@ -1,6 +1,9 @@
 //! All shards of one kind on this node.
 
-use std::{any::TypeId, sync::Arc};
+use std::{
+    any::TypeId,
+    sync::{Arc, atomic::Ordering},
+};
 
 use super::{
     shard::{Counts, Note, Shard},
@@ -179,6 +182,7 @@ impl<K: Twin> AnyHost for Host<K> {
         let mut sum = Counts::default();
         for shard in &self.shards {
             sum += shard.core.lock().counts();
+            sum.facts_dropped += shard.facts_dropped.load(Ordering::Relaxed);
         }
         sum
     }

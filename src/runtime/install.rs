@@ -1,12 +1,15 @@
 //! A decision takes effect: applied, journaled, and what leaves with its commit staged.
 
-use std::{any::TypeId, sync::Arc};
+use std::{
+    any::TypeId,
+    sync::{Arc, atomic::Ordering},
+};
 
 use super::{
     activation::Activation,
     dispatch::{EffectRider, send_now},
     events::EventRider,
-    hold::GROWTH_SLACK,
+    hold::{refused, spare},
     shard::Shard,
     turn::Leave,
 };
@@ -33,7 +36,17 @@ pub(super) fn install<K: Twin>(
         events.extend(twin.state.event(change).map(|event| (twin.revision, event)));
     }
     let turn = Turn::new(now, &twin.key, twin.revision, header);
-    let facts = observe(&mut twin.state, &turn);
+    let mut facts = observe(&mut twin.state, &turn);
+    // Nobody waits for a fact's refusal; what was observed stays observed, and the decision itself goes on.
+    let fits = facts.is_empty() || {
+        let (shared, more, scratch) = (&shard.shared, more.as_deref(), &mut Vec::new());
+        refused::<K>(shared, twin, header, &facts, more, spare::<K>(), scratch).is_none()
+    };
+    if !fits {
+        shard.facts_dropped.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(kind = K::KIND, key = %twin.key, "what an observation made known does not fit the record and is dropped");
+        facts = Changes::new();
+    }
     for fact in &facts {
         twin.state.apply(fact, now);
         twin.revision += 1;
@@ -47,9 +60,6 @@ pub(super) fn install<K: Twin>(
     let durable = twin.ledger.is_some();
     if let Some(ledger) = &mut twin.ledger {
         let all = || changes.iter().chain(&facts);
-        if !facts.is_empty() {
-            ledger.state_bytes += facts.len() * (GROWTH_SLACK + 64);
-        }
         if K::JOURNAL && changed {
             let encoded = all().map(|change| {
                 let mut bytes = Vec::new();

@@ -78,8 +78,8 @@ impl<K: Twin> Core<K> {
             let idle = life_s.saturating_sub(twin.used_s);
             let leave = idle >= idle_s || (crowded && idle >= 1);
             bytes += u64::try_from(resident_bytes(twin)).unwrap_or(u64::MAX);
-            // A promise on its way comes back to this activation.
-            let awaits = twin.ledger.as_ref().is_some_and(|ledger| !ledger.in_delivery.is_empty());
+            // A promise on its way comes back to this activation, and one that fails is tried less and less often by it.
+            let awaits = twin.ledger.as_ref().is_some_and(|ledger| !ledger.deliveries.is_empty());
             if !leave || awaits || !twin.is_settled() {
                 continue;
             }

@@ -7,7 +7,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::AtomicU64},
 };
 
 use super::{
@@ -54,6 +54,8 @@ pub(super) struct Shard<K: Twin> {
     pub(super) inbox: Inbox<Item<K>, Note>,
     pub(super) core: Mutex<Core<K>>,
     pub(super) shared: Arc<Shared>,
+    /// Observations whose facts did not fit the record.
+    pub(super) facts_dropped: AtomicU64,
     this: Weak<Self>,
 }
 
@@ -119,6 +121,10 @@ pub struct Counts {
     pub commits: u64,
     /// Commits that did not end well.
     pub commit_failures: u64,
+    /// Observations whose facts were dropped because the record was full.
+    pub facts_dropped: u64,
+    /// Deliveries of promised messages that failed and are tried again.
+    pub delivery_failures: u64,
 }
 
 impl std::ops::AddAssign for Counts {
@@ -137,6 +143,8 @@ impl std::ops::AddAssign for Counts {
         self.expired += other.expired;
         self.commits += other.commits;
         self.commit_failures += other.commit_failures;
+        self.facts_dropped += other.facts_dropped;
+        self.delivery_failures += other.delivery_failures;
     }
 }
 
@@ -157,6 +165,7 @@ impl<K: Twin> Shard<K> {
             inbox: Inbox::new(bounds),
             core: Mutex::new(Core::new()),
             shared,
+            facts_dropped: AtomicU64::new(0),
             this: this.clone(),
         })
     }

@@ -17,7 +17,7 @@ const GAUGES: [Row; 2] = [
     ("twin_resident_bytes", "Bytes of twins in memory, by kind, estimated", |counts| counts.resident_bytes),
 ];
 
-const COUNTERS: [Row; 12] = [
+const COUNTERS: [Row; 14] = [
     ("twin_activations", "Twins brought to memory, by kind", |counts| counts.activations),
     ("twin_activation_failures", "Activations that failed, by kind", |counts| counts.activation_failures),
     (
@@ -34,6 +34,12 @@ const COUNTERS: [Row; 12] = [
     ("twin_expired", "Messages whose deadline passed before their turn, by kind", |counts| counts.expired),
     ("twin_commits", "Commits handed to the store, by kind", |counts| counts.commits),
     ("twin_commit_failures", "Commits that did not end well, by kind", |counts| counts.commit_failures),
+    ("twin_facts_dropped", "Observations whose facts did not fit the record, by kind", |counts| counts.facts_dropped),
+    (
+        "twin_delivery_failures",
+        "Deliveries of promised messages that failed and are tried again, by kind of the sender",
+        |counts| counts.delivery_failures,
+    ),
 ];
 
 /// Reads runtime and store at each scrape.

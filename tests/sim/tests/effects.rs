@@ -1,0 +1,98 @@
+//! Promised messages that their target fails, and what observations make known.
+
+use std::time::Duration;
+
+use service_twin::{
+    store::memory::Fault,
+    twin::{Failure, Rejection},
+};
+use service_twin_sim::{
+    book::{BOOM, Do, Op, Sniff},
+    client::key,
+    scene::{moment, play},
+};
+
+/// Panics on purpose are not shown.
+fn hush() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let shown = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if panic.payload_as_str().is_none_or(|text| !text.contains(BOOM)) {
+                shown(panic);
+            }
+        }));
+    });
+}
+
+#[test]
+fn a_promise_that_its_target_always_fails_is_tried_less_and_less_often() {
+    hush();
+    play(|scene| async move {
+        assert_eq!(scene.send(0, 0, Op::Poison(key(1))).await.await.unwrap(), Ok(0));
+        let mut after = Vec::new();
+        for _ in 0..6 {
+            tokio::time::sleep(Duration::from_secs(600)).await;
+            after.push(scene.runtime.counts()[0].1.panics);
+        }
+        assert!((11..=14).contains(&after[0]), "doubled from 100 ms up to 5 min: {after:?}");
+        assert!(
+            after.windows(2).all(|pair| (1..=2).contains(&(pair[1] - pair[0]))),
+            "every 5 min from then on: {after:?}"
+        );
+        assert_eq!(scene.runtime.counts()[0].1.delivery_failures, after[5]);
+        // What else is promised to the same target arrives at once, and the target serves.
+        assert_eq!(scene.send(0, 1, Op::Tell(key(1))).await.await.unwrap(), Ok(1));
+        moment().await;
+        assert_eq!(scene.whole(1).await.heard.len(), 1);
+    });
+}
+
+#[test]
+fn a_promise_whose_target_was_busy_arrives_soon_after_it_is_not() {
+    play(|scene| async move {
+        scene.warm(0).await;
+        scene.warm(1).await;
+        for _ in 0..8 {
+            scene.faults.at_next_commit(None);
+            scene.faults.at_next_commit(Some(Fault::Unavailable));
+        }
+        assert_eq!(scene.send(0, 0, Op::Tell(key(1))).await.await.unwrap(), Ok(0));
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        let called = scene.runtime.now();
+        let heard = scene.whole(1).await.heard;
+        assert!(matches!(heard[..], [(0, at)] if at < called), "{heard:?}");
+    });
+}
+
+#[test]
+fn a_fact_that_would_cross_the_records_limit_is_dropped_and_nothing_else_is() {
+    play(|scene| async move {
+        let mut padded = 0;
+        while let Ok(_) = scene.send(0, 0, Op::Pad(300)).await.await.unwrap() {
+            padded += 1;
+        }
+        scene.faults.at_next_commit(Some(Fault::Held));
+        let before = scene.send(0, 1, Op::Append).await;
+        let mut sniffed = Vec::new();
+        for id in 10..14 {
+            let runtime = scene.runtime.clone();
+            sniffed.push(actix::spawn(async move { runtime.twin("t0").ask(Sniff { id, bytes: 1000 }).await }));
+        }
+        moment().await;
+        let after = scene.send(0, 2, Op::Append).await;
+        let full = scene.send(0, 3, Op::Pad(300)).await;
+        scene.release(None).await;
+        assert_eq!((before.await.unwrap(), after.await.unwrap()), (Ok(padded), Ok(padded + 1)));
+        for sniffed in sniffed {
+            sniffed.await.unwrap().unwrap();
+        }
+        assert!(matches!(full.await.unwrap(), Err(Failure::Rejected(Rejection::Limit { .. }))));
+        let book = scene.whole(0).await;
+        assert_eq!((book.sniffed.len(), book.seen.count), (0, 4), "observed, and no fact");
+        assert_eq!(scene.runtime.counts()[0].1.facts_dropped, 4);
+        let small = scene.runtime.twin("t1").ask(Sniff { id: 20, bytes: 1000 }).await;
+        assert_eq!((small, scene.whole(1).await.sniffed), (Ok(0), vec![20]), "a twin with room takes it");
+        assert_eq!(scene.runtime.twin("t1").ask(Do { id: 21, op: Op::Append }).await, Ok(0));
+    });
+}
