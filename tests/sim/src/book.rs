@@ -3,8 +3,11 @@
 
 use serde::{Deserialize, Serialize};
 use service_twin::{
-    model::{Key, Timestamp},
-    twin::{Decide, Decision, Durable, Effect, Message, Needs, Rejection, Snapshot, Turn, Twin, Wire},
+    model::{Key, Lane, Timestamp},
+    twin::{
+        Answer, Changes, Decide, Decision, Durable, Effect, Event, Message, Needs, PageWrite, Pages, Rejection,
+        Snapshot, Turn, Twin, Wire,
+    },
 };
 
 /// The page that counts.
@@ -13,6 +16,19 @@ pub const COUNT: &str = "count";
 pub const BOOM: &str = "boom, on purpose";
 /// Prefix of the limit that a refusal on purpose names; what follows is the digest of the entries it saw.
 pub const FULL: &str = "entries ";
+
+/// Hearing of this operation panics.
+pub const POISON: u32 = u32::MAX;
+/// The observed page.
+pub const SEEN: &str = "o/seen";
+
+/// What is only observed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// How many times something was sniffed.
+    pub count: u32,
+    saved: u32,
+}
 
 /// Everything done, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,8 +41,15 @@ pub struct Book {
     pub alarms: Vec<(u32, Timestamp)>,
     /// Reminders that fired, with the time they were due and the time they fired.
     pub fired: Vec<(u32, Timestamp, Timestamp)>,
+    /// Facts that observations made known.
+    pub sniffed: Vec<u32>,
+    /// Questions whose answer came back.
+    pub answered: Vec<u32>,
     /// Growth.
     pub padding: String,
+    /// The observed part.
+    #[serde(skip)]
+    pub seen: Seen,
 }
 
 /// One fact.
@@ -40,6 +63,10 @@ pub enum Change {
     Alarm(u32, Timestamp),
     /// A reminder fired.
     Fired(u32),
+    /// Something was sniffed; the text is ballast.
+    Sniffed(u32, String),
+    /// An answer came back.
+    Answered(u32),
     /// The record grew.
     Padded(String),
     /// Taking this in panics.
@@ -68,9 +95,46 @@ impl Twin for Book {
                     self.fired.push((*id, due, at));
                 }
             }
+            Change::Sniffed(id, ballast) => {
+                self.sniffed.push(*id);
+                self.padding.push_str(ballast);
+            }
+            Change::Answered(id) => self.answered.push(*id),
             Change::Padded(text) => self.padding.push_str(text),
             Change::Bomb => panic!("{BOOM}"),
         }
+    }
+
+    fn event(&self, change: &Change) -> Option<Event> {
+        match change {
+            Change::Done(id) => Some(Event { name: "done", data: id.to_le_bytes().to_vec().into() }),
+            Change::Heard(_)
+            | Change::Alarm(..)
+            | Change::Fired(_)
+            | Change::Sniffed(..)
+            | Change::Answered(_)
+            | Change::Padded(_)
+            | Change::Bomb => None,
+        }
+    }
+
+    const OBSERVED: Option<&'static str> = Some("o/");
+
+    fn restore(&mut self, pages: Pages) {
+        let count = pages.get(SEEN).map_or(0, |page| u32::from_le_bytes(page[..].try_into().expect("4 bytes")));
+        self.seen = Seen { count, saved: count };
+    }
+
+    fn unsaved(&self) -> bool {
+        self.seen.count != self.seen.saved
+    }
+
+    fn save(&mut self, _: Timestamp, _: usize) -> Vec<PageWrite> {
+        if !self.unsaved() {
+            return Vec::new();
+        }
+        self.seen.saved = self.seen.count;
+        vec![PageWrite { name: SEEN.into(), value: Some(self.seen.count.to_le_bytes().to_vec()) }]
     }
 
     fn wake_at(&self) -> Option<Timestamp> {
@@ -85,7 +149,7 @@ impl Twin for Book {
 
 impl Snapshot for Book {
     const SCHEMA: u16 = 1;
-    const FIELDS: &'static str = "done:[u32] heard:[(u32,u64)] alarms:[(u32,u64)] fired:[(u32,u64,u64)] padding:String";
+    const FIELDS: &'static str = "done:[u32] heard:[(u32,u64)] alarms:[(u32,u64)] fired:[(u32,u64,u64)] sniffed:[u32] answered:[u32] padding:String";
 }
 
 /// Folds a list of entries to a number.
@@ -116,6 +180,14 @@ pub enum Op {
     Tell(Key),
     /// Tells another twin and is not even entered.
     Shout(Key),
+    /// Asks another twin and enters its answer.
+    Ask(Key),
+    /// Tells another twin what it cannot hear.
+    Poison(Key),
+    /// Has a volatile twin tell this one.
+    Whisper(Key),
+    /// Is only observed, and becomes a fact with so much ballast if there is any.
+    Sniff(u16),
     /// Sets a reminder.
     Alarm(Timestamp),
     /// Panics in the decision.
@@ -139,11 +211,13 @@ impl Op {
             Self::Append
             | Self::AppendIfShort(_)
             | Self::Tell(_)
+            | Self::Ask(_)
+            | Self::Poison(_)
             | Self::Alarm(_)
             | Self::Pad(_)
             | Self::Page(_)
             | Self::Count => true,
-            Self::Shout(_) | Self::Boom | Self::Bomb | Self::Scrawl => false,
+            Self::Shout(_) | Self::Whisper(_) | Self::Sniff(_) | Self::Boom | Self::Bomb | Self::Scrawl => false,
         }
     }
 }
@@ -167,6 +241,10 @@ impl Message for Do {
             Op::Append
             | Op::AppendIfShort(_)
             | Op::Tell(_)
+            | Op::Ask(_)
+            | Op::Poison(_)
+            | Op::Whisper(_)
+            | Op::Sniff(_)
             | Op::Shout(_)
             | Op::Alarm(_)
             | Op::Boom
@@ -195,6 +273,9 @@ impl Decide<Do> for Book {
             }
             Op::AppendIfShort(_) => entered(),
             Op::Tell(to) => entered().effect(Effect::tell(to.clone(), Hear { id })),
+            Op::Ask(to) => entered().effect(Effect::ask::<Echo, Echoed>(to.clone(), Echo { id })),
+            Op::Poison(to) => entered().effect(Effect::tell(to.clone(), Hear { id: POISON })),
+            Op::Whisper(_) | Op::Sniff(_) => return Err(Rejection::invalid("not for this door")),
             Op::Shout(to) => Decision::new(at).effect(Effect::tell(to.clone(), Hear { id })),
             Op::Alarm(due) => entered().change(Change::Alarm(id, *due)),
             Op::Boom => panic!("{BOOM}"),
@@ -220,6 +301,7 @@ wire!(Hear => (), "hear/1");
 
 impl Decide<Hear> for Book {
     fn decide(&self, message: &Hear, _: &Turn<'_>) -> Result<Decision<Change, ()>, Rejection> {
+        assert!(message.id != POISON, "{BOOM}");
         Ok(Decision::new(()).change(Change::Heard(message.id)))
     }
 }
@@ -227,7 +309,12 @@ impl Decide<Hear> for Book {
 /// Looks at how many entries there are.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Look;
-wire!(Look => (u64, u32, u64), "look/1");
+
+impl Message for Look {
+    type Twin = Book;
+    type Reply = (u64, u32, u64);
+    const LANE: Lane = Lane::Control;
+}
 
 impl Decide<Look> for Book {
     fn decide(&self, _: &Look, turn: &Turn<'_>) -> Result<Decision<Change, (u64, u32, u64)>, Rejection> {
@@ -244,5 +331,94 @@ wire!(Whole => Book, "whole/1");
 impl Decide<Whole> for Book {
     fn decide(&self, _: &Whole, _: &Turn<'_>) -> Result<Decision<Change, Book>, Rejection> {
         Ok(Decision::new(self.clone()))
+    }
+}
+
+/// The same as its operation, by the way of those with long turns.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Slow(pub Do);
+
+impl Message for Slow {
+    type Twin = Book;
+    type Reply = u32;
+    const INLINE: bool = false;
+
+    fn needs(&self) -> Needs {
+        self.0.needs()
+    }
+}
+
+impl Wire for Slow {
+    const NAME: &'static str = "slow/1";
+}
+
+impl Decide<Slow> for Book {
+    fn decide(&self, Slow(message): &Slow, turn: &Turn<'_>) -> Result<Decision<Change, u32>, Rejection> {
+        self.decide(message, turn)
+    }
+}
+
+/// A question of one book to another.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Echo {
+    /// The operation that caused it.
+    pub id: u32,
+}
+wire!(Echo => u32, "echo/1");
+
+impl Decide<Echo> for Book {
+    fn decide(&self, message: &Echo, _: &Turn<'_>) -> Result<Decision<Change, u32>, Rejection> {
+        Ok(Decision::new(message.id).change(Change::Heard(message.id)))
+    }
+}
+
+/// The answer as it comes back.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Echoed(pub Result<u32, String>);
+wire!(Echoed => (), "echoed/1");
+
+impl From<Answer<u32>> for Echoed {
+    fn from(answer: Answer<u32>) -> Self {
+        Self(answer.map_err(|failure| failure.to_string()))
+    }
+}
+
+impl Decide<Echoed> for Book {
+    fn decide(&self, Echoed(answer): &Echoed, _: &Turn<'_>) -> Result<Decision<Change, ()>, Rejection> {
+        let decision = Decision::new(());
+        Ok(match answer {
+            Ok(id) => decision.change(Change::Answered(*id)),
+            Err(_) => decision,
+        })
+    }
+}
+
+/// Something to observe.
+#[derive(Clone, Debug)]
+pub struct Sniff {
+    /// The operation.
+    pub id: u32,
+    /// Ballast of the fact; none makes no fact.
+    pub bytes: u16,
+}
+
+impl Message for Sniff {
+    type Twin = Book;
+    type Reply = u32;
+    const LANE: Lane = Lane::Telemetry;
+}
+
+impl Decide<Sniff> for Book {
+    fn decide(&self, _: &Sniff, _: &Turn<'_>) -> Result<Decision<Change, u32>, Rejection> {
+        Ok(Decision::new(self.seen.count))
+    }
+
+    fn observe(&mut self, message: &Sniff, _: &Turn<'_>) -> Changes<Change> {
+        self.seen.count += 1;
+        let mut facts = Changes::new();
+        if message.bytes > 0 {
+            facts.push(Change::Sniffed(message.id, "y".repeat(usize::from(message.bytes) - 1)));
+        }
+        facts
     }
 }

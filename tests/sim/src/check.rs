@@ -51,6 +51,10 @@ pub fn all(history: &History, books: &[Book], quiet_until: Timestamp, store: &Me
     effects(history, books, quiet_until);
     alarms(history, books, quiet_until);
     pages(history, books, store);
+    facts(history, books);
+    answers(history, books);
+    tallies(history);
+    events(history, books);
 }
 
 fn entries(history: &History, books: &[Book]) {
@@ -128,14 +132,16 @@ fn sights(history: &History, books: &[Book]) {
 /// What was promised to another twin arrived once, with nobody calling, and only if it was promised.
 fn effects(history: &History, books: &[Book], quiet_until: Timestamp) {
     for (id, record) in history.records.iter().enumerate() {
-        let (Op::Tell(to) | Op::Shout(to)) = &record.op else { continue };
+        let (Op::Tell(to) | Op::Shout(to) | Op::Ask(to) | Op::Whisper(to)) = &record.op else { continue };
         let target = (0..books.len()).find(|twin| key(*twin) == *to).expect("the target is one of them");
         let arrived: Vec<_> =
             books[target].heard.iter().filter(|(heard, _)| usize::try_from(*heard) == Ok(id)).collect();
         for (_, at) in &arrived {
             assert!(*at < quiet_until, "operation {id} arrived only when somebody called: {record:?}");
         }
-        if record.op.is_entered() {
+        if matches!(record.op, Op::Whisper(_)) {
+            assert!(arrived.len() <= 1, "what a volatile twin told arrives at most once: {record:?}");
+        } else if record.op.is_entered() {
             let entered = books[record.twin].done.iter().filter(|entry| usize::try_from(**entry) == Ok(id)).count();
             assert_eq!(arrived.len(), entered, "what operation {id} told arrives once if it was entered: {record:?}");
         } else {
@@ -145,7 +151,8 @@ fn effects(history: &History, books: &[Book], quiet_until: Timestamp) {
     for book in books {
         for (id, _) in &book.heard {
             let record = &history.records[usize::try_from(*id).expect("32 bits fit")];
-            assert!(matches!(record.op, Op::Tell(_) | Op::Shout(_)), "nobody told {id}: {record:?}");
+            let told = matches!(record.op, Op::Tell(_) | Op::Shout(_) | Op::Ask(_) | Op::Whisper(_));
+            assert!(told, "nobody told {id}: {record:?}");
         }
     }
 }
@@ -195,6 +202,62 @@ fn pages(history: &History, books: &[Book], store: &MemoryStore) {
             if record.twin == twin && record.op == Op::Scrawl {
                 agree("the page", id, record, usize::from(found.contains_key(&format!("s/{id}"))));
             }
+        }
+    }
+}
+
+/// What an observation made known is there once if it was answered (unless the record may have been full); what was only
+/// observed may have been lost, and is never more than was sent.
+fn facts(history: &History, books: &[Book]) {
+    let mut sent = vec![0; books.len()];
+    for (id, record) in history.records.iter().enumerate() {
+        let Op::Sniff(bytes) = record.op else { continue };
+        sent[record.twin] += 1;
+        let found = books[record.twin].sniffed.iter().filter(|fact| usize::try_from(**fact) == Ok(id)).count();
+        let may_be_full = record.twin > 0 && record.twin + 1 == books.len();
+        if bytes == 0 {
+            assert_eq!(found, 0, "no fact was made of operation {id}");
+        } else if may_be_full {
+            assert!(found <= 1, "the fact of operation {id} was found {found} times: {record:?}");
+        } else {
+            agree("the fact", id, record, found);
+        }
+    }
+    for (twin, (book, sent)) in books.iter().zip(sent).enumerate() {
+        assert!(book.seen.count <= sent, "twin {twin} observed {} of {sent}", book.seen.count);
+    }
+}
+
+/// An answer comes back to who asked.
+fn answers(history: &History, books: &[Book]) {
+    for (twin, book) in books.iter().enumerate() {
+        for id in &book.answered {
+            let record = &history.records[usize::try_from(*id).expect("32 bits fit")];
+            assert!(record.twin == twin && matches!(record.op, Op::Ask(_)), "twin {twin} did not ask {id}: {record:?}");
+            assert!(book.done.contains(id), "twin {twin} heard an answer to what it never entered: {record:?}");
+        }
+    }
+}
+
+/// A volatile twin counts without a gap or a repeat as long as it is in memory.
+fn tallies(history: &History) {
+    let mut seen = std::collections::HashSet::new();
+    for tally in &history.tallies {
+        assert!(seen.insert(tally), "two calls got the same count: {tally:?}");
+    }
+}
+
+/// Watchers hear of what is durable, once, in the order of revisions; and of everything that was answered before them.
+fn events(history: &History, books: &[Book]) {
+    let mut heard = std::collections::HashSet::new();
+    for life in &history.events {
+        let mut newest = HashMap::new();
+        for told in life {
+            assert!(heard.insert(told.id), "operation {} was told twice", told.id);
+            let before = newest.insert(&told.key, told.revision);
+            assert!(before.is_none_or(|before| before <= told.revision), "{told:?} after revision {before:?}");
+            let twin = (0..books.len()).find(|twin| *key(*twin) == *told.key).expect("an event is of one of them");
+            assert!(books[twin].done.contains(&told.id), "{told:?} did not become durable");
         }
     }
 }

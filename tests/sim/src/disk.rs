@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use service_twin::{
     store::{
-        Address, Commit, Committed, Done, Ended, Epoch, Error, Instant, Item, Level, Load, Loaded, Refused, Scan, Slot, Stats,
-        Store, Walked, memory::MemoryStore,
+        Address, Commit, Committed, Done, Ended, Epoch, Error, Instant, Item, Level, Load, Loaded, Refused, Scan, Slot,
+        Stats, Store, Walked, memory::MemoryStore,
     },
     twin::Twin,
 };

@@ -54,6 +54,17 @@ pub struct Sight {
     pub digest: u64,
 }
 
+/// An event that a watcher heard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Of which twin, by its key.
+    pub key: String,
+    /// The revision it belongs to.
+    pub revision: u64,
+    /// The operation it tells of.
+    pub id: u32,
+}
+
 /// Everything callers were told.
 #[derive(Debug, Default)]
 pub struct History {
@@ -61,6 +72,10 @@ pub struct History {
     pub records: Vec<Record>,
     /// Reads.
     pub sights: Vec<Sight>,
+    /// What volatile twins answered: which, since when, how many.
+    pub tallies: Vec<(usize, Timestamp, u32)>,
+    /// Events that a watcher heard, life by life.
+    pub events: Vec<Vec<Told>>,
     /// What happened, in words.
     pub trace: String,
 }

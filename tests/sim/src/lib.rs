@@ -9,4 +9,5 @@ pub mod client;
 pub mod disk;
 pub mod history;
 pub mod scene;
+pub mod tally;
 pub mod world;

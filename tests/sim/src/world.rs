@@ -22,11 +22,12 @@ use service_twin::{
 use tokio::time::Instant;
 
 use crate::{
-    book::{Book, Hear, Whole},
+    book::{Book, Echo, Echoed, Hear, Whole},
     check,
     client::{Client, key},
     disk::Disk,
-    history::{History, Shared},
+    history::{History, Shared, Told},
+    tally::Tally,
 };
 
 /// For how long a healed world is left alone.
@@ -149,6 +150,8 @@ impl World {
             let clock = Arc::new(Virtual::from(base));
             history.borrow_mut().note(base, "a life begins");
             let runtime = start(config, Arc::clone(&clock), Arc::clone(&disk)).await;
+            history.borrow_mut().events.push(Vec::new());
+            actix::spawn(watch(runtime.clone(), Rc::clone(&history)));
             let check: Rc<dyn Fn()> = {
                 let (store, seen) = (Arc::clone(&store), RefCell::new(vec![0; twins]));
                 Rc::new(move || unbroken(&store, &mut seen.borrow_mut()))
@@ -180,6 +183,9 @@ impl World {
                     let drained = runtime.drain(Duration::from_secs(60)).await;
                     history.borrow_mut().note(clock.now(), &format!("drained: {drained:?}"));
                     assert_eq!(drained.unsettled, 0, "a drain ends clean");
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    let heard = history.borrow().events.last().map_or(0, Vec::len);
+                    history.borrow_mut().note(clock.now(), &format!("a watcher heard {heard} events"));
                 }
             }
             clock.now()
@@ -227,10 +233,24 @@ pub async fn start(config: Config, clock: Arc<Virtual>, disk: Arc<Disk>) -> Runt
     loop {
         let builder = Runtime::builder().config(config.clone()).clock(Arc::clone(&clock) as Arc<dyn Clock>);
         let builder = builder.store(Arc::clone(&disk) as _).kind::<Book>().wire::<Hear>();
+        let builder = builder.asks::<Echo, Echoed>().kind::<Tally>();
         match builder.start_here().await {
             Ok(runtime) => return runtime,
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
+    }
+}
+
+/// Follows every event of a life.
+async fn watch(runtime: Runtime, history: Shared) {
+    let mut watch = runtime.watch(None);
+    // A watcher does not keep the runtime.
+    drop(runtime);
+    while let Some(next) = watch.next().await {
+        let event = next.expect("nothing is dropped before a prompt watcher has read it");
+        let data: [u8; 4] = event.event.data[..].try_into().expect("an event names its operation");
+        let told = Told { key: event.key.to_string(), revision: event.revision, id: u32::from_le_bytes(data) };
+        history.borrow_mut().events.last_mut().expect("each life has its list").push(told);
     }
 }
 

@@ -73,7 +73,11 @@ fn a_record_below_its_wake_entry_is_refused_by_a_new_process_whoever_comes_first
         let first = core(&store, 0);
         life(&faults, &store, door, Timestamp::from_unix_ms(4_000), IDLE, |scene| async move {
             if called {
-                assert_eq!(scene.look(0).await.await.unwrap().map(|(_, count, _)| count), Ok(1), "nothing can tell yet");
+                assert_eq!(
+                    scene.look(0).await.await.unwrap().map(|(_, count, _)| count),
+                    Ok(1),
+                    "nothing can tell yet"
+                );
             }
             tokio::time::sleep(Duration::from_secs(3)).await;
             let cause = cause(&scene, 0).await;
