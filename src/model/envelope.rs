@@ -193,6 +193,7 @@ struct Rest {
     trace: Option<TraceParent>,
     request: Option<RequestKey>,
     path: Vec<Step>,
+    settles: Option<u64>,
 }
 
 static HOST: Principal = Principal::Host;
@@ -237,6 +238,18 @@ impl Header {
             self.rest().path = path;
         }
         self
+    }
+
+    /// The same as the answer to a twin's own ask: taking it settles the promise of this number.
+    #[must_use]
+    pub(crate) fn with_settles(mut self, number: u64) -> Self {
+        self.rest().settles = Some(number);
+        self
+    }
+
+    /// The promise of the receiving twin that this message settles.
+    pub(crate) fn settles(&self) -> Option<u64> {
+        self.rest.as_ref().and_then(|rest| rest.settles)
     }
 
     /// Who the message speaks for.

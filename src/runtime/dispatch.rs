@@ -21,6 +21,9 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 /// After how many failures in a row of one promise the log says so, once.
 const FAILURES_SAID: u32 = 5;
 
+/// Asks per shard that are given up at their twins' next activation, at most.
+const GIVEN_UP_MAX: usize = 64;
+
 /// How the deliveries of a twin's promises stand, in memory only: a new activation begins anew.
 #[derive(Default)]
 pub(super) struct Deliveries(Vec<Attempt>);
@@ -54,7 +57,7 @@ impl Deliveries {
         self.find(number).again_at = None;
     }
 
-    fn forget(&mut self, number: u64) {
+    pub(super) fn forget(&mut self, number: u64) {
         self.0.retain(|attempt| attempt.number != number);
     }
 
@@ -200,7 +203,7 @@ pub(super) fn send_now<K: Twin>(shard: &Shard<K>, key: &Key, body: EffectBody, h
     if let Some(trace) = header.trace() {
         onward = onward.with_trace(*trace);
     }
-    let sender = Sender { office: Arc::clone(&way), key: key.clone(), settled: None };
+    let sender = Sender { office: Arc::clone(&way), key: key.clone(), settled: None, number: None };
     way.post(kind, &to, message.into_parcel(onward, sender));
 }
 
@@ -224,8 +227,13 @@ fn keyed(header: Header, from: &From, made_at: Timestamp, durable: bool) -> Head
 }
 
 fn sender(office: &Arc<Office>, way: Arc<dyn crate::twin::PostOffice>, from: &From) -> Sender {
-    let (office, key, from) = (Arc::clone(office), from.key.clone(), from.clone());
-    Sender { office: way, key, settled: Some(Box::new(move |failure| settle(&office, &from, failure.cloned()))) }
+    let (office, key, number, from) = (Arc::clone(office), from.key.clone(), from.number, from.clone());
+    Sender {
+        office: way,
+        key,
+        settled: Some(Arc::new(move |failure| settle(&office, &from, failure.cloned()))),
+        number,
+    }
 }
 
 fn settle(office: &Office, from: &From, failure: Option<Failure>) {
@@ -240,6 +248,7 @@ impl<K: Twin> Core<K> {
     /// Sends every promise that is not on its way and not to be left alone yet: after an activation, or when sending
     /// failed before.
     pub(super) fn redeliver(&mut self, shard: &Shard<K>, at: u32, now: Timestamp) {
+        self.give_up(shard, at, now);
         let Some(twin) = self.table.get_mut(at) else { return };
         let Some(ledger) = &mut twin.ledger else { return };
         let Ledger { outbox, deliveries, .. } = &mut **ledger;
@@ -279,6 +288,34 @@ impl<K: Twin> Core<K> {
             };
             deliveries.sent(promise.number);
             host.post(&promise.key, parcel);
+        }
+    }
+
+    /// Remembers that a twin panicked on the answer to its own ask.
+    pub(super) fn could_not_take(&mut self, key: &Key, number: u64) {
+        if self.given_up.len() == GIVEN_UP_MAX {
+            self.given_up.remove(0);
+        }
+        self.given_up.push((key.clone(), number));
+    }
+
+    /// Settles asks whose answer ended the activation before this one: it would end each.
+    fn give_up(&mut self, shard: &Shard<K>, at: u32, now: Timestamp) {
+        if self.given_up.is_empty() {
+            return;
+        }
+        let Some(twin) = self.table.get_mut(at) else { return };
+        let Some(ledger) = &mut twin.ledger else { return };
+        let mut settled = false;
+        self.given_up.retain(|(key, number)| {
+            let of_this_twin = *key == twin.key;
+            settled |= of_this_twin && ledger.outbox.settle(*number);
+            !of_this_twin
+        });
+        if settled {
+            tracing::error!(kind = K::KIND, key = %twin.key, "a twin panics on the answer to its own ask; the answer is dropped");
+            twin.busy().dirty = true;
+            self.submit(shard, at, now);
         }
     }
 

@@ -76,6 +76,8 @@ pub(super) struct Core<K: Twin> {
     /// Where the passivation sweep goes on.
     pub(super) sweep: u32,
     pub(super) witness: Witness,
+    /// Asks whose answer ended their twin's activation.
+    pub(super) given_up: Vec<(Key, u64)>,
     /// Whether the runtime has stopped and nothing would be answered any more.
     pub(super) over: bool,
     pub(super) counts: Counts,
@@ -284,6 +286,7 @@ impl<K: Twin> Core<K> {
             reads: 0,
             sweep: 0,
             witness: Witness::default(),
+            given_up: Vec::new(),
             over: false,
             counts: Counts::default(),
         }

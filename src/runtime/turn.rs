@@ -44,6 +44,14 @@ impl<K: Twin> Core<K> {
             self.out.failed.push((call, failure));
             return;
         }
+        let settles = call.header().settles();
+        if let Some(number) = settles
+            && !twin.ledger.as_ref().is_some_and(|ledger| ledger.outbox.has(number))
+        {
+            // The answer was taken already, and its commit settled the ask.
+            self.out.failed.push((call, Failure::AlreadyDone { revision: twin.revision }));
+            return;
+        }
         if let Some(result) = recall(twin, &*call) {
             match result {
                 Ok(()) => self.leave_or_stage(shard, at, call, Leave::WhenDurable, now),
@@ -99,15 +107,14 @@ impl<K: Twin> Core<K> {
                     Ok(leave) => {
                         if matches!(leave, Leave::WhenDurable) {
                             keep(twin, &*call);
+                            settles.iter().for_each(|number| settle(twin, *number));
                         }
                         leave
                     }
-                    Err(panic) => {
-                        return self.panicked(shard, at, &panic, |failure, out| out.failed.push((call, failure)));
-                    }
+                    Err(panic) => return self.panicked_on(shard, at, call, &panic),
                 }
             }
-            Err(panic) => return self.panicked(shard, at, &panic, |failure, out| out.failed.push((call, failure))),
+            Err(panic) => return self.panicked_on(shard, at, call, &panic),
         };
         self.note_unsaved(shard, at, now);
         self.leave_or_stage(shard, at, call, leave, now);
@@ -264,6 +271,15 @@ impl<K: Twin> Core<K> {
         }
     }
 
+    /// Ends an activation over a message that came as a call.
+    fn panicked_on(&mut self, shard: &Shard<K>, at: u32, call: Arc<dyn Delivery<K>>, panic: &Box<dyn Any + Send>) {
+        if let (Some(number), Some(twin)) = (call.header().settles(), self.table.get(at)) {
+            let key = twin.key.clone();
+            self.could_not_take(&key, number);
+        }
+        self.panicked(shard, at, panic, |failure, out| out.failed.push((call, failure)));
+    }
+
     /// Drops an activation whose turn panicked; what was staged is lost, what is under way is waited for.
     fn panicked<R>(
         &mut self,
@@ -322,6 +338,15 @@ impl<K: Twin> Core<K> {
             let jitter = every / 4 * (twin.hash % 256) / 256;
             self.unsaved.push_back((now.after(every + jitter), at));
         }
+    }
+}
+
+/// Settles the ask whose answer was just taken, in the commit that holds what it changed.
+fn settle<K: Twin>(twin: &mut Activation<K>, number: u64) {
+    if let Some(ledger) = &mut twin.ledger {
+        ledger.outbox.settle(number);
+        ledger.deliveries.forget(number);
+        twin.busy().dirty = true;
     }
 }
 

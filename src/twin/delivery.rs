@@ -260,7 +260,7 @@ pub trait PostOffice: Send + Sync {
     fn post(&self, kind: TypeId, key: &Key, parcel: Handed);
 }
 
-type Back<R> = fn(Answer<R>, &dyn PostOffice, &Key);
+type Back<R> = fn(Answer<R>, &Sender);
 
 /// A message inside an effect: told, or asked with the way its answer comes back.
 pub struct Post<M: Message> {
@@ -280,14 +280,43 @@ impl<M: Wire> Post<M> {
     }
 }
 
-fn bring_back<R, B: Wire + From<Answer<R>>>(answer: Answer<R>, office: &dyn PostOffice, sender: &Key) {
+fn bring_back<R, B: Wire + From<Answer<R>>>(answer: Answer<R>, sender: &Sender) {
     let header = Header::default().with_principal(Principal::Runtime);
-    let call: Arc<dyn Delivery<B::Twin>> = Arc::new(Call::new(header, B::from(answer)).wired());
-    office.post(TypeId::of::<B::Twin>(), sender, Handed::new(call));
+    let (message, key) = (B::from(answer), &sender.key);
+    let call = match (&sender.settled, sender.number) {
+        (Some(settled), Some(number)) => {
+            let settled = Arc::clone(settled);
+            // An answer that its asker cannot take is given up: nobody could make it a better one.
+            Call::new(header.with_settles(number), message).wired().then(move |taken| match &taken {
+                Err(failure) if !is_final(failure) && !matches!(failure, Failure::Panicked { .. }) => {
+                    settled(Some(failure));
+                }
+                Ok(_) | Err(_) => settled(None),
+            })
+        }
+        (Some(_), None) | (None, _) => Call::new(header, message).wired(),
+    };
+    let call: Arc<dyn Delivery<B::Twin>> = Arc::new(call);
+    sender.office.post(TypeId::of::<B::Twin>(), key, Handed::new(call));
+}
+
+/// Whether sending the same again would end the same.
+fn is_final(failure: &Failure) -> bool {
+    match failure {
+        Failure::Rejected(_) | Failure::AlreadyDone { .. } | Failure::Cycle { .. } => true,
+        Failure::Overloaded { .. }
+        | Failure::Expired
+        | Failure::Backoff { .. }
+        | Failure::Panicked { .. }
+        | Failure::Lost { .. }
+        | Failure::Keyless { .. }
+        | Failure::Unregistered { .. }
+        | Failure::Stopping => false,
+    }
 }
 
 /// Hears how a delivery ended: `None` for done or refused, otherwise why it must be tried again.
-pub type Settled = Box<dyn Fn(Option<&Failure>) + Send + Sync>;
+pub type Settled = Arc<dyn Fn(Option<&Failure>) + Send + Sync>;
 
 /// Who sent an effect, and who hears how its delivery went.
 pub struct Sender {
@@ -295,8 +324,10 @@ pub struct Sender {
     pub office: Arc<dyn PostOffice>,
     /// The sending twin.
     pub key: Key,
-    /// Told once when the delivery ended; a volatile sender does not ask.
+    /// Told when the delivery ended; a volatile sender does not ask.
     pub settled: Option<Settled>,
+    /// The sender's promise; a volatile sender makes none.
+    pub number: Option<u64>,
 }
 
 /// What an effect holds: becomes a parcel when it is dispatched.
@@ -313,15 +344,13 @@ impl<M: Wire> Forwarded for Post<M> {
     fn into_parcel(self: Box<Self>, header: Header, sender: Sender) -> Handed {
         let back = self.back;
         let call: Arc<dyn Delivery<M::Twin>> = Arc::new(Call::new(header, self.message).wired().then(move |answer| {
-            let retry = match &answer {
-                Ok(_) | Err(Failure::Rejected(_) | Failure::AlreadyDone { .. } | Failure::Cycle { .. }) => None,
-                Err(failure) => Some(failure.clone()),
-            };
-            if let Some(settled) = &sender.settled {
-                settled(retry.as_ref());
-            }
-            if let Some((_, back)) = &back {
-                back(answer, &*sender.office, &sender.key);
+            let retry = answer.as_ref().err().filter(|failure| !is_final(failure));
+            match (&back, &sender.settled) {
+                // The promise of an ask is settled by the asker's turn on the answer.
+                (Some((_, back)), Some(_)) if retry.is_none() => back(answer, &sender),
+                (Some(_) | None, Some(settled)) => settled(retry),
+                (Some((_, back)), None) => back(answer, &sender),
+                (None, None) => {}
             }
         }));
         Handed::new(call)

@@ -94,6 +94,11 @@ impl Outbox {
         true
     }
 
+    /// Whether a promise waits.
+    pub fn has(&self, number: u64) -> bool {
+        self.promises.binary_search_by_key(&number, |promise| promise.number).is_ok()
+    }
+
     /// The promises that wait, oldest first.
     pub fn iter(&self) -> std::slice::Iter<'_, Promise> {
         self.promises.iter()

@@ -184,6 +184,8 @@ pub enum Op {
     Ask(Key),
     /// Tells another twin what it cannot hear.
     Poison(Key),
+    /// Asks another twin for an answer that it cannot take.
+    AskPoison(Key),
     /// Has a volatile twin tell this one.
     Whisper(Key),
     /// Is only observed, and becomes a fact with so much ballast if there is any.
@@ -213,6 +215,7 @@ impl Op {
             | Self::Tell(_)
             | Self::Ask(_)
             | Self::Poison(_)
+            | Self::AskPoison(_)
             | Self::Alarm(_)
             | Self::Pad(_)
             | Self::Page(_)
@@ -243,6 +246,7 @@ impl Message for Do {
             | Op::Tell(_)
             | Op::Ask(_)
             | Op::Poison(_)
+            | Op::AskPoison(_)
             | Op::Whisper(_)
             | Op::Sniff(_)
             | Op::Shout(_)
@@ -275,6 +279,7 @@ impl Decide<Do> for Book {
             Op::Tell(to) => entered().effect(Effect::tell(to.clone(), Hear { id })),
             Op::Ask(to) => entered().effect(Effect::ask::<Echo, Echoed>(to.clone(), Echo { id })),
             Op::Poison(to) => entered().effect(Effect::tell(to.clone(), Hear { id: POISON })),
+            Op::AskPoison(to) => entered().effect(Effect::ask::<Echo, Echoed>(to.clone(), Echo { id: POISON })),
             Op::Whisper(_) | Op::Sniff(_) => return Err(Rejection::invalid("not for this door")),
             Op::Shout(to) => Decision::new(at).effect(Effect::tell(to.clone(), Hear { id })),
             Op::Alarm(due) => entered().change(Change::Alarm(id, *due)),
@@ -387,7 +392,10 @@ impl Decide<Echoed> for Book {
     fn decide(&self, Echoed(answer): &Echoed, _: &Turn<'_>) -> Result<Decision<Change, ()>, Rejection> {
         let decision = Decision::new(());
         Ok(match answer {
-            Ok(id) => decision.change(Change::Answered(*id)),
+            Ok(id) => {
+                assert!(*id != POISON, "{BOOM}");
+                decision.change(Change::Answered(*id))
+            }
             Err(_) => decision,
         })
     }

@@ -1,15 +1,17 @@
 //! Promised messages that their target fails, and what observations make known.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use service_twin::{
-    store::memory::Fault,
+    model::Timestamp,
+    runtime::Door,
+    store::memory::{Fault, Faults, MemoryStore},
     twin::{Failure, Rejection},
 };
 use service_twin_sim::{
     book::{BOOM, Do, Op, Sniff},
     client::key,
-    scene::{moment, play},
+    scene::{IDLE, life, moment, play},
 };
 
 /// Panics on purpose are not shown.
@@ -62,6 +64,42 @@ fn a_promise_whose_target_was_busy_arrives_soon_after_it_is_not() {
         let called = scene.runtime.now();
         let heard = scene.whole(1).await.heard;
         assert!(matches!(heard[..], [(0, at)] if at < called), "{heard:?}");
+    });
+}
+
+#[test]
+fn an_answer_arrives_once_although_the_process_died_on_its_way_back() {
+    for door in [Door::Open, Door::Closed] {
+        let faults = Arc::new(Faults::none());
+        let store = Arc::new(MemoryStore::with_faults(Arc::clone(&faults)));
+        life(&faults, &store, door.clone(), Timestamp::ZERO, IDLE, |scene| async move {
+            scene.warm(0).await;
+            scene.warm(1).await;
+            // The ask, the target's change, and then the asker's commit of the answer, which the crash takes.
+            for fault in [None, None, Some(Fault::Held)] {
+                scene.faults.at_next_commit(fault);
+            }
+            assert_eq!(scene.send(0, 0, Op::Ask(key(1))).await.await.unwrap(), Ok(0));
+            assert_eq!(scene.store.held(), 1, "the answer is on its way into the record");
+        });
+        life(&faults, &store, door, Timestamp::from_unix_ms(4_000), IDLE, |scene| async move {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert_eq!(scene.whole(1).await.heard.len(), 1, "asked once");
+            assert_eq!(scene.whole(0).await.answered, [0]);
+        });
+    }
+}
+
+#[test]
+fn an_answer_that_its_asker_cannot_take_is_given_up() {
+    hush();
+    play(|scene| async move {
+        assert_eq!(scene.send(0, 0, Op::AskPoison(key(1))).await.await.unwrap(), Ok(0));
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert_eq!(scene.runtime.counts()[0].1.panics, 1);
+        assert_eq!(scene.send(0, 1, Op::Ask(key(1))).await.await.unwrap(), Ok(1));
+        moment().await;
+        assert_eq!(scene.whole(0).await.answered, [1]);
     });
 }
 
