@@ -1,4 +1,4 @@
-//! `twin watch` and `twin events`: what happens, as it is committed, with resume after a break.
+//! `twin events`: what happens, as it is committed, with resume after a break.
 
 use std::time::Duration;
 
@@ -15,24 +15,6 @@ use super::{
 /// Pause before a broken stream is taken up again, and its bound.
 const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
-
-/// What `twin watch` takes.
-#[derive(Clone, Debug, Args)]
-#[command(after_help = "\
-It goes on by itself where it was when the connection breaks or the node restarts, until you press Ctrl-C.
-
-Examples:
-  twin watch                                        the whole fleet
-  twin watch shop/orders                            one service
-  twin watch --for 60                               for a minute")]
-pub struct WatchArgs {
-    /// The twin; all if absent
-    #[arg(value_name = "ID")]
-    id: Option<String>,
-    /// End after so many seconds
-    #[arg(long = "for", value_name = "SECONDS")]
-    seconds: Option<u64>,
-}
 
 /// What `twin events` takes.
 #[derive(Clone, Debug, Args)]
@@ -58,19 +40,14 @@ pub struct EventsArgs {
     seconds: Option<u64>,
 }
 
-/// Prints a readable line for each event.
-pub(super) async fn watch(client: &Client, args: WatchArgs, json: bool) -> Result<(), Error> {
-    let print = |event: &Event| if json { print::line(&event.data) } else { print::line(&readable(event)) };
-    follow(client, args.id.as_deref(), None, args.seconds, u64::MAX, print).await
-}
-
 /// Prints each event as it is.
 pub(super) async fn events(client: &Client, args: EventsArgs) -> Result<(), Error> {
     let print = |event: &Event| print::line(&event.data);
     follow(client, args.id.as_deref(), args.after, args.seconds, args.count.unwrap_or(u64::MAX), print).await
 }
 
-async fn follow(
+/// Hands each event to `take` until the count or the time is over.
+pub(super) async fn follow(
     client: &Client,
     id: Option<&str>,
     after: Option<String>,
@@ -120,7 +97,7 @@ async fn followed(
 }
 
 /// `12:03:04  shop/orders  #12  health  degraded → unhealthy`.
-fn readable(event: &Event) -> String {
+pub(super) fn readable(event: &Event) -> String {
     let body: Value = serde_json::from_str(&event.data).unwrap_or(Value::Null);
     if matches!(&*event.kind, "gap" | "end") {
         return format!("--:--:--  {}", print::member(&body, "reason"));

@@ -16,7 +16,11 @@ Examples:
   twin get shop/orders
   twin get shop/orders --at 12                      as it was at revision 12
   twin get shop/orders --at 2026-01-31T12:00:00Z    as it was then
-  twin get shop/orders --json | jq .health.reasons")]
+  twin get shop/orders --json | jq .health.reasons
+
+RATE and FAILING are of the last five minutes, P50 and P99 of the last five to ten; COUNT and ERRORS of all time. With
+--json: the same since the beginning (operations[].ever), series at three resolutions, and what is expected of each key
+series by its recent mean and by the same hour of last week (baselines).")]
 pub struct GetArgs {
     /// The twin: namespace/name, or a name in the namespace 'default'
     #[arg(value_name = "ID")]
@@ -34,36 +38,39 @@ pub(super) async fn run(client: &Client, args: GetArgs, json: bool) -> Result<()
         None => format!("{path}?behaviour=true"),
     };
     let value = client.get(&path).await?;
-    if json { print::document(&value) } else { show(&typed(value)?) }
+    if json { print::document(&value) } else { print::line(text(&typed(value)?).trim_end()) }
 }
 
-fn show(view: &ServiceView) -> Result<(), Error> {
+/// Everything that fits a screen, for people.
+pub(super) fn text(view: &ServiceView) -> String {
     let optional = |text: &Option<_>| text.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
-    print::line(&format!(
-        "{}  {}  revision {}  version {}  environment {}  in sync: {}",
+    let mut text = vec![format!(
+        "{}  {}  revision {}  version {}  environment {}  in sync: {}\n",
         bold(&view.id),
         print::status(view.health.status),
         view.revision,
         optional(&view.version),
         optional(&view.environment),
         if view.in_sync { "yes" } else { "no" },
-    ))?;
+    )];
     for reason in &view.health.reasons {
-        print::line(&format!("  {} {} ({})", print::status(reason.status), reason.subject, reason.code))?;
+        text.push(format!("  {} {} ({})\n", print::status(reason.status), reason.subject, reason.code));
     }
     if view.attributes.text() != "{}" {
-        print::line(&format!("attributes  {}", view.attributes))?;
+        text.push(format!("attributes  {}\n", view.attributes));
     }
-    instances(view)?;
-    features(view)?;
-    alerts(view)?;
+    let mut sections = vec![instances(view), features(view), alerts(view)];
+    sections.extend(view.behaviour.iter().flat_map(behaviour));
+    for table in sections.iter().filter(|table| !table.is_empty()) {
+        text.push(format!("\n{table}"));
+    }
     if view.commands_live > 0 {
-        print::line(&format!("\n{} commands have not ended: twin command {} ls", view.commands_live, view.id))?;
+        text.push(format!("\n{} commands have not ended: twin command {} ls\n", view.commands_live, view.id));
     }
-    view.behaviour.as_ref().map_or(Ok(()), behaviour)
+    text.concat()
 }
 
-fn instances(view: &ServiceView) -> Result<(), Error> {
+fn instances(view: &ServiceView) -> Table {
     let mut table = Table::new(&["INSTANCE", "VERSION", "PRESENCE", "FIRST SEEN", "HEALTH", ""]);
     for instance in &view.instances {
         let presence = match instance.presence {
@@ -79,10 +86,10 @@ fn instances(view: &ServiceView) -> Result<(), Error> {
             instance.health_reason.to_string(),
         ]);
     }
-    section(&table)
+    table
 }
 
-fn features(view: &ServiceView) -> Result<(), Error> {
+fn features(view: &ServiceView) -> Table {
     let mut table = Table::new(&["FEATURE", "IN SYNC", "DESIRED", "REPORTED", "DIFFERS IN"]);
     for feature in &view.features {
         let json = |json: &Option<crate::twin::service::Json>| {
@@ -96,27 +103,38 @@ fn features(view: &ServiceView) -> Result<(), Error> {
             json(&feature.delta),
         ]);
     }
-    section(&table)
+    table
 }
 
-fn alerts(view: &ServiceView) -> Result<(), Error> {
+fn alerts(view: &ServiceView) -> Table {
     let mut table = Table::new(&["ALERT", "STATUS", "OPENED", "VALUE", "EXPECTED"]);
     for alert in &view.alerts {
         table.row([
             alert.key.to_string(),
             print::status(alert.status),
             print::ago(alert.opened_at),
-            format!("{:.3}", alert.value),
-            format!("{:.3}", alert.expected),
+            measure(&alert.key, alert.value),
+            measure(&alert.key, alert.expected),
         ]);
     }
-    section(&table)
+    table
 }
 
-fn behaviour(view: &BehaviourView) -> Result<(), Error> {
-    let mut table = Table::new(&["OPERATION", "VERSION", "KIND", "COUNT", "ERRORS", "RATE", "FAILING", "P50", "P99"]);
+/// A value of a key series in its unit.
+fn measure(key: &str, value: f64) -> String {
+    match key.split(' ').next() {
+        Some("errors") => print::percent(value),
+        Some("duration") => print::seconds(Some(value)),
+        Some("rate") => print::rate(value),
+        Some(_) | None => format!("{value:.3}"),
+    }
+}
+
+fn behaviour(view: &BehaviourView) -> [Table; 4] {
+    let mut operations =
+        Table::new(&["OPERATION", "VERSION", "KIND", "COUNT", "ERRORS", "RATE", "FAILING", "P50", "P99"]);
     for operation in &view.operations {
-        table.row([
+        operations.row([
             print::cut(&operation.operation, 40),
             operation.version.to_string(),
             operation.kind.to_string(),
@@ -128,10 +146,9 @@ fn behaviour(view: &BehaviourView) -> Result<(), Error> {
             print::seconds(operation.p99_s),
         ]);
     }
-    section(&table)?;
-    let mut table = Table::new(&["CALLS", "KIND", "COUNT", "ERRORS", "MEAN"]);
+    let mut edges = Table::new(&["CALLS", "KIND", "COUNT", "ERRORS", "MEAN"]);
     for edge in &view.edges {
-        table.row([
+        edges.row([
             edge.peer.to_string(),
             format!("{:?}", edge.kind).to_lowercase(),
             edge.count.to_string(),
@@ -139,32 +156,22 @@ fn behaviour(view: &BehaviourView) -> Result<(), Error> {
             print::seconds(Some(edge.mean_s)),
         ]);
     }
-    section(&table)?;
-    let mut table = Table::new(&["SERIES", "UNIT", "LAST", "SEEN"]);
+    let mut metrics = Table::new(&["SERIES", "UNIT", "LAST", "SEEN"]);
     for series in &view.series {
-        table.row([
+        metrics.row([
             print::cut(&series.name, 60),
             series.unit.to_string(),
             format!("{:.3}", series.last),
             print::ago(series.last_at),
         ]);
     }
-    section(&table)?;
-    let mut table = Table::new(&["NEWEST ERRORS", "", "TRACE"]);
+    let mut errors = Table::new(&["NEWEST ERRORS", "", "TRACE"]);
     for error in view.errors.iter().take(5) {
-        table.row([
+        errors.row([
             print::ago(error.at),
             print::cut(&error.body, 70),
             error.trace_id.as_deref().unwrap_or("-").to_owned(),
         ]);
     }
-    section(&table)
-}
-
-fn section(table: &Table) -> Result<(), Error> {
-    if table.is_empty() {
-        return Ok(());
-    }
-    print::line("")?;
-    table.print()
+    [operations, edges, metrics, errors]
 }

@@ -5,22 +5,28 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    client::{Client, segment, typed},
+    client::{Client, segment, twin_path, typed},
     error::Error,
     print::{self, Table},
+    summary,
 };
-use crate::twin::service::view::Status;
+use crate::twin::service::view::{ServiceView, Status};
 
 /// Twins asked for at once.
 const PAGE: usize = 500;
 /// Most twins a page of the API has.
 const PAGE_MAX: usize = 1000;
 
+/// Most twins of which is read why they are not well: the index does not know.
+const REASONS_MAX: usize = 50;
+
 /// What `twin ls` takes.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 A search is any number of terms, all of which must hold: health=…, namespace=…, version=…, environment=…,
-in_sync=true|false, attr.NAME=VALUE.
+in_sync=true|false, instances=NUMBER, name=…, attr.NAME=VALUE.
+WHY says what makes a twin unwell, for the first 50 that are: 'errors' is an alert on the service, 'errors POST /orders
+(2.0.0)' one on an operation in a version, 'orders-1 (instance.lost)' an instance that fell silent without a goodbye.
 
 Examples:
   twin ls
@@ -66,6 +72,7 @@ pub(super) async fn run(client: &Client, args: LsArgs, json: bool) -> Result<(),
     }
     let (mut after, mut left) = (args.after, args.limit.unwrap_or(usize::MAX));
     let (mut twins, mut more) = (Vec::new(), None);
+    let mut shown = Shown { table: Table::new(&HEADS), reasons_left: REASONS_MAX, any: false };
     while left > 0 {
         let limit = left.min(if args.limit.is_some() { PAGE_MAX } else { PAGE });
         let from = after.as_deref().map(|id| format!("&after={}", segment(id))).unwrap_or_default();
@@ -74,8 +81,10 @@ pub(super) async fn run(client: &Client, args: LsArgs, json: bool) -> Result<(),
         left -= found.len().min(left);
         if json {
             twins.extend(page["twins"].as_array_mut().map(std::mem::take).unwrap_or_default());
+        } else if args.quiet {
+            found.iter().try_for_each(|twin| print::line(&twin.id))?;
         } else {
-            show(&found, args.quiet)?;
+            shown.page(client, &found).await?;
         }
         more.clone_from(&next);
         match next {
@@ -86,40 +95,73 @@ pub(super) async fn run(client: &Client, args: LsArgs, json: bool) -> Result<(),
     if json {
         return print::document(&json!({ "twins": twins, "next": more }));
     }
+    if !shown.any && !args.quiet {
+        print::line("no twins")?;
+    }
     if let (Some(next), false) = (more, args.quiet) {
         print::line(&format!("there are more: --after {next}"))?;
     }
     Ok(())
 }
 
-fn show(found: &[Listed], quiet: bool) -> Result<(), Error> {
-    if quiet {
-        return found.iter().try_for_each(|twin| print::line(&twin.id));
+const HEADS: [&str; 7] = ["TWIN", "HEALTH", "VERSION", "ENVIRONMENT", "IN SYNC", "WHY", "ATTRIBUTES"];
+
+/// What was printed, so that pages look like one table.
+struct Shown {
+    table: Table,
+    reasons_left: usize,
+    any: bool,
+}
+
+impl Shown {
+    async fn page(&mut self, client: &Client, found: &[Listed]) -> Result<(), Error> {
+        if self.any {
+            self.table = self.table.below();
+        }
+        for twin in found {
+            let term = |name: &str| text(twin.terms.get(name));
+            let (health, is_unwell) = match term("health").as_str() {
+                "healthy" => (Status::Healthy, false),
+                "degraded" => (Status::Degraded, true),
+                "unhealthy" => (Status::Unhealthy, true),
+                _ => (Status::Unknown, false),
+            };
+            let mut why = String::new();
+            if is_unwell && self.reasons_left > 0 {
+                self.reasons_left -= 1;
+                why = reasons(client, &twin.id).await?;
+            }
+            let attributes: Vec<String> = twin
+                .terms
+                .iter()
+                .filter_map(|(name, value)| Some(format!("{}={}", name.strip_prefix("attr.")?, text(Some(value)))))
+                .collect();
+            self.table.row([
+                twin.id.clone(),
+                print::status(health),
+                term("version"),
+                term("environment"),
+                term("in_sync"),
+                print::cut(&why, 60),
+                print::cut(&attributes.join(" "), 60),
+            ]);
+        }
+        if self.table.is_empty() || found.is_empty() {
+            return Ok(());
+        }
+        self.any = true;
+        self.table.print()
     }
-    let mut table = Table::new(&["TWIN", "HEALTH", "VERSION", "ENVIRONMENT", "IN SYNC", "ATTRIBUTES"]);
-    for twin in found {
-        let term = |name: &str| text(twin.terms.get(name));
-        let health = match term("health").as_str() {
-            "healthy" => print::status(Status::Healthy),
-            "degraded" => print::status(Status::Degraded),
-            "unhealthy" => print::status(Status::Unhealthy),
-            _ => print::status(Status::Unknown),
-        };
-        let attributes: Vec<String> = twin
-            .terms
-            .iter()
-            .filter_map(|(name, value)| Some(format!("{}={}", name.strip_prefix("attr.")?, text(Some(value)))))
-            .collect();
-        table.row([
-            twin.id.clone(),
-            health,
-            term("version"),
-            term("environment"),
-            term("in_sync"),
-            print::cut(&attributes.join(" "), 60),
-        ]);
+}
+
+/// Why a twin is not well.
+async fn reasons(client: &Client, id: &str) -> Result<String, Error> {
+    match client.read::<ServiceView>(&twin_path(id)?).await {
+        Ok(view) => Ok(summary::why(&view)),
+        // Removed since it was listed, or not for this key to read.
+        Err(Error::Refused { .. }) => Ok(String::new()),
+        Err(error) => Err(error),
     }
-    if table.is_empty() { print::line("no twins") } else { table.print() }
 }
 
 fn text(value: Option<&Value>) -> String {

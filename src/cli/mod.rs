@@ -11,11 +11,14 @@ mod events;
 mod get;
 mod journal;
 mod key;
+pub(crate) mod live;
 mod ls;
 pub(crate) mod print;
 mod rm;
 mod sse;
+pub(crate) mod summary;
 mod transfer;
+mod watch;
 
 use std::{
     path::{Path, PathBuf},
@@ -80,7 +83,7 @@ pub enum Command {
     /// Show one twin, now or as it was
     Get(get::GetArgs),
     /// Follow what happens, live
-    Watch(events::WatchArgs),
+    Watch(watch::WatchArgs),
     /// Print events as JSON, one a line
     Events(events::EventsArgs),
     /// Read or change what a service shall be
@@ -108,7 +111,7 @@ async fn dispatch(client: &Client, command: Command, json: bool) -> Result<(), E
     match command {
         Command::Ls(args) => ls::run(client, args, json).await,
         Command::Get(args) => get::run(client, args, json).await,
-        Command::Watch(args) => events::watch(client, args, json).await,
+        Command::Watch(args) => watch::run(client, args, json).await,
         Command::Events(args) => events::events(client, args).await,
         Command::Desired(args) => desired::run(client, args, json).await,
         Command::Command(args) => command::run(client, args, json).await,

@@ -29,20 +29,34 @@ pub(crate) fn document(value: &Value) -> Result<(), Error> {
 /// Rows under heads, each column as wide as it must be.
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
+    heads: usize,
+    widths: Vec<usize>,
 }
 
 impl Table {
     pub(crate) fn new(heads: &[&str]) -> Self {
         let style = Style::new().dim();
-        Self { rows: vec![heads.iter().map(|head| style.apply_to(head).to_string()).collect()] }
+        let mut table = Self { rows: Vec::new(), heads: 1, widths: Vec::new() };
+        table.row(heads.iter().map(|head| style.apply_to(head).to_string()));
+        table
+    }
+
+    /// A table that goes on below this one, without heads, its columns at least as wide.
+    pub(crate) fn below(&self) -> Self {
+        Self { rows: Vec::new(), heads: 0, widths: self.widths.clone() }
     }
 
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().collect());
+        let row: Vec<String> = cells.into_iter().collect();
+        self.widths.resize(self.widths.len().max(row.len()), 0);
+        for (width, cell) in self.widths.iter_mut().zip(&row) {
+            *width = (*width).max(measure_text_width(cell));
+        }
+        self.rows.push(row);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.rows.len() == 1
+        self.rows.len() == self.heads
     }
 
     pub(crate) fn print(&self) -> Result<(), Error> {
@@ -52,14 +66,9 @@ impl Table {
 
 impl std::fmt::Display for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| {
-            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| measure_text_width(cell)).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..columns).map(width).collect();
         for row in &self.rows {
             let mut text = String::new();
-            for (cell, width) in row.iter().zip(&widths) {
+            for (cell, width) in row.iter().zip(&self.widths) {
                 let pad = width.saturating_sub(measure_text_width(cell));
                 write!(text, "{cell}{:pad$}  ", "")?;
             }
@@ -166,6 +175,10 @@ mod tests {
         table.row(["x".into(), "22".into()]);
         let text = console::strip_ansi_codes(&table.to_string()).into_owned();
         assert_eq!(text, "A            B\nwöchentlich  1\nx            22\n");
+        let mut below = table.below();
+        assert!(below.is_empty() && !table.is_empty());
+        below.row(["y".into(), "3".into()]);
+        assert_eq!(console::strip_ansi_codes(&below.to_string()), "y            3\n");
     }
 
     #[test]

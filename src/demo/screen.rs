@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use console::{Style, Term};
+use console::Style;
 use serde::Serialize;
 
 use super::{
@@ -13,8 +13,13 @@ use super::{
     plan::{FLEET, NAMESPACE, Stage},
 };
 use crate::{
-    cli::{Client, Error, print},
-    twin::service::view::{OperationView, Presence, ServiceView},
+    cli::{
+        Client, Error,
+        live::Live,
+        print,
+        summary::{self, served},
+    },
+    twin::service::view::ServiceView,
 };
 
 /// How often lines are printed where nothing can be drawn over.
@@ -29,6 +34,10 @@ pub(super) struct Row {
     pub(super) rate: f64,
     /// The best rate it ever had.
     pub(super) rate_max: f64,
+    /// What it calls.
+    calls: BTreeSet<String>,
+    /// Instances that its twin knows of: those that run, and those that vanished.
+    instances: usize,
     #[serde(skip)]
     view: Box<ServiceView>,
     #[serde(skip)]
@@ -76,11 +85,13 @@ impl Seen {
             (Some(before), _) => before.rate,
             (None, _) => 0.0,
         };
-        let told: f64 = served(&view).map(|operation| operation.rate).sum();
-        let failing = served(&view).map(|operation| operation.rate * operation.error_ratio).sum::<f64>();
-        let failing = if told > 0.0 { failing / told } else { float(errors) / float(count.max(1)) };
+        let (told, failing) = summary::rate_and_failing(&view);
+        let failing = if told > 0.0 { failing } else { float(errors) / float(count.max(1)) };
         let rate_max = before.map_or(0.0, |before| before.rate_max).max(told);
-        self.rows.insert(name, Row { count, rate, rate_max, view: Box::new(view), failing });
+        let calls = view.behaviour.iter().flat_map(|behaviour| &behaviour.edges).map(|edge| edge.peer.to_string());
+        let calls = calls.collect();
+        let instances = view.instances.len();
+        self.rows.insert(name, Row { count, rate, rate_max, calls, instances, view: Box::new(view), failing });
     }
 
     /// Services whose twin has seen traffic.
@@ -89,45 +100,16 @@ impl Seen {
     }
 
     fn table(&self) -> print::Table {
-        let mut table =
-            print::Table::new(&["SERVICE", "HEALTH", "RELEASE", "INSTANCES", "RATE", "FAILING", "P50", "P99", "WHY"]);
+        let mut table = print::Table::new(&summary::HEADS);
         for plan in FLEET.iter().rev() {
             let Some(row) = self.rows.get(plan.name) else {
                 table.row([format!("{NAMESPACE}/{}", plan.name), "not heard of yet".to_owned()]);
                 continue;
             };
-            let view = &row.view;
-            let up = view.instances.iter().filter(|instance| instance.presence == Presence::Up).count();
-            let releases: BTreeSet<&str> = view
-                .instances
-                .iter()
-                .filter(|instance| instance.presence == Presence::Up)
-                .filter_map(|instance| instance.version.as_deref())
-                .collect();
-            let main = served(view).max_by(|a, b| a.rate.total_cmp(&b.rate));
-            let slowest = served(view).filter_map(|operation| operation.p99_s).max_by(f64::total_cmp);
-            let reasons: Vec<String> =
-                view.health.reasons.iter().map(|reason| format!("{} ({})", reason.subject, reason.code)).collect();
-            table.row([
-                view.id.to_string(),
-                print::status(view.health.status),
-                releases.into_iter().collect::<Vec<_>>().join(" + "),
-                up.to_string(),
-                print::rate(row.rate),
-                print::percent(row.failing),
-                print::seconds(main.and_then(|operation| operation.p50_s)),
-                print::seconds(slowest),
-                print::cut(&reasons.join(", "), 60),
-            ]);
+            table.row(summary::cells(&row.view, row.rate, row.failing));
         }
         table
     }
-}
-
-/// The operations that a service offers.
-fn served(view: &ServiceView) -> impl Iterator<Item = &OperationView> {
-    let operations = view.behaviour.iter().flat_map(|behaviour| &behaviour.operations);
-    operations.filter(|operation| operation.kind == "server")
 }
 
 /// For rates and shares; counts of a demo are far below the bound of exactness.
@@ -138,8 +120,7 @@ pub(super) fn float(count: u64) -> f64 {
 
 /// The terminal, or whatever stands in its place.
 pub(super) struct Screen {
-    term: Term,
-    lines: usize,
+    live: Live,
     looks: u64,
     quiet: bool,
 }
@@ -147,7 +128,7 @@ pub(super) struct Screen {
 impl Screen {
     /// Standard output; `quiet` for programs that only want the summary.
     pub(super) fn new(quiet: bool) -> Self {
-        Self { term: Term::stdout(), lines: 0, looks: 0, quiet }
+        Self { live: Live::new(), looks: 0, quiet }
     }
 
     /// Draws over what was drawn before, or prints now and then where that is not possible.
@@ -161,7 +142,7 @@ impl Screen {
     ) -> Result<(), Error> {
         use std::sync::atomic::Ordering::Relaxed;
         self.looks += 1;
-        if self.quiet || (!self.term.is_term() && self.looks % LINES_EVERY != 1) {
+        if self.quiet || (!self.live.is_terminal() && self.looks % LINES_EVERY != 1) {
             return Ok(());
         }
         let style = if stage == Stage::default() { Style::new().green() } else { Style::new().yellow() };
@@ -175,13 +156,9 @@ impl Screen {
         );
         text.push_str(&seen.table().to_string());
         text.push('\n');
-        if self.term.is_term() {
+        if self.live.is_terminal() {
             text.push_str(hints);
-            let width = usize::from(self.term.size().1);
-            let text: Vec<String> = text.lines().map(|line| print::cut(line, width)).collect();
-            self.term.clear_last_lines(self.lines).map_err(Error::io("the terminal"))?;
-            self.lines = text.len();
-            return self.term.write_line(&text.join("\n")).map_err(Error::io("the terminal"));
+            return self.live.draw(&text);
         }
         print::line(&text)
     }
