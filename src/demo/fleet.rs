@@ -1,13 +1,16 @@
 //! The services as child processes, each ended by its own handle.
 
-use std::{collections::BTreeMap, io, path::PathBuf, process::Stdio, time::Duration};
+use std::{collections::BTreeMap, io, path::PathBuf, process::Stdio, sync::Arc, time::Duration};
 
+use reqwest::Method;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     process::{Child, ChildStdin, Command},
+    task::JoinSet,
 };
 
 use super::plan::{BAD_RELEASE, BAD_SHARE, FLEET, NAMESPACE, RELEASE, SLOWER, Stage};
+use crate::cli::{Client, Error};
 
 /// How long a service may take to come up.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -17,6 +20,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// One process.
 struct Process {
     name: &'static str,
+    instance: String,
     release: &'static str,
     address: String,
     child: Child,
@@ -63,7 +67,7 @@ impl Process {
         let mut lines = BufReader::new(child.stdout.take().ok_or_else(gone)?).lines();
         let line = tokio::time::timeout(START_TIMEOUT, lines.next_line()).await.map_err(|_| gone())??;
         let address = line.ok_or_else(gone)?;
-        Ok(Self { name, release, address, child, control })
+        Ok(Self { name, instance, release, address, child, control })
     }
 
     async fn tell(&mut self, line: &str) -> io::Result<()> {
@@ -72,13 +76,19 @@ impl Process {
         self.control.flush().await
     }
 
-    /// Closes its input, on which it sends what is left and ends; kills it if it does not.
-    async fn stop(self) {
-        let Self { mut child, control, .. } = self;
+    /// Closes its input, on which it sends what is left and ends; kills it if it does not. Then says that it is gone.
+    async fn stop(self, client: Arc<Client>) {
+        let Self { name, instance, mut child, control, .. } = self;
         drop(control);
         if tokio::time::timeout(STOP_TIMEOUT, child.wait()).await.is_err() {
             // It has ended in the meantime, then, or is not ours to end.
             drop(child.kill().await);
+        }
+        let path = format!("/api/v1/twins/{NAMESPACE}/{name}/instances/{instance}");
+        match client.write(Method::DELETE, &path, None, None).await {
+            // One that was never heard of need not be taken out.
+            Ok(_) | Err(Error::Refused { status: 404, .. }) => {}
+            Err(error) => tracing::warn!(%error, instance, "its twin will take it for lost"),
         }
     }
 }
@@ -88,19 +98,23 @@ pub(super) struct Fleet {
     program: PathBuf,
     node: String,
     key: String,
+    client: Arc<Client>,
     processes: Vec<Process>,
+    leaving: JoinSet<()>,
     stage: Stage,
 }
 
 impl Fleet {
     /// Starts every service at the good release.
-    pub(super) async fn start(node: &str, key: &str) -> io::Result<Self> {
+    pub(super) async fn start(node: &str, key: &str, client: Arc<Client>) -> io::Result<Self> {
         let program = std::env::current_exe()?;
         let mut fleet = Self {
             program,
             node: node.to_owned(),
             key: key.to_owned(),
+            client,
             processes: Vec::new(),
+            leaving: JoinSet::new(),
             stage: Stage::default(),
         };
         for plan in &FLEET {
@@ -138,8 +152,9 @@ impl Fleet {
     /// Ends every service, those first that others depend on least.
     pub(super) async fn stop(mut self) {
         while let Some(process) = self.processes.pop() {
-            process.stop().await;
+            process.stop(Arc::clone(&self.client)).await;
         }
+        while self.leaving.join_next().await.is_some() {}
     }
 
     async fn add(&mut self, name: &'static str, release: &'static str, failing: f64) -> io::Result<()> {
@@ -154,7 +169,7 @@ impl Fleet {
         let bad = self.processes.remove(bad);
         self.route().await?;
         // It finishes what it has on its own time.
-        tokio::spawn(bad.stop());
+        self.leaving.spawn(bad.stop(Arc::clone(&self.client)));
         Ok(())
     }
 

@@ -9,7 +9,8 @@
 //!                   node ◀── the screen reads the twins over the API, as anybody would
 //! ```
 //!
-//! Nothing is simulated but the customers. Start at [`run`]; [`serve`] is one service of the fleet, and what happens
+//! Nothing is simulated but the customers, a database and a broker. A service that is stopped in good order is taken out
+//! of its twin by whoever stops it, as a deployment would: only what vanishes is lost. Start at [`run`]; [`serve`] is one service of the fleet, and what happens
 //! when is in `plan.rs`.
 
 mod fleet;
@@ -30,8 +31,8 @@ pub use self::{run::run, service::serve};
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 A day of the fleet passes in a minute: traffic comes in waves, a bad release of 'orders' goes out and is rolled back,
-and 'recommendations' gets slow for a while, all within four minutes. While it runs, ask the twins in another terminal; the hints below the table
-are ready to paste.
+and 'recommendations' gets slow for a while, all within four minutes, or within --for. While it runs, ask the twins in
+another terminal; the hints below the table are ready to paste.
 
 Examples:
   twin demo                            until Ctrl-C

@@ -9,7 +9,7 @@ pub(super) const RELEASE: &str = "1.4.0";
 /// The release that is not.
 pub(super) const BAD_RELEASE: &str = "2.0.0";
 /// Share of requests that the bad release fails.
-pub(super) const BAD_SHARE: f64 = 0.4;
+pub(super) const BAD_SHARE: f64 = 0.6;
 /// How much slower the slow dependency gets.
 pub(super) const SLOWER: Duration = Duration::from_millis(400);
 /// In what a day passes, unless the demo is shorter.
@@ -20,12 +20,28 @@ const ROUND: Duration = Duration::from_secs(240);
 const RATE: f64 = 30.0;
 const WAVE: f64 = 0.6;
 
+/// Where the shop keeps its orders, as spans name it.
+pub(super) const DATABASE: (&str, &str) = ("postgresql", "shop");
+/// The shop's broker.
+pub(super) const BROKER: &str = "kafka";
+
+/// Something a service uses that is not there: a pause and a span as its driver would make them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Uses {
+    /// A statement: operation, table.
+    Table(&'static str, &'static str),
+    /// A message to a topic.
+    Topic(&'static str),
+}
+
 /// One kind of request that a service answers.
 pub(super) struct Route {
     pub(super) method: &'static str,
     pub(super) path: &'static str,
     /// How long it works itself, in milliseconds, give or take a half.
     pub(super) work_ms: f64,
+    /// What it reads, writes and sends.
+    pub(super) uses: &'static [Uses],
     /// What it asks others for: service, method, path.
     pub(super) calls: &'static [(&'static str, &'static str, &'static str)],
 }
@@ -40,32 +56,45 @@ const fn route(
     method: &'static str,
     path: &'static str,
     work_ms: f64,
+    uses: &'static [Uses],
     calls: &'static [(&'static str, &'static str, &'static str)],
 ) -> Route {
-    Route { method, path, work_ms, calls }
+    Route { method, path, work_ms, uses, calls }
 }
 
 /// The fleet; each service calls only those before it.
 pub(super) const FLEET: [Plan; 5] = [
-    Plan { name: "inventory", routes: &[route("GET", "/stock", 1.0, &[]), route("POST", "/reservations", 3.0, &[])] },
-    Plan { name: "payments", routes: &[route("POST", "/charges", 12.0, &[])] },
+    Plan {
+        name: "inventory",
+        routes: &[
+            route("GET", "/stock", 1.0, &[Uses::Table("SELECT", "stock")], &[]),
+            route("POST", "/reservations", 3.0, &[Uses::Table("UPDATE", "stock")], &[]),
+        ],
+    },
+    Plan { name: "payments", routes: &[route("POST", "/charges", 12.0, &[], &[])] },
     Plan {
         name: "recommendations",
-        routes: &[route("GET", "/recommendations", 4.0, &[("inventory", "GET", "/stock")])],
+        routes: &[route("GET", "/recommendations", 4.0, &[], &[("inventory", "GET", "/stock")])],
     },
     Plan {
         name: "orders",
         routes: &[
-            route("GET", "/orders", 2.0, &[]),
-            route("POST", "/orders", 3.0, &[("inventory", "POST", "/reservations"), ("payments", "POST", "/charges")]),
+            route("GET", "/orders", 2.0, &[Uses::Table("SELECT", "orders")], &[]),
+            route(
+                "POST",
+                "/orders",
+                3.0,
+                &[Uses::Table("INSERT", "orders"), Uses::Topic("orders-placed")],
+                &[("inventory", "POST", "/reservations"), ("payments", "POST", "/charges")],
+            ),
         ],
     },
     Plan {
         name: "gateway",
         routes: &[
-            route("GET", "/products", 1.0, &[("recommendations", "GET", "/recommendations")]),
-            route("GET", "/cart", 1.0, &[("orders", "GET", "/orders")]),
-            route("POST", "/checkout", 1.0, &[("orders", "POST", "/orders")]),
+            route("GET", "/products", 1.0, &[], &[("recommendations", "GET", "/recommendations")]),
+            route("GET", "/cart", 1.0, &[], &[("orders", "GET", "/orders")]),
+            route("POST", "/checkout", 1.0, &[], &[("orders", "POST", "/orders")]),
         ],
     },
 ];
@@ -88,7 +117,7 @@ impl Stage {
     pub(super) fn at(since: Duration, lasts: Option<Duration>) -> Self {
         let round = lasts.unwrap_or(ROUND).as_secs_f64().max(f64::EPSILON);
         let part = since.as_secs_f64() % round / round;
-        Self { bad_release: (0.15..0.5).contains(&part), slow: (0.6..0.9).contains(&part) }
+        Self { bad_release: (0.15..0.55).contains(&part), slow: (0.6..0.9).contains(&part) }
     }
 
     /// The same in words.
@@ -129,9 +158,30 @@ mod tests {
     fn the_bad_release_comes_and_goes_within_the_demo() {
         let lasts = Some(Duration::from_secs(10));
         let bad: Vec<u64> = (0..10).filter(|s| Stage::at(Duration::from_secs(*s), lasts).bad_release).collect();
-        assert_eq!(bad, [2, 3, 4]);
+        assert_eq!(bad, [2, 3, 4, 5]);
         let slow: Vec<u64> = (0..10).filter(|s| Stage::at(Duration::from_secs(*s), lasts).slow).collect();
         assert_eq!(slow, [6, 7, 8]);
+    }
+
+    /// An alert needs two whole steps in which a tenth and ten requests fail; half of a step does for a half.
+    #[test]
+    fn half_a_minute_is_enough_for_the_bad_release_to_be_an_alert() {
+        let (lasts, step_s) = (Some(Duration::from_secs(30)), 5);
+        let checkout_and_cart = 0.6;
+        for shift in 0..step_s {
+            let steps = (0..5).map(|step| {
+                let seconds = (shift + step * step_s..shift + (step + 1) * step_s).map(Duration::from_secs);
+                seconds.fold((0.0, 0.0), |(asked, failed), second| {
+                    let requests = rate(second, lasts) * checkout_and_cart;
+                    // Its process needs a moment to come up.
+                    let is_out = Stage::at(second, lasts).bad_release
+                        && Stage::at(second.saturating_sub(Duration::from_secs(1)), lasts).bad_release;
+                    (asked + requests, failed + if is_out { requests / 2.0 * BAD_SHARE } else { 0.0 })
+                })
+            });
+            let sure = steps.filter(|(asked, failed)| *failed >= 12.0 && failed / asked >= 0.12).count();
+            assert!(sure >= 2, "steps that begin at {shift} s");
+        }
     }
 
     #[test]

@@ -100,8 +100,8 @@ async fn with_node(node: &Node, args: &DemoArgs, global: &Global, folder: &Path)
     let (operator, _) = Server::mint(node.server(), Covers::Operator, "demo").await.map_err(|p| p.to_string())?;
     let covers = Covers::Ingest { namespace: NAMESPACE.into() };
     let (ingest, _) = Server::mint(node.server(), covers, "demo fleet").await.map_err(|p| p.to_string())?;
-    let client = Client::new(&url, Some(&operator.key), folder)?;
-    let mut fleet = Fleet::start(&url, &ingest.key).await?;
+    let client = Arc::new(Client::new(&url, Some(&operator.key), folder)?);
+    let mut fleet = Fleet::start(&url, &ingest.key, Arc::clone(&client)).await?;
     let tally = Arc::new(Tally::default());
     let customers = load::start(fleet.gateway(), args.time, Arc::clone(&tally));
     let hints = hints(&url, &operator.key, folder);

@@ -27,6 +27,8 @@ use crate::cli::{complain, print};
 
 /// What the parent says and is not yet done.
 const LINES_MAX: usize = 64;
+/// How long a statement or a message takes, give or take a half.
+const USE_TIME: Duration = Duration::from_millis(2);
 /// How long a request to another service may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -111,6 +113,11 @@ impl Service {
         let began = std::time::Instant::now();
         let span = self.telemetry.server(route.method, route.path, &headers);
         self.work(route).await;
+        for uses in route.uses {
+            let used = self.telemetry.uses(&span, *uses);
+            tokio::time::sleep(USE_TIME.mul_f64(rand::random_range(0.5..1.5))).await;
+            telemetry::end(&used);
+        }
         let mut status = StatusCode::OK;
         for (peer, method, path) in route.calls {
             if !self.call(&span, peer, method, path).await {

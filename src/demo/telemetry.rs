@@ -20,6 +20,8 @@ use opentelemetry_sdk::{
     trace::{SdkTracer, SdkTracerProvider},
 };
 
+use super::plan::{BROKER, DATABASE, Uses};
+
 /// Bounds of `http.server.request.duration` as the semantic conventions advise them, in seconds.
 const BOUNDS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
@@ -122,6 +124,34 @@ impl Telemetry {
         context
     }
 
+    /// Begins the span of a statement or a message, as a driver would.
+    pub(super) fn uses(&self, parent: &Context, uses: Uses) -> Context {
+        let (kind, name, attributes) = match uses {
+            Uses::Table(operation, table) => (
+                SpanKind::Client,
+                format!("{operation} {table}"),
+                vec![
+                    KeyValue::new("db.system.name", DATABASE.0),
+                    KeyValue::new("db.namespace", DATABASE.1),
+                    KeyValue::new("db.operation.name", operation),
+                    KeyValue::new("db.collection.name", table),
+                ],
+            ),
+            Uses::Topic(topic) => (
+                SpanKind::Producer,
+                format!("send {topic}"),
+                vec![
+                    KeyValue::new("messaging.system", BROKER),
+                    KeyValue::new("messaging.operation.name", "send"),
+                    KeyValue::new("messaging.operation.type", "send"),
+                    KeyValue::new("messaging.destination.name", topic),
+                ],
+            ),
+        };
+        let span = self.tracer.span_builder(name).with_kind(kind).with_attributes(attributes);
+        parent.with_span(span.start_with_context(&self.tracer, parent))
+    }
+
     /// Logs an error with the trace it belongs to.
     pub(super) fn error(&self, span: &Context, kind: &'static str, message: String) {
         let mut record = self.logger.create_log_record();
@@ -142,6 +172,11 @@ impl Telemetry {
         drop(self.metrics.shutdown());
         drop(self.logs.shutdown());
     }
+}
+
+/// Ends a span of which nothing more is to be said.
+pub(super) fn end(span: &Context) {
+    span.span().end();
 }
 
 /// Ends a span with the status of its response.

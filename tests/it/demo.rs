@@ -18,6 +18,11 @@ fn the_demo_sees_every_service_and_ends_by_itself() {
     assert_eq!(summary["twins"], 5, "{summary}");
     for service in ["gateway", "orders", "payments", "inventory", "recommendations"] {
         assert!(summary["seen"][service]["count"].as_u64() > Some(0), "{service}: {summary}");
+        assert_eq!(summary["seen"][service]["instances"], 0, "what is stopped in good order is gone: {summary}");
+    }
+    let calls = |service: &str| summary["seen"][service]["calls"].as_array().cloned().unwrap_or_default();
+    for peer in ["payments", "inventory", "postgresql/shop", "kafka/orders-placed"] {
+        assert!(calls("orders").iter().any(|called| called == peer), "{peer}: {summary}");
     }
     assert!(summary["requests"].as_u64() > Some(20), "{summary}");
     assert!(summary["errors"].as_u64() > Some(0), "the bad release failed some: {summary}");

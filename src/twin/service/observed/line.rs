@@ -176,14 +176,14 @@ impl Line {
     }
 
     fn learn(&mut self, pace: &Pace, at_ms: u64, value: f64, is_wrong: bool) {
-        let is_warm = self.steps >= pace.warm;
-        let alpha = if is_wrong && is_warm { pace.alpha_open } else { pace.alpha.max(1.0 / f64::from(self.steps + 1)) };
+        let is_wrong = is_wrong && self.steps > 0;
+        let alpha = if is_wrong { pace.alpha_open } else { pace.alpha.max(1.0 / f64::from(self.steps + 1)) };
         let away = value - self.mean;
         self.mean += alpha * away;
         self.steps = self.steps.saturating_add(1);
         self.season.learn(at_ms, value);
         // What is wrong shall not make everything look near.
-        if !is_wrong || !is_warm {
+        if !is_wrong {
             self.variance = (1.0 - alpha) * (self.variance + alpha * away * away);
         }
     }
