@@ -439,7 +439,8 @@ pub struct ErrorView {
 /// What is expected of a key series.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BaselineView {
-    /// Which: `rate`, `errors`, `duration` of the service, `errors POST /orders (2.0.0)` of one operation.
+    /// Which: `rate`, `errors`, `duration` of the service, `errors POST /orders (2.0.0)` of one operation,
+    /// `series process.memory.usage` of any other metric.
     pub key: CompactString,
     /// The newest value.
     pub value: f64,

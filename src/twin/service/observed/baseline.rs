@@ -58,6 +58,7 @@ impl Step {
                 says.then(|| self.errors / self.count)
             }
             Key::Duration => (self.count > 0.0).then(|| self.seconds / self.count),
+            Key::Level => None,
         };
         Seen { value, failures: self.errors }
     }

@@ -143,12 +143,15 @@ impl Distribution {
         (view(&settled.ever), view(&settled.window(now.unix_ms() / WINDOW_MS)))
     }
 
+    fn before(&self) -> Option<Sketch> {
+        Sketch::read(&mut Reader::bare(self.before.as_ref()?))
+    }
+
     /// The measurements of the last minutes, as seen in a period.
     fn window(&self, period: u64) -> Sketch {
         match period.saturating_sub(self.period) {
             0 => {
-                let before = self.before.as_ref().and_then(|bytes| Sketch::read(&mut Reader::bare(bytes)));
-                let mut window = before.unwrap_or_default();
+                let mut window = self.before().unwrap_or_default();
                 window.merge(&self.open);
                 window
             }
@@ -165,13 +168,14 @@ impl Distribution {
             + self.tally.as_ref().map_or(0, |tally| tally.heap_bytes())
     }
 
-    /// Writes it within about `bytes_max`; the two periods of the window become one.
+    /// Writes it within about `bytes_max`.
     pub(super) fn write(&self, writer: &mut Writer, bytes_max: usize) {
         let settled = self.settled();
         let window = bytes_max / WINDOW_SHARE;
         settled.ever.write(writer, bytes_max - window);
         writer.number(self.period);
-        settled.window(self.period).write(writer, window);
+        settled.open.write(writer, window / 2);
+        settled.before().unwrap_or_default().write(writer, window / 2);
     }
 
     /// Reads what [`Distribution::write`] wrote; pages of version 1 have no window.
@@ -180,8 +184,9 @@ impl Distribution {
         if reader.version() < 2 {
             return Some(Self { ever, ..Self::default() });
         }
-        let (period, window) = (reader.number()?, Sketch::read(reader)?);
-        Some(Self { ever, open: window, period, ..Self::default() })
+        let (period, open, before): (_, _, Sketch) = (reader.number()?, Sketch::read(reader)?, Sketch::read(reader)?);
+        let before = (before.count() > 0).then(|| before.pack());
+        Some(Self { ever, open, period, before, ..Self::default() })
     }
 }
 

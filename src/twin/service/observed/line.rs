@@ -22,9 +22,12 @@ pub(super) enum Key {
     Errors,
     /// How long they took: the mean of a whole service, 95 % of one operation.
     Duration,
+    /// Any other metric. How far it is from usual is told; what that means nobody knows here, so it is no alert.
+    Level,
 }
 
 impl Key {
+    /// Those of requests.
     pub(super) const ALL: [Self; 3] = [Self::Rate, Self::Errors, Self::Duration];
 
     pub(super) const fn name(self) -> &'static str {
@@ -32,6 +35,7 @@ impl Key {
             Self::Rate => "rate",
             Self::Errors => "errors",
             Self::Duration => "duration",
+            Self::Level => "series",
         }
     }
 
@@ -41,6 +45,7 @@ impl Key {
             Self::Rate => (0.1 * expected).max(0.2),
             Self::Errors => 0.01,
             Self::Duration => (0.1 * expected).max(0.001),
+            Self::Level => (0.1 * expected.abs()).max(f64::MIN_POSITIVE),
         }
     }
 
@@ -50,6 +55,8 @@ impl Key {
             Self::Rate => -10,
             Self::Errors => -20,
             Self::Duration => -18,
+            // Made to fit the first value.
+            Self::Level => 0,
         }
     }
 }
@@ -172,6 +179,7 @@ impl Line {
                 let is_far = deviation >= FAR && value >= 1.5 * expected;
                 (is_far, deviation <= NEAR || value < 1.2 * expected)
             }
+            Key::Level => (false, true),
         }
     }
 
@@ -181,6 +189,9 @@ impl Line {
         let away = value - self.mean;
         self.mean += alpha * away;
         self.steps = self.steps.saturating_add(1);
+        if self.key == Key::Level && self.season.is_empty() && value != 0.0 {
+            self.season = Season::around_value(value);
+        }
         self.season.learn(at_ms, value);
         // What is wrong shall not make everything look near.
         if !is_wrong {
@@ -207,7 +218,7 @@ impl Line {
         (line.mean, line.variance) = (reader.real()?, reader.real()?);
         line.steps = num::small(reader.number()?);
         line.value = reader.real()?;
-        line.season = Season::read(key.least(), reader)?;
+        line.season = Season::read(reader)?;
         Some(line)
     }
 

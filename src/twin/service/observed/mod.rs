@@ -20,6 +20,7 @@ mod series;
 mod sketch;
 mod stream;
 mod tally;
+mod usual;
 
 #[cfg(test)]
 pub(in crate::twin::service) mod tests;
@@ -38,7 +39,10 @@ use crate::{
     model::Timestamp,
     twin::{
         PageWrite, Pages,
-        service::{Settings, view::BehaviourView},
+        service::{
+            Settings,
+            view::{BaselineView, BehaviourView},
+        },
     },
 };
 
@@ -213,8 +217,8 @@ impl Observed {
                 self.operations.write(&mut writer, if is_tight { 9 * 1024 } else { 12 * 1024 });
             }
             BASELINES => {
-                self.baselines.write(&mut writer, 2 * 170);
-                self.operations.write_lines(&mut writer, 8 * 1024);
+                self.baselines.write(&mut writer, 170);
+                self.operations.write_lines(&mut writer, if is_tight { 6 * 1024 } else { 8 * 1024 });
             }
             REST => {
                 self.edges.write(&mut writer);
@@ -243,6 +247,11 @@ impl Observed {
             + self.baselines.heap_bytes()
     }
 
+    fn baselines(&self, now: Timestamp) -> impl Iterator<Item = BaselineView> {
+        let of_series = self.series.iter().filter_map(move |series| series.baseline(now));
+        self.baselines.view(now).chain(self.operations.baselines(now)).chain(of_series)
+    }
+
     /// What it shows.
     pub(super) fn view(&self, now: Timestamp) -> BehaviourView {
         BehaviourView {
@@ -253,7 +262,7 @@ impl Observed {
             edges: self.edges.view(),
             logs: self.logs.counts,
             errors: self.logs.view(),
-            baselines: self.baselines.view(now).chain(self.operations.baselines(now)).collect(),
+            baselines: self.baselines(now).collect(),
         }
     }
 }

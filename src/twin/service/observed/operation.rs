@@ -475,6 +475,7 @@ impl Pair {
                     Key::Rate => Some(count * 1e3 / num::real(OPERATION.step_ms)),
                     Key::Errors => (count >= REQUESTS_MIN || (opened && count > 0.0)).then(|| errors / count),
                     Key::Duration => slow,
+                    Key::Level => None,
                 };
                 let turned =
                     line.judge(&OPERATION, self.next * OPERATION.step_ms, Seen { value, failures: errors }, opened);

@@ -22,6 +22,11 @@ const ZERO: u8 = 1;
 const FIRST: u8 = 2;
 /// Coarsest form in a page: four hours in one.
 const SHIFT_MAX: u32 = 2;
+/// Forms in a page: codes with how often they come in a row, or each by itself.
+const RUNS: u8 = 0;
+const EACH: u8 = 0x80;
+/// Values have no larger exponents.
+const LEAST_MAX: i32 = 1100;
 /// No hour lies so far in the future.
 const HOUR_MAX: u64 = 1 << 40;
 
@@ -42,6 +47,16 @@ impl Season {
     /// For values of at least 2^`least`, and up to 2^31 times that.
     pub(super) fn new(least: i32) -> Self {
         Self { least, hour: 0, sum: 0.0, weight: 0.0, means: None }
+    }
+
+    /// For values around this one: up to 65,000 times as large, or as small.
+    pub(super) fn around_value(value: f64) -> Self {
+        Self::new(num::index(value.abs().log2().floor()).clamp(-LEAST_MAX, LEAST_MAX) - 16)
+    }
+
+    /// Whether nothing but zeros was seen.
+    pub(super) fn is_empty(&self) -> bool {
+        self.means.is_none() && self.sum == 0.0
     }
 
     /// Takes a value; times must not go back.
@@ -130,6 +145,7 @@ impl Season {
 
     /// Writes it within about `bytes_max`, with hours put together if need be; without them if that is not enough.
     pub(super) fn write(&self, writer: &mut Writer, bytes_max: usize) {
+        writer.number(num::zigzag(self.least));
         writer.number(self.hour);
         writer.real(self.sum);
         writer.real(self.weight);
@@ -138,51 +154,59 @@ impl Season {
             .map(|hour| self.means.as_ref().map_or(EMPTY, |means| means[num::at(hour % num::long(HOURS))]))
             .collect();
         for shift in 0..=SHIFT_MAX {
-            let runs = runs(&codes, 1 << shift);
-            if runs.len() <= bytes_max {
-                writer.byte(num::byte(u64::from(shift)));
-                return writer.bytes(&runs);
+            let codes = together(&codes, 1 << shift);
+            let runs = runs(&codes);
+            let (form, bytes) = if runs.len() < codes.len() { (RUNS, runs) } else { (EACH, codes) };
+            if bytes.len() <= bytes_max {
+                writer.byte(num::byte(u64::from(shift)) | form);
+                return writer.bytes(&bytes);
             }
         }
-        writer.byte(0);
+        writer.byte(RUNS);
         writer.bytes(&[]);
     }
 
     /// Reads what [`Season::write`] wrote.
-    pub(super) fn read(least: i32, reader: &mut Reader<'_>) -> Option<Self> {
-        let mut season = Self::new(least);
+    pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let mut season = Self::new(num::unzigzag(reader.number()?).clamp(-LEAST_MAX, LEAST_MAX));
         season.hour = reader.number().filter(|hour| *hour <= HOUR_MAX)?;
         (season.sum, season.weight) = (reader.real()?, reader.real()?);
-        let together = 1_u64 << u32::from(reader.byte()?).min(SHIFT_MAX);
+        let form = reader.byte()?;
+        let hours = 1_u64 << u32::from(form & !EACH).min(SHIFT_MAX);
+        let bytes = reader.bytes()?;
         let mut hour = season.hour.saturating_sub(num::long(HOURS));
-        for run in reader.bytes()?.chunks_exact(2) {
-            let end = (hour + u64::from(run[1]) * together).min(season.hour);
-            if run[0] != EMPTY {
+        let mut put = |code: u8, count: u64| {
+            let end = (hour + count * hours).min(season.hour);
+            if code != EMPTY {
                 let means = season.means.get_or_insert_with(|| Box::new([EMPTY; HOURS]));
-                (hour..end).for_each(|hour| means[num::at(hour % num::long(HOURS))] = run[0]);
+                (hour..end).for_each(|hour| means[num::at(hour % num::long(HOURS))] = code);
             }
             hour = end;
+        };
+        if form & EACH == 0 {
+            bytes.chunks_exact(2).for_each(|run| put(run[0], u64::from(run[1])));
+        } else {
+            for code in bytes {
+                put(*code, 1);
+            }
         }
         Some(season)
     }
 }
 
-/// Codes and how often each comes in a row, so many hours together.
-fn runs(codes: &[u8], together: usize) -> Vec<u8> {
-    let mut runs: Vec<u8> = Vec::new();
-    for group in codes.chunks(together) {
-        let (sum, filled) = group
-            .iter()
-            .filter(|code| **code != EMPTY)
-            .fold((0, 0), |(sum, filled), code| (sum + u64::from(*code), filled + 1));
-        let code = num::byte(sum.checked_div(filled).unwrap_or(u64::from(EMPTY)));
-        let length = runs.len();
-        match runs.last_chunk_mut::<2>() {
-            Some([last, run]) if *last == code && *run < u8::MAX && length > 0 => *run += 1,
-            Some(_) | None => runs.extend([code, 1]),
-        }
-    }
-    runs
+/// The mean code of so many hours each, of those that are not empty.
+fn together(codes: &[u8], hours: usize) -> Vec<u8> {
+    let mean = |group: &[u8]| {
+        let filled = || group.iter().filter(|code| **code != EMPTY).map(|code| u64::from(*code));
+        num::byte(filled().sum::<u64>().checked_div(num::long(filled().count())).unwrap_or(u64::from(EMPTY)))
+    };
+    codes.chunks(hours).map(mean).collect()
+}
+
+/// Codes and how often each comes in a row.
+fn runs(codes: &[u8]) -> Vec<u8> {
+    let run = |run: &[u8]| [run[0], num::byte(num::long(run.len()))];
+    codes.chunk_by(|a, b| a == b).flat_map(run).collect()
 }
 
 #[cfg(test)]
@@ -246,11 +270,11 @@ mod tests {
             let mut writer = Writer::bare();
             season.write(&mut writer, usize::MAX);
             let bytes = writer.done();
-            let back = Season::read(-10, &mut Reader::bare(&bytes)).unwrap();
+            let back = Season::read(&mut Reader::bare(&bytes)).unwrap();
             prop_assert_eq!(back.naive(then), Some(found));
             let mut writer = Writer::bare();
             season.write(&mut writer, 90);
-            prop_assert!(writer.len() <= 90 + 26);
+            prop_assert!(writer.len() <= 90 + 28);
         }
 
         #[test]

@@ -7,12 +7,13 @@ use super::{
     distribution::Distribution,
     num,
     page::{Reader, Writer},
+    usual::Usual,
 };
 use crate::{
-    model::Timestamp,
+    model::{Timestamp, telemetry::Symbols},
     twin::service::{
         settings::Resolution,
-        view::{BinView, SeriesView, TierView},
+        view::{BaselineView, BinView, SeriesView, TierView},
     },
 };
 
@@ -20,6 +21,9 @@ use crate::{
 const BINS_MAX: usize = 512;
 /// No bin lies so far in the future.
 const NUMBER_MAX: u64 = 1 << 50;
+/// What the season of a series takes in a page.
+const SEASON_BYTES: usize = 170;
+const SEASON_BYTES_TIGHT: usize = 43;
 /// Longest name kept in a page, in bytes.
 pub(super) const NAME_BYTES_MAX: usize = 64;
 
@@ -232,13 +236,28 @@ pub(super) struct Series {
     pub(super) last_at: Timestamp,
     measured: Option<Box<Distribution>>,
     tiers: [Tier; 3],
+    /// Not of `_other`, of which nothing is usual.
+    usual: Option<Box<Usual>>,
 }
 
 impl Series {
     pub(super) fn new(name: &str, unit: &str, shape: Shape, resolutions: &[Resolution; 3]) -> Self {
         let measured = (shape == Shape::Histogram).then(Box::default);
         let tiers = resolutions.map(Tier::new);
-        Self { name: name.into(), unit: unit.into(), shape, last: 0.0, last_at: Timestamp::ZERO, measured, tiers }
+        let usual = (name != Symbols::OTHER).then(Box::default);
+        let (name, unit) = (name.into(), unit.into());
+        Self { name, unit, shape, last: 0.0, last_at: Timestamp::ZERO, measured, tiers, usual }
+    }
+
+    fn note(&mut self, at: Timestamp, value: f64) {
+        if let Some(usual) = &mut self.usual {
+            usual.note(at, value);
+        }
+    }
+
+    /// What is expected of it.
+    pub(super) fn baseline(&self, now: Timestamp) -> Option<BaselineView> {
+        self.usual.as_ref()?.view(&self.name, now)
     }
 
     /// Takes a level.
@@ -249,6 +268,7 @@ impl Series {
         if at >= self.last_at {
             (self.last, self.last_at) = (value, at);
         }
+        self.note(at, value);
         self.tiers.iter_mut().for_each(|tier| tier.level(at, value));
     }
 
@@ -259,6 +279,7 @@ impl Series {
         }
         self.last += amount;
         self.last_at = self.last_at.max(to);
+        self.note(to, amount * 1e3 / num::real(to.unix_ms().saturating_sub(from.unix_ms()).max(1000)));
         self.tiers.iter_mut().for_each(|tier| tier.increment(from, to, amount));
     }
 
@@ -266,6 +287,7 @@ impl Series {
     pub(super) fn measure(&mut self, at: Timestamp, count: u64, mean: f64, with: impl FnOnce(&mut Distribution)) {
         with(self.measured.get_or_insert_default());
         if mean.is_finite() {
+            self.note(at, mean);
             self.tiers.iter_mut().for_each(|tier| tier.level(at, mean));
         }
         self.last += num::real(count);
@@ -276,6 +298,7 @@ impl Series {
         let bins: usize = self.tiers.iter().map(|tier| tier.bins.len()).sum();
         bins * size_of::<Bin>()
             + self.measured.as_ref().map_or(0, |measured| size_of::<Distribution>() + measured.heap_bytes())
+            + self.usual.as_ref().map_or(0, |usual| usual.heap_bytes())
             + [&self.name, &self.unit]
                 .into_iter()
                 .filter(|text| text.is_heap_allocated())
@@ -299,6 +322,10 @@ impl Series {
         if let Some(measured) = &self.measured {
             measured.write(writer, if is_tight { 160 } else { 480 });
         }
+        writer.byte(u8::from(self.usual.is_some()));
+        if let Some(usual) = &self.usual {
+            usual.write(writer, if is_tight { SEASON_BYTES_TIGHT } else { SEASON_BYTES });
+        }
     }
 
     pub(super) fn read(resolutions: &[Resolution; 3], reader: &mut Reader<'_>) -> Option<Self> {
@@ -314,7 +341,14 @@ impl Series {
         let mut tier = |resolution| Tier::read(resolution, last_at, reader);
         let tiers = [tier(fine)?, tier(middle)?, tier(coarse)?];
         let measured = if shape == Shape::Histogram { Some(Box::new(Distribution::read(reader)?)) } else { None };
-        Some(Self { name, unit, shape, last, last_at, measured, tiers })
+        let usual = if reader.version() < 2 {
+            (name != Symbols::OTHER).then(Box::default)
+        } else if reader.byte()? == 1 {
+            Some(Box::new(Usual::read(reader)?))
+        } else {
+            None
+        };
+        Some(Self { name, unit, shape, last, last_at, measured, tiers, usual })
     }
 
     pub(super) fn view(&self, now: Timestamp) -> SeriesView {
