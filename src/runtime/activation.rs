@@ -1,6 +1,6 @@
 //! One twin's life in memory: its state, what is staged behind the commit watermark, and what it waits for.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use compact_str::CompactString;
 
@@ -10,6 +10,14 @@ use crate::{
     store::Address,
     twin::{Delivery, Failure, PageWrite, Pages, Twin, journal::Tail, outbox::Outbox, ring::Ring},
 };
+
+/// Longest wait between two attempts at an activation.
+pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// Whether a back-off goes on; one that ends later than any could was set before the clock went back.
+pub(super) fn goes_on(until: Timestamp, now: Timestamp) -> bool {
+    until > now && until.since(now) <= BACKOFF_MAX
+}
 
 /// A twin in memory. What an idle twin does not need lies behind the two options.
 pub(super) struct Activation<K: Twin> {

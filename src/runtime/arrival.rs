@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    activation::{Activation, Busy, Ledger, Phase},
+    activation::{Activation, Busy, Ledger, Phase, goes_on},
     shard::{Core, Shard},
 };
 use crate::{
@@ -34,7 +34,7 @@ impl<K: Twin> Core<K> {
         twin.ledger = Some(Box::new(Ledger { sequence: seen, ..Ledger::new(Arc::clone(&address)) }));
         if let Some(instant) = shard.shared.store.as_ref().and_then(|store| store.instant()) {
             let loaded = instant.load_now(&Load { address, core: true, pages: Vec::new(), prefix: observed::<K>() });
-            if seen == 0 && loaded.as_ref().is_ok_and(|loaded| loaded.core.is_none()) {
+            if seen == 0 && loaded.as_ref().is_ok_and(|loaded| loaded.core.is_none() && loaded.pages.is_empty()) {
                 return Ok(self.table.insert(hash, twin));
             }
             twin.busy = Some(Box::new(Busy::new(Phase::Loading { attempts: 0 })));
@@ -92,7 +92,7 @@ impl<K: Twin> Core<K> {
                     if unclaimed {
                         shard.shared.reclaim();
                     }
-                    if now < *until || unclaimed {
+                    if goes_on(*until, now) || unclaimed {
                         self.out.failed.push((call, Failure::Backoff { until: *until, cause: Arc::clone(cause) }));
                         return;
                     }

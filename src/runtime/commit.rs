@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    activation::{Activation, Flight, Ledger, Phase, Read},
+    activation::{Activation, BACKOFF_MAX, Flight, Ledger, Phase, Read},
     dispatch::Deliveries,
     install::arm,
     shard::{Core, Shard},
@@ -253,7 +253,7 @@ impl<K: Twin> Core<K> {
                 self.counts.activation_failures += 1;
                 self.counts.backwards += u64::from(backwards);
                 let wait = shard.shared.config.backoff_min * 2_u32.saturating_pow(attempts.min(9));
-                let until = now.after(wait.min(std::time::Duration::from_secs(60)));
+                let until = now.after(wait.min(BACKOFF_MAX));
                 let cause: Arc<str> = cause.into();
                 if backwards {
                     tracing::error!(kind = K::KIND, key = %twin.key, %cause, attempts, "a twin's record is older than one that was durable; it is left as it is and the twin stays out of memory");
@@ -403,6 +403,8 @@ fn revive<K: Twin>(twin: &mut Activation<K>, loaded: Loaded) -> Result<Revived, 
         **ledger = Ledger::new(Arc::clone(&ledger.address));
         // Not known: measured with the first change.
         ledger.state_bytes = K::RECORD_BYTES_MAX;
+        // A twin that was only ever observed has pages and no record.
+        restore(&mut twin.state, loaded);
         return Ok(Revived::Whole);
     };
     let record = record::decode(bytes)?;
@@ -433,16 +435,16 @@ fn revive<K: Twin>(twin: &mut Activation<K>, loaded: Loaded) -> Result<Revived, 
     let mut terms = Terms::default();
     twin.state.index(&mut terms);
     ledger.terms = terms.as_slice().into();
-    if let Some(prefix) = K::OBSERVED {
-        let pages: Pages = loaded
-            .pages
-            .into_iter()
-            .filter(|(name, _)| name.starts_with(prefix))
-            .map(|(name, bytes)| (name.into(), bytes))
-            .collect();
-        if !pages.is_empty() {
-            twin.state.restore(pages);
-        }
-    }
+    restore(&mut twin.state, loaded);
     Ok(Revived::Whole)
+}
+
+/// Hands a twin its observed pages.
+fn restore<K: Twin>(state: &mut K, loaded: Loaded) {
+    let Some(prefix) = K::OBSERVED else { return };
+    let pages = loaded.pages.into_iter().filter(|(name, _)| name.starts_with(prefix));
+    let pages: Pages = pages.map(|(name, bytes)| (name.into(), bytes)).collect();
+    if !pages.is_empty() {
+        state.restore(pages);
+    }
 }

@@ -50,7 +50,9 @@ impl Deliveries {
 
     fn may_be_sent(&self, number: u64, now: Timestamp) -> bool {
         let known = self.0.iter().find(|attempt| attempt.number == number);
-        known.is_none_or(|attempt| attempt.again_at.is_some_and(|at| at <= now))
+        // Later than any wait: set before the clock went back.
+        let is_due = |at: Timestamp| at <= now || at.since(now) > POISON_WAIT_MAX;
+        known.is_none_or(|attempt| attempt.again_at.is_some_and(is_due))
     }
 
     fn sent(&mut self, number: u64) {

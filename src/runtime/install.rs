@@ -143,7 +143,7 @@ fn promise<K: Twin>(
             twin.revision,
             body,
             header,
-            now,
+            shard.shared.promise_time(now),
         )?)),
     }
 }

@@ -32,7 +32,9 @@ impl<K: Twin> Core<K> {
     fn save_due(&mut self, shard: &Shard<K>, drain: bool, now: Timestamp) {
         for _ in 0..self.unsaved.len() {
             let Some((due, at)) = self.unsaved.pop_front() else { break };
-            if due > now && !drain {
+            // Later than any interval: set before the clock went back.
+            let waits = due > now && due.since(now) <= shard.shared.config.save_every * 2;
+            if waits && !drain {
                 self.unsaved.push_front((due, at));
                 break;
             }

@@ -7,6 +7,7 @@ use std::{
         Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use compact_str::CompactString;
@@ -37,6 +38,9 @@ pub(super) struct Shared {
     arbiters: usize,
     instant: bool,
     started: Timestamp,
+    /// By how much the clock has gone back since then, in all.
+    went_back_ms: AtomicU64,
+    newest_promise_ms: AtomicU64,
     /// What the observed pages may still write, in KiB; refilled by the tick.
     pub(super) save_budget_kib: AtomicU32,
 }
@@ -60,13 +64,33 @@ impl Shared {
             arbiters,
             instant,
             started,
+            went_back_ms: AtomicU64::new(0),
+            newest_promise_ms: AtomicU64::new(0),
             save_budget_kib: AtomicU32::new(0),
         }
     }
 
-    /// Seconds of the runtime's life, for idleness.
+    /// Seconds of the runtime's life, for idleness; goes on when the clock goes back.
     pub(super) fn life_s(&self, now: Timestamp) -> u32 {
+        let now = now.after(Duration::from_millis(self.went_back_ms.load(Ordering::Relaxed)));
         u32::try_from(now.since(self.started).as_secs()).unwrap_or(u32::MAX)
+    }
+
+    /// Keeps intervals of the runtime's own what they were; times that twins and callers named are the clock's.
+    pub(super) fn clock_went_back(&self, by: Duration) {
+        tracing::warn!(
+            by_s = by.as_secs(),
+            "the clock went back; reminders and deadlines set before are later by that"
+        );
+        self.went_back_ms.fetch_add(u64::try_from(by.as_millis()).unwrap_or(0), Ordering::Relaxed);
+        self.wakes.rewind(by);
+    }
+
+    /// The time that a promise's key carries: the clock's, but never before an earlier key of this process, or the
+    /// target would call it too old.
+    pub(super) fn promise_time(&self, now: Timestamp) -> Timestamp {
+        let newest = self.newest_promise_ms.fetch_max(now.unix_ms(), Ordering::Relaxed);
+        now.max(Timestamp::from_unix_ms(newest))
     }
 
     pub(super) fn epoch(&self) -> Epoch {

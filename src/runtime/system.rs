@@ -18,6 +18,8 @@ use crate::{
 pub(super) const ORDERS_MAX: usize = 4;
 /// How often shards passivate and save.
 const TICK: Duration = Duration::from_secs(1);
+/// A clock that goes back by less is left to itself.
+const CLOCK_STEP: Duration = Duration::from_secs(1);
 /// How often a drain looks whether everything is settled.
 const DRAIN_LOOK: Duration = Duration::from_millis(2);
 /// Entries read from the stored wake index at a time.
@@ -79,8 +81,13 @@ pub(super) async fn run(shared: Arc<Shared>, mut orders: mpsc::Receiver<Order>, 
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut index = Index::default();
+    let mut before = Timestamp::ZERO;
     loop {
         let now = shared.clock.now();
+        if before.since(now) > CLOCK_STEP {
+            shared.clock_went_back(before.since(now));
+        }
+        before = now;
         let next = shared.wakes.next().map_or(TICK, |at| at.since(now));
         tokio::select! {
             biased;
@@ -119,7 +126,7 @@ fn wake_due(shared: &Shared) {
     loop {
         let due = shared.wakes.due(now, WAKE_BURST);
         let last = due.len() < WAKE_BURST;
-        for Due { kind, key, sequence } in due {
+        for Due { kind, key, sequence, .. } in due {
             if let Some(host) = shared.office.host_named(&kind) {
                 host.wake(&key, sequence);
             }

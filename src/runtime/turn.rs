@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    activation::{Activation, Phase, Read},
+    activation::{Activation, Phase, Read, goes_on},
     hold::{Hold, refused, spare},
     host::delivery,
     install::{arm, install},
@@ -209,7 +209,7 @@ impl<K: Twin> Core<K> {
                     if above.is_some_and(|epoch| shard.shared.epoch().0 <= epoch) {
                         shard.shared.reclaim();
                         shard.shared.wakes.again(now.after(shard.shared.config.backoff_min), K::KIND, &twin.key);
-                    } else if now >= *until {
+                    } else if !goes_on(*until, now) {
                         busy.phase = Phase::Loading { attempts: *attempts };
                         let address = twin.ledger.as_ref().map(|ledger| Arc::clone(&ledger.address));
                         if let Some(address) = address {

@@ -3,7 +3,7 @@
 //! The store indexes the wake time of every record in time order; this heap holds the part that is near. An entry may
 //! be early or stale, never late: the twin itself decides, when woken, whether anything is due.
 
-use std::{cmp::Reverse, collections::BinaryHeap};
+use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
 use compact_str::CompactString;
 use parking_lot::Mutex;
@@ -18,6 +18,8 @@ pub(super) struct Due {
     pub(super) key: Key,
     /// Of the record that the stored entry was written with; 0 for an entry that is not from the stored index.
     pub(super) sequence: u64,
+    /// Whether it is another look after a while, not a time that a twin named.
+    again: bool,
 }
 
 /// Wake-ups by time.
@@ -39,21 +41,33 @@ impl Wakes {
     pub(super) fn arm(&self, at: Timestamp, kind: &str, key: &Key) -> bool {
         let wanted = at <= self.heap.lock().horizon;
         if wanted {
-            self.again(at, kind, key);
+            self.found(at, kind, key, 0);
         }
         wanted
     }
 
     /// Adds a wake-up that is in no index: another look at something that did not succeed.
     pub(super) fn again(&self, at: Timestamp, kind: &str, key: &Key) {
-        self.found(at, kind, key, 0);
+        self.add(at, Due { kind: kind.into(), key: key.clone(), sequence: 0, again: true });
     }
 
     /// Adds an entry of the stored index.
     pub(super) fn found(&self, at: Timestamp, kind: &str, key: &Key, sequence: u64) {
+        self.add(at, Due { kind: kind.into(), key: key.clone(), sequence, again: false });
+    }
+
+    /// The clock went back: what was to be looked at again after a while still is, after that while.
+    pub(super) fn rewind(&self, by: Duration) {
+        let mut heap = self.heap.lock();
+        let entries = std::mem::take(&mut heap.entries).into_iter();
+        heap.entries =
+            entries.map(|Reverse((at, due))| Reverse((if due.again { at.before(by) } else { at }, due))).collect();
+    }
+
+    fn add(&self, at: Timestamp, due: Due) {
         let mut heap = self.heap.lock();
         let first = heap.entries.peek().is_none_or(|Reverse((first, _))| at < *first);
-        heap.entries.push(Reverse((at, Due { kind: kind.into(), key: key.clone(), sequence })));
+        heap.entries.push(Reverse((at, due)));
         drop(heap);
         if first {
             self.changed.notify_one();

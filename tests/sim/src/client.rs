@@ -170,9 +170,9 @@ impl Client {
         let mut history = self.history.borrow_mut();
         history.note(self.runtime.now(), &format!("bump {twin}: {answer:?}"));
         match answer {
-            Ok((began, count)) => {
+            Ok(tally) => {
                 assert!(!keyed, "a volatile twin keeps no key");
-                history.tallies.push((twin, began, count));
+                history.tallies.push(tally);
             }
             Err(Failure::Keyless { .. }) => assert!(keyed),
             Err(failure) => assert!(matches!(failure, Failure::Stopping), "{failure}"),

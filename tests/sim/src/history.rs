@@ -72,8 +72,8 @@ pub struct History {
     pub records: Vec<Record>,
     /// Reads.
     pub sights: Vec<Sight>,
-    /// What volatile twins answered: which, since when, how many.
-    pub tallies: Vec<(usize, Timestamp, u32)>,
+    /// What volatile twins answered: in which stay in memory, how many.
+    pub tallies: Vec<(u32, u32)>,
     /// Events that a watcher heard, life by life.
     pub events: Vec<Vec<Told>>,
     /// What happened, in words.

@@ -23,6 +23,8 @@ use crate::{
 pub struct Scene {
     /// The runtime.
     pub runtime: Runtime,
+    /// The time.
+    pub clock: Arc<Virtual>,
     /// What goes wrong.
     pub faults: Arc<Faults>,
     /// Where books rest.
@@ -60,8 +62,9 @@ pub fn life<F: Future<Output = ()>>(
     in_virtual_time(async {
         let disk = Arc::new(Disk::new(Arc::clone(store), 0, 0));
         let config = Config { shards_per_arbiter: 1, idle_after, door, ..Config::default() };
-        let runtime = start(config, Arc::new(Virtual::from(base)), Arc::clone(&disk)).await;
-        scene(Scene { runtime, faults: Arc::clone(faults), store: Arc::clone(store), disk }).await;
+        let clock = Arc::new(Virtual::from(base));
+        let runtime = start(config, Arc::clone(&clock), Arc::clone(&disk)).await;
+        scene(Scene { runtime, clock, faults: Arc::clone(faults), store: Arc::clone(store), disk }).await;
     });
 }
 

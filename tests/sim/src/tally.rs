@@ -1,5 +1,7 @@
 //! The volatile kind of the simulation: counts, and forgets when it leaves memory.
 
+use std::cell::Cell;
+
 use service_twin::{
     model::{Key, Timestamp},
     twin::{Decide, Decision, Effect, Message, Rejection, Turn, Twin, Volatile, Wire},
@@ -7,11 +9,16 @@ use service_twin::{
 
 use crate::book::Hear;
 
-/// A count of one life in memory.
-#[derive(Debug, Default)]
+thread_local! {
+    /// A seed has a thread of its own, so this is the same in each of its runs.
+    static STAYS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// A count of one stay in memory.
+#[derive(Debug)]
 pub struct Tally {
-    /// The time of its first change, which tells one life from another.
-    began: Option<Timestamp>,
+    /// Tells one stay in memory from another.
+    stay: u32,
     count: u32,
 }
 
@@ -21,11 +28,11 @@ impl Twin for Tally {
     type Change = ();
 
     fn create(_: &str) -> Self {
-        Self::default()
+        STAYS.set(STAYS.get() + 1);
+        Self { stay: STAYS.get(), count: 0 }
     }
 
-    fn apply(&mut self, (): &(), at: Timestamp) {
-        self.began.get_or_insert(at);
+    fn apply(&mut self, (): &(), _: Timestamp) {
         self.count += 1;
     }
 }
@@ -36,7 +43,7 @@ pub struct Bump(pub Option<(Key, u32)>);
 
 impl Message for Bump {
     type Twin = Tally;
-    type Reply = (Timestamp, u32);
+    type Reply = (u32, u32);
 }
 
 impl Wire for Bump {
@@ -44,8 +51,8 @@ impl Wire for Bump {
 }
 
 impl Decide<Bump> for Tally {
-    fn decide(&self, Bump(tell): &Bump, turn: &Turn<'_>) -> Result<Decision<(), (Timestamp, u32)>, Rejection> {
-        let decision = Decision::new((self.began.unwrap_or(turn.now), self.count + 1)).change(());
+    fn decide(&self, Bump(tell): &Bump, _: &Turn<'_>) -> Result<Decision<(), (u32, u32)>, Rejection> {
+        let decision = Decision::new((self.stay, self.count + 1)).change(());
         Ok(match tell {
             Some((to, id)) => decision.effect(Effect::tell(to.clone(), Hear { id: *id })),
             None => decision,

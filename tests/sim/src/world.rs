@@ -3,7 +3,10 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -37,18 +40,25 @@ const QUIET: Duration = Duration::from_secs(120);
 pub struct Virtual {
     base: Timestamp,
     start: Instant,
+    back_ms: AtomicU64,
 }
 
 impl Virtual {
     /// Goes on at `base`.
     pub fn from(base: Timestamp) -> Self {
-        Self { base, start: Instant::now() }
+        Self { base, start: Instant::now(), back_ms: AtomicU64::new(0) }
+    }
+
+    /// Steps back.
+    pub fn step_back(&self, by: Duration) {
+        self.back_ms.fetch_add(u64::try_from(by.as_millis()).expect("a step is short"), Ordering::Relaxed);
     }
 }
 
 impl Clock for Virtual {
     fn now(&self) -> Timestamp {
-        self.base.after(self.start.elapsed())
+        let back = Duration::from_millis(self.back_ms.load(Ordering::Relaxed));
+        self.base.after(self.start.elapsed()).before(back)
     }
 }
 
