@@ -42,14 +42,7 @@ impl<K: Twin> Actor for Drain<K> {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        let work = Work {
-            shard: Arc::clone(&self.shard),
-            taken: Taken::default(),
-            lanes: Default::default(),
-            notes: VecDeque::new(),
-            out: Out::default(),
-            retry: None,
-        };
+        let work = Work { shard: Arc::clone(&self.shard), taken: Taken::default(), out: Out::default(), retry: None };
         context.spawn(work.into_actor(self));
     }
 }
@@ -58,8 +51,6 @@ impl<K: Twin> Actor for Drain<K> {
 struct Work<K: Twin> {
     shard: Arc<Shard<K>>,
     taken: Taken<Item<K>, Note>,
-    lanes: [VecDeque<Item<K>>; LANES],
-    notes: VecDeque<Note>,
     out: Out<K>,
     retry: Option<Pin<Box<tokio::time::Sleep>>>,
 }
@@ -83,13 +74,8 @@ impl<K: Twin> Future for Work<K> {
         for _ in 0..BATCHES_MAX {
             // Registered before each look, so that a push in between wakes us.
             this.shard.inbox.register(context.waker());
-            if this.shard.inbox.take(&mut this.taken) {
-                for (lane, taken) in this.lanes.iter_mut().zip(&mut this.taken.lanes) {
-                    lane.extend(taken.drain(..));
-                }
-                this.notes.extend(this.taken.notes.drain(..));
-            }
-            if this.notes.is_empty() && this.lanes.iter().all(VecDeque::is_empty) {
+            this.shard.inbox.take(&mut this.taken);
+            if this.taken.notes.is_empty() && this.taken.lanes.iter().all(VecDeque::is_empty) {
                 if this.shard.shared.is_closed() {
                     this.end();
                     return Poll::Ready(());
@@ -111,11 +97,11 @@ impl<K: Twin> Work<K> {
         let mut core = shard.core.lock();
         let mut turns = 0;
         shard.hold(&mut core, now, |core| {
-            for note in self.notes.drain(..) {
+            for note in self.taken.notes.drain(..) {
                 note_in(core, &shard, note, now);
             }
             while turns < BATCH_TURNS_MAX {
-                let Some(item) = next(&mut self.lanes, turns) else { break };
+                let Some(item) = next(&mut self.taken.lanes, turns) else { break };
                 core.receive(&shard, item.hash, &item.key, item.call, now);
                 turns += 1;
             }

@@ -4,10 +4,13 @@
 //! inline door is open only while it is zero, so one caller's messages cannot overtake each other. Notes (a commit
 //! ended, a load came back) are the runtime's own, bypass every bound and are never refused.
 //!
-//! No wake-up is lost: the drain registers its waker, then takes; `scheduled` turns false only inside an empty take,
-//! under the same lock in which a push reads it.
+//! What the drain took and has not used up still counts: a lane is taken only when nothing is left of what it gave before,
+//! so at most twice the bounds is held, however slow the turns are.
+//!
+//! No wake-up is lost: the drain registers its waker, then takes; `scheduled` turns false only when a take leaves nothing
+//! behind, under the same lock in which a push reads it.
 
-use std::task::Waker;
+use std::{collections::VecDeque, task::Waker};
 
 use super::sync::{AtomicUsize, AtomicWaker, Mutex, MutexGuard, Ordering};
 
@@ -32,9 +35,9 @@ pub(crate) struct Inbox<T, N> {
 }
 
 struct Queue<T, N> {
-    lanes: [Vec<T>; LANES],
+    lanes: [VecDeque<T>; LANES],
     notes: Vec<N>,
-    bytes: usize,
+    bytes: [usize; LANES],
     scheduled: bool,
     closed: bool,
 }
@@ -42,21 +45,21 @@ struct Queue<T, N> {
 /// What a drain took, in order within each lane.
 pub(crate) struct Taken<T, N> {
     /// The lanes, most urgent first.
-    pub(crate) lanes: [Vec<T>; LANES],
+    pub(crate) lanes: [VecDeque<T>; LANES],
     /// The runtime's own.
     pub(crate) notes: Vec<N>,
 }
 
 impl<T, N> Default for Taken<T, N> {
     fn default() -> Self {
-        Self { lanes: [Vec::new(), Vec::new(), Vec::new()], notes: Vec::new() }
+        Self { lanes: [VecDeque::new(), VecDeque::new(), VecDeque::new()], notes: Vec::new() }
     }
 }
 
 impl<T, N> Inbox<T, N> {
     pub(crate) fn new(bounds: Bounds) -> Self {
-        let lanes = [Vec::new(), Vec::new(), Vec::new()];
-        let queue = Queue { lanes, notes: Vec::new(), bytes: 0, scheduled: false, closed: false };
+        let lanes = [VecDeque::new(), VecDeque::new(), VecDeque::new()];
+        let queue = Queue { lanes, notes: Vec::new(), bytes: [0; LANES], scheduled: false, closed: false };
         Self { pending: AtomicUsize::new(0), queue: Mutex::new(queue), waker: AtomicWaker::new(), bounds }
     }
 
@@ -79,14 +82,14 @@ impl<T, N> Inbox<T, N> {
         let mut queue = self.queue.lock();
         let full = queue.closed
             || queue.lanes[lane].len() >= self.bounds.items_max / share
-            || queue.bytes.saturating_add(bytes) > self.bounds.bytes_max / share;
+            || queue.bytes.iter().sum::<usize>().saturating_add(bytes) > self.bounds.bytes_max / share;
         if full {
             drop(queue);
             self.pending.fetch_sub(1, Ordering::AcqRel);
             return Err(item);
         }
-        queue.lanes[lane].push(item);
-        queue.bytes += bytes;
+        queue.lanes[lane].push_back(item);
+        queue.bytes[lane] += bytes;
         let wake = !std::mem::replace(&mut queue.scheduled, true);
         drop(queue);
         if wake {
@@ -111,18 +114,24 @@ impl<T, N> Inbox<T, N> {
         self.waker.register(waker);
     }
 
-    /// Takes everything into `into`, which must be empty; says whether there was anything.
+    /// Takes every note, and the lanes of which nothing is left in `into`; says whether there was anything.
     pub(crate) fn take(&self, into: &mut Taken<T, N>) -> bool {
         let mut queue = self.queue.lock();
-        let any = !queue.notes.is_empty() || queue.lanes.iter().any(|lane| !lane.is_empty());
-        if !any {
-            queue.scheduled = false;
-            return false;
+        let queue = &mut *queue;
+        let mut any = !queue.notes.is_empty();
+        into.notes.append(&mut queue.notes);
+        for ((lane, bytes), into) in queue.lanes.iter_mut().zip(&mut queue.bytes).zip(&mut into.lanes) {
+            if into.is_empty() && !lane.is_empty() {
+                std::mem::swap(lane, into);
+                *bytes = 0;
+                any = true;
+            }
         }
-        std::mem::swap(&mut queue.lanes, &mut into.lanes);
-        std::mem::swap(&mut queue.notes, &mut into.notes);
-        queue.bytes = 0;
-        true
+        if !any {
+            // What is left in a lane is behind something that its drain still has to do, and will look again after that.
+            queue.scheduled = queue.lanes.iter().any(|lane| !lane.is_empty());
+        }
+        any
     }
 
     /// Takes no more messages; hands back those nobody took.
@@ -179,8 +188,28 @@ mod tests {
         inbox.note([1]);
         let mut taken = Taken::default();
         assert!(inbox.take(&mut taken));
-        assert_eq!((&taken.lanes[1], &taken.notes, inbox.pending()), (&vec![7], &vec![1], 1));
+        assert_eq!((&taken.lanes[1], &taken.notes, inbox.pending()), (&VecDeque::from([7]), &vec![1], 1));
         inbox.finished(1);
         assert_eq!(inbox.pending(), 0);
+    }
+
+    #[test]
+    fn what_was_taken_and_not_used_up_keeps_its_lane_waiting_and_the_others_go_on() {
+        let inbox: Inbox<u8, u8> = Inbox::new(BOUNDS);
+        let mut taken = Taken::default();
+        inbox.push(2, 1, 0).unwrap();
+        assert!(inbox.take(&mut taken));
+        inbox.push(2, 1, 1).unwrap();
+        inbox.push(2, 1, 2).unwrap();
+        inbox.push(0, 98, 3).unwrap();
+        assert!(inbox.take(&mut taken), "a more urgent lane is not held up");
+        assert_eq!((&taken.lanes[0], &taken.lanes[2]), (&VecDeque::from([3]), &VecDeque::from([0])));
+        assert!(!inbox.take(&mut taken));
+        assert_eq!(inbox.push(2, 1, 9), Err(9), "the bound holds while the drain is behind");
+        inbox.push(0, 98, 4).unwrap();
+        taken.lanes.iter_mut().for_each(VecDeque::clear);
+        assert!(inbox.take(&mut taken));
+        assert_eq!((&taken.lanes[0], &taken.lanes[2]), (&VecDeque::from([4]), &VecDeque::from([1, 2])));
+        inbox.push(2, 1, 5).unwrap();
     }
 }

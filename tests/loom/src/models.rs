@@ -77,7 +77,7 @@ impl Shard {
             if !any {
                 return if self.turns.lock().len() >= total { Poll::Ready(()) } else { Poll::Pending };
             }
-            let had = taken.lanes.iter().map(Vec::len).sum();
+            let had = taken.lanes.iter().map(std::collections::VecDeque::len).sum();
             if self.mutation == Mutation::FinishBeforeTurns {
                 self.inbox.finished(had);
             }
