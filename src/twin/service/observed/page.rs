@@ -22,6 +22,11 @@ impl Writer {
         Self(Vec::new())
     }
 
+    /// The same, with room for about so many.
+    pub(super) fn bare_for(bytes: usize) -> Self {
+        Self(Vec::with_capacity(bytes))
+    }
+
     pub(super) fn done(self) -> Vec<u8> {
         self.0
     }
@@ -113,6 +118,10 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn number(&mut self) -> Option<u64> {
+        if let Some((&byte, rest)) = self.rest.split_first().filter(|(byte, _)| **byte < 0x80) {
+            self.rest = rest;
+            return Some(u64::from(byte));
+        }
         let mut number = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;

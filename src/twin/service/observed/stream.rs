@@ -66,6 +66,9 @@ impl Counts {
         if !is_comparable || (self.scale == EXPLICIT && self.buckets.len() != earlier.buckets.len()) {
             return None;
         }
+        if shift == 0 && self.offset == earlier.offset && self.buckets.len() == earlier.buckets.len() {
+            return self.minus(earlier);
+        }
         let mut more = self.clone();
         for (bucket, count) in (earlier.offset..).zip(&earlier.buckets).filter(|(_, count)| **count > 0) {
             let place = usize::try_from((bucket >> shift.min(31)) - self.offset).ok()?;
@@ -78,8 +81,24 @@ impl Counts {
         Some(more)
     }
 
+    /// The same between the same buckets, which is how it nearly always is.
+    fn minus(&self, earlier: &Self) -> Option<Self> {
+        let mut buckets = Vec::with_capacity(self.buckets.len());
+        for (now, then) in self.buckets.iter().zip(&earlier.buckets) {
+            buckets.push(now.checked_sub(*then)?);
+        }
+        Some(Self {
+            scale: self.scale,
+            offset: self.offset,
+            zeros: self.zeros.checked_sub(earlier.zeros)?,
+            buckets,
+            count: self.count.checked_sub(earlier.count)?,
+            sum: self.sum - earlier.sum,
+        })
+    }
+
     fn pack(&self) -> Box<[u8]> {
-        let mut writer = Writer::bare();
+        let mut writer = Writer::bare_for(32 + 3 * self.buckets.len());
         writer.number(num::zigzag(self.scale));
         writer.number(num::zigzag(self.offset));
         writer.number(self.zeros);
@@ -95,7 +114,10 @@ impl Counts {
         let (scale, offset) = (num::unzigzag(reader.number()?), num::unzigzag(reader.number()?));
         let (zeros, count, sum) = (reader.number()?, reader.number()?, reader.real()?);
         let length = reader.count(BUCKETS_MAX)?;
-        let buckets = (0..length).map(|_| reader.number()).collect::<Option<_>>()?;
+        let mut buckets = Vec::with_capacity(length);
+        for _ in 0..length {
+            buckets.push(reader.number()?);
+        }
         Some(Self { scale, offset, zeros, buckets, count, sum })
     }
 }
