@@ -107,7 +107,9 @@ impl<K: Twin> Core<K> {
                     Ok(leave) => {
                         if matches!(leave, Leave::WhenDurable) {
                             keep(twin, &*call);
-                            settles.iter().for_each(|number| settle(twin, *number));
+                            if let Some(number) = settles {
+                                settle(twin, number);
+                            }
                         }
                         leave
                     }

@@ -1,5 +1,7 @@
 //! Records that were put back behind the runtime's back: refused, and left as they are.
 
+#![allow(clippy::unwrap_used, reason = "a helper of tests")]
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use service_twin::{
@@ -19,6 +21,10 @@ use crate::kinds::{Add, Ledger, Read, WakeMeAt};
 fn start(store: &Arc<dyn Store>) -> Runtime {
     let builder = Runtime::builder().config(Config { arbiters: 1, ..Config::default() });
     builder.store(Arc::clone(store)).kind::<Ledger>().start().expect("a runtime over a store starts")
+}
+
+fn memory() -> Arc<dyn Store> {
+    Arc::new(MemoryStore::new())
 }
 
 fn sled(path: &Path) -> Arc<dyn Store> {
@@ -60,7 +66,7 @@ async fn refused(runtime: &Runtime) -> String {
 #[tokio::test]
 async fn a_record_put_back_under_a_twin_in_memory_is_refused_by_its_next_activation() {
     let directory = tempfile::tempdir().unwrap();
-    for store in [Arc::new(MemoryStore::new()) as Arc<dyn Store>, sled(directory.path())] {
+    for store in [memory(), sled(directory.path())] {
         let runtime = start(&store);
         assert_eq!(runtime.twin("a").ask(Add(1)).await, Ok(1));
         let first = core(&store).await;
@@ -116,7 +122,7 @@ fn older(item: Item, due: Timestamp) -> Item {
 #[tokio::test]
 async fn a_record_put_back_under_its_ring_page_is_refused_after_a_restart() {
     let directory = tempfile::tempdir().unwrap();
-    for store in [Arc::new(MemoryStore::new()) as Arc<dyn Store>, sled(directory.path())] {
+    for store in [memory(), sled(directory.path())] {
         let runtime = start(&store);
         let mut early = None;
         for n in 0..80_u64 {

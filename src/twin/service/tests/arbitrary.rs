@@ -27,6 +27,8 @@ enum Step {
     Remove,
     Create,
     Pass(u64),
+    /// The clock goes back.
+    Back(u64),
     Reload,
 }
 
@@ -49,6 +51,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Remove),
         2 => Just(Step::Create),
         4 => (0..200u64).prop_map(Step::Pass),
+        1 => (0..7200u64).prop_map(Step::Back),
         2 => Just(Step::Reload),
     ]
 }
@@ -123,6 +126,10 @@ fn run(world: &mut World, step: &Step) {
         Step::Create => world.tell(Create::default()).is_ok(),
         Step::Pass(seconds) => {
             world.pass(Duration::from_secs(seconds));
+            true
+        }
+        Step::Back(seconds) => {
+            world.now = world.now.before(Duration::from_secs(seconds));
             true
         }
         Step::Reload => {
