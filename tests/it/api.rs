@@ -282,3 +282,20 @@ async fn a_reader_that_falls_behind_hears_of_the_gap_and_goes_on_after_it() {
     let (_, after) = event(&mut stream, "twin.attributes.changed").await;
     assert!(after["data"]["attributes"]["n"].as_u64().unwrap() > 10, "{after}");
 }
+
+#[tokio::test]
+async fn names_beyond_ascii_go_in_and_come_out_as_they_are() {
+    let world = World::new().await;
+    let twin = "/api/v1/twins/l%C3%A4den/%E6%B3%A8%E6%96%87%F0%9F%90%84";
+    let named = json!({"größe": "ü\u{2028}\"\\", "注文": "🐄"});
+    world.done("PUT", twin, json!({"attributes": {}})).await;
+    world.done("PATCH", &format!("{twin}/attributes"), named.clone()).await;
+    world.done("PUT", &format!("{twin}/features/gr%C3%B6%C3%9Fe/desired"), json!({"日": 1})).await;
+    world.done("PUT", &format!("{twin}/instances/pod-%C3%A9"), json!({"version": "1.0-β"})).await;
+    let view = world.done("GET", twin, Value::Null).await;
+    assert_eq!((view["id"].as_str(), &view["attributes"]), (Some("läden/注文🐄"), &named));
+    assert_eq!((&view["features"][0]["name"], &view["features"][0]["desired"]), (&json!("größe"), &json!({"日": 1})));
+    assert_eq!((&view["instances"][0]["id"], &view["instances"][0]["version"]), (&json!("pod-é"), &json!("1.0-β")));
+    let found = world.done("GET", "/api/v1/twins?namespace=l%C3%A4den", Value::Null).await;
+    assert_eq!(found["twins"][0]["id"], "läden/注文🐄");
+}
