@@ -12,8 +12,9 @@ use super::{
 };
 use crate::{model::Timestamp, twin::service::view::DistributionView};
 
-/// Of the bytes in a page, the window gets this part.
-const WINDOW_SHARE: usize = 4;
+/// Of the bytes in a page, the period before gets at most this part, and the open one this part of what is left.
+const BEFORE_SHARE: usize = 8;
+const OPEN_SHARE: usize = 3;
 
 /// Measurements ever, in the last minutes and, for whoever asks, since they were last judged.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -171,11 +172,19 @@ impl Distribution {
     /// Writes it within about `bytes_max`.
     pub(super) fn write(&self, writer: &mut Writer, bytes_max: usize) {
         let settled = self.settled();
-        let window = bytes_max / WINDOW_SHARE;
-        settled.ever.write(writer, bytes_max - window);
+        let part = |sketch: &Sketch, bytes_max: usize| {
+            let mut writer = Writer::bare();
+            sketch.write(&mut writer, bytes_max);
+            writer
+        };
+        // What one does not need the next one may have.
+        let before = part(&settled.before().unwrap_or_default(), bytes_max / BEFORE_SHARE);
+        let left = bytes_max.saturating_sub(before.len());
+        let open = part(&settled.open, left / OPEN_SHARE);
+        settled.ever.write(writer, left.saturating_sub(open.len()));
         writer.number(self.period);
-        settled.open.write(writer, window / 2);
-        settled.before().unwrap_or_default().write(writer, window / 2);
+        writer.append(&open);
+        writer.append(&before);
     }
 
     /// Reads what [`Distribution::write`] wrote; pages of version 1 have no window.

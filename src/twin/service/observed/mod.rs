@@ -214,7 +214,7 @@ impl Observed {
             STREAMS => self.streams.write(&mut writer, if is_tight { 4 * 1024 } else { 8 * 1024 }),
             OPERATIONS => {
                 writer.number(self.samples);
-                self.operations.write(&mut writer, if is_tight { 9 * 1024 } else { 12 * 1024 });
+                self.operations.write(&mut writer, if is_tight { 8 * 1024 } else { 12 * 1024 });
             }
             BASELINES => {
                 self.baselines.write(&mut writer, 170);
