@@ -20,9 +20,12 @@ pub(crate) enum How {
     Batch,
 }
 
+/// The keys of one update with the length of what is written under each.
+pub(crate) type Shape = Vec<(String, usize)>;
+
 struct Update {
-    key: usize,
-    value: Vec<u8>,
+    shape: usize,
+    values: Vec<Vec<u8>>,
     reply: oneshot::Sender<()>,
 }
 
@@ -30,31 +33,32 @@ struct Update {
 #[derive(Clone)]
 pub(crate) struct Raw {
     send: Sender<Update>,
-    keys: usize,
+    shapes: Arc<[Shape]>,
     value: Arc<[u8]>,
 }
 
 impl Raw {
     /// Starts the committer over a database at `path`; it ends when its callers are dropped.
-    pub(crate) fn start(db: sled::Db, path: &Path, ids: &Arc<[String]>, value: &[u8], how: How) -> Self {
+    pub(crate) fn start(db: sled::Db, path: &Path, shapes: Arc<[Shape]>, value: &[u8], how: How) -> Self {
         let (send, receive) = bounded(1_024);
         let file = File::options().write(true).open(path.join("db")).expect("sled's file is there");
-        let (keys, ids) = (ids.len(), ids.clone());
-        thread::spawn(move || commit(&db, &file, &ids, how, &receive));
-        Self { send, keys, value: value.into() }
+        let of = shapes.clone();
+        thread::spawn(move || commit(&db, &file, &of, how, &receive));
+        Self { send, shapes, value: value.into() }
     }
 }
 
-fn commit(db: &sled::Db, file: &File, ids: &[String], how: How, receive: &Receiver<Update>) {
+fn commit(db: &sled::Db, file: &File, shapes: &[Shape], how: How, receive: &Receiver<Update>) {
     while let Ok(first) = receive.recv() {
         let mut updates = vec![first];
         updates.extend(receive.try_iter().take(BATCH_MAX - 1));
         let mut batch = sled::Batch::default();
         for update in &mut updates {
-            let value = std::mem::take(&mut update.value);
-            match how {
-                How::Insert => drop(db.insert(&*ids[update.key], value).expect("sled writes")),
-                How::Batch => batch.insert(&*ids[update.key], value),
+            for ((key, _), value) in shapes[update.shape].iter().zip(update.values.drain(..)) {
+                match how {
+                    How::Insert => drop(db.insert(key, value).expect("sled writes")),
+                    How::Batch => batch.insert(key.as_str(), value),
+                }
             }
         }
         if how == How::Batch {
@@ -70,10 +74,15 @@ fn commit(db: &sled::Db, file: &File, ids: &[String], how: How, receive: &Receiv
 
 impl Client for Raw {
     async fn call(&mut self, at: u64) -> u64 {
-        let mut value = self.value.to_vec();
-        value[..8].copy_from_slice(&(at + 1).to_le_bytes());
+        let shape = hot(at, self.shapes.len());
+        let value = |(_, length): &(String, usize)| {
+            let mut value = self.value[..*length].to_vec();
+            value[..8].copy_from_slice(&(at + 1).to_le_bytes());
+            value
+        };
+        let values = self.shapes[shape].iter().map(value).collect();
         let (reply, answer) = oneshot::channel();
-        let sent = self.send.try_send(Update { key: hot(at, self.keys), value, reply });
+        let sent = self.send.try_send(Update { shape, values, reply });
         assert!(sent.is_ok(), "the channel holds more than the window");
         answer.await.expect("the committer answers");
         1

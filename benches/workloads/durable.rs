@@ -88,7 +88,8 @@ pub(crate) fn ours(setting: &Setting, window: u64, twins: u64) -> Contestant {
 fn raw(setting: &Setting, window: u64, name: &'static str, how: How) -> Contestant {
     let (host, path) = (Host::start(setting.cpus), setting.dir.join(name));
     let (db, value) = (open(&path), ledger_bytes());
-    let client = Raw::start(db, &path, &ids(TWINS), &value, how);
+    let shapes = ids(TWINS).iter().map(|id| vec![(id.clone(), value.len())]).collect();
+    let client = Raw::start(db, &path, shapes, &value, how);
     Contestant::limit(name, move |time| host.run(plan(window, time), |_| client.clone()))
 }
 

@@ -62,18 +62,18 @@ fn read(setting: &Setting, workload: &'static str, connections: u64) -> Row {
     Row { workload, driver: "http", durability: "fsync", bars, contestants }
 }
 
-/// A merge patch of an attribute, durable at `Fsync` before the answer, over 64 connections.
+/// A durable command: a feature's desired state, put and durable at `Fsync` before the answer, over 64 connections.
 pub(crate) fn write_64(setting: &Setting) -> Row {
     let connections = 64;
     let (host, node) = (Host::start(setting.cpus), Node::start(setting));
     let ask: Arc<dyn Fn(u64) -> Vec<u8> + Send + Sync> = {
         let key = node.key.clone();
         Arc::new(move |at| {
-            let (name, body) = (name(hot(at, count())), format!("{{\"deployed\":{at}}}"));
+            let (name, body) = (name(hot(at, count())), format!("{{\"rate\":{at}}}"));
             let length = body.len();
             format!(
-                "PATCH /api/v1/twins/default/{name}/attributes HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {key}\r\n\
-                 content-type: application/merge-patch+json\r\ncontent-length: {length}\r\n\r\n{body}"
+                "PUT /api/v1/twins/default/{name}/features/sampling/desired HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {key}\r\n\
+                 content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
             )
             .into_bytes()
         })

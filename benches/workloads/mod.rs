@@ -152,7 +152,7 @@ pub(crate) const ROWS: &[Entry] = &[
     },
     Entry {
         name: "W4s",
-        question: "durable writes to 1,000 service twins with full models, beside raw sled with as many bytes",
+        question: "durable writes to 1,000 service twins with full models, beside raw sled with the same keys and bytes",
         cpus: &[2],
         work: Work::Rates(service::full_and_durable),
     },
@@ -191,7 +191,7 @@ pub(crate) const ROWS: &[Entry] = &[
     #[cfg(feature = "server")]
     Entry {
         name: "W6-write-64",
-        question: "a merge patch of one attribute over HTTP, answered at fsync, 64 connections",
+        question: "a feature's desired state put over HTTP, answered at fsync, 64 connections",
         cpus: &[2],
         work: Work::Rates(edge::write_64),
     },

@@ -9,14 +9,16 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use service_twin::{
     model::{
-        Clock, Header, ServiceId, SystemClock, Timestamp,
+        Clock, Header, ServiceId, SystemClock, Timestamp, limits,
         telemetry::{Batch, MetricPoint, Role, SpanKind, SpanSample, Symbol, Value},
     },
     runtime::{Config, Runtime},
     store::{
-        Commit, Done, Epoch, Item, Level, Load, Loaded, Refused, Scan, Slot, Stats, Store, Walked, sled::SledStore,
+        self, Commit, Done, Epoch, Item, Level, Load, Loaded, Refused, Scan, Slot, Stats, Store, Walked,
+        sled::SledStore,
     },
     twin::{
         Decide, Message, Turn, Twin,
@@ -32,13 +34,15 @@ use super::{
     Bars, Client, Contestant, Host, Lap, Pick, Plan, Row, Setting, Until, WINDOW,
     activation::{CACHE_BYTES, open},
     harness::{machine, report::float},
-    hot, ids,
-    limits::sled_commit::{How, Raw},
+    hot,
+    limits::sled_commit::{How, Raw, Shape},
     memory::Subject,
     passes,
 };
 
 const TWINS: u64 = 1_000;
+/// Commits whose keys are kept for the raw loop.
+const SHAPES_MAX: usize = 20_000;
 /// The model of a full twin: this many operations of one version, and this many series.
 const OPERATIONS: u64 = 10;
 const SERIES: u64 = 20;
@@ -225,12 +229,12 @@ pub(crate) fn full_and_durable(setting: &Setting) -> Row {
         let plan = Plan { window: WINDOW, until: Until::Elapsed(time), timed: false };
         host.run(plan, |_| writer.clone())
     });
-    // The raw loop writes as many bytes as our commits had, known after our first lap.
+    // The raw loop writes the keys and as many bytes as our commits had, known after our first lap.
     let (path, raw, host) = (setting.dir.join("raw"), OnceCell::new(), Host::start(setting.cpus));
-    let limit = Contestant::limit("raw sled, as many bytes", move |time| {
+    let limit = Contestant::limit("raw sled, the same keys", move |time| {
         let client = raw.get_or_init(|| {
-            let value = vec![7; usize::try_from(seen.mean()).expect("a size").max(16)];
-            Raw::start(open(&path), &path, &ids(TWINS), &value, How::Batch)
+            let value = vec![7; limits::RECORD_BYTES_MAX];
+            Raw::start(open(&path), &path, seen.shapes.lock().as_slice().into(), &value, How::Batch)
         });
         host.run(Plan { window: WINDOW, until: Until::Elapsed(time), timed: false }, |_| client.clone())
     });
@@ -305,12 +309,28 @@ struct Handed {
     commits: AtomicU64,
     bytes: AtomicU64,
     most: AtomicU64,
+    shapes: Mutex<Vec<Shape>>,
 }
 
 impl Handed {
     fn reset(&self) {
         for count in [&self.commits, &self.bytes, &self.most] {
             count.store(0, Ordering::Relaxed);
+        }
+        self.shapes.lock().clear();
+    }
+
+    /// Keeps which keys a commit has and how long their values are.
+    fn keep(&self, commit: &Commit) {
+        let mut shapes = self.shapes.lock();
+        if shapes.len() < SHAPES_MAX {
+            let key = &commit.address.key;
+            let core = commit.core.iter().map(|core| (format!("c/{key}"), core.len()));
+            let pages = commit
+                .pages
+                .iter()
+                .filter_map(|page| Some((format!("p/{key}/{}", page.name), page.value.as_ref()?.len().max(8))));
+            shapes.push(core.chain(pages).collect());
         }
     }
 
@@ -338,12 +358,17 @@ impl Store for Counting {
         self.inner.load(load, done);
     }
 
+    fn load_here(&self, load: &Load) -> Option<Result<Loaded, store::Error>> {
+        self.inner.load_here(load)
+    }
+
     fn scan(&self, scan: Scan, done: Done<Walked>) {
         self.inner.scan(scan, done);
     }
 
     fn commit(&self, commit: Commit) -> Result<(), Refused> {
         let bytes = u64::try_from(commit.bytes()).unwrap_or(u64::MAX);
+        self.counts.keep(&commit);
         self.inner.commit(commit)?;
         self.counts.commits.fetch_add(1, Ordering::Relaxed);
         self.counts.bytes.fetch_add(bytes, Ordering::Relaxed);

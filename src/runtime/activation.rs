@@ -1,13 +1,15 @@
 //! One twin's life in memory: its state, what is staged behind the commit watermark, and what it waits for.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
-
-use compact_str::CompactString;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use super::dispatch::Deliveries;
 use crate::{
     model::{Key, Rider, Sealed, Timestamp},
-    store::Address,
+    store::{Address, SharedTerms},
     twin::{Delivery, Failure, PageWrite, Pages, Twin, journal::Tail, outbox::Outbox, ring::Ring},
 };
 
@@ -40,18 +42,37 @@ pub(super) struct Ledger {
     pub(super) address: Arc<Address>,
     /// Commits of the core record that are known to be durable; before a load, at least so many there must have been.
     pub(super) sequence: u64,
-    pub(super) outbox: Outbox,
-    pub(super) ring: Ring,
-    pub(super) journal: Tail,
-    pub(super) terms: Arc<[CompactString]>,
+    pub(super) terms: SharedTerms,
     /// At most this large is the encoded state: exact after each encode, grown by each change since.
     pub(super) state_bytes: usize,
     /// The wake time that is armed already.
     pub(super) armed: Option<Timestamp>,
-    /// Promises on their way, and those whose delivery failed.
-    pub(super) deliveries: Deliveries,
     /// Whether the shard's list of unsaved twins names this one.
     pub(super) listed: bool,
+    rare: Option<Box<Rare>>,
+}
+
+/// What a record holds of a twin that sends, takes keyed requests or keeps a journal.
+#[derive(Default)]
+pub(super) struct Rare {
+    pub(super) outbox: Outbox,
+    pub(super) ring: Ring,
+    pub(super) journal: Tail,
+    /// Promises on their way, and those whose delivery failed.
+    pub(super) deliveries: Deliveries,
+}
+
+/// The rare part of a ledger that has none.
+static NOTHING: LazyLock<Rare> = LazyLock::new(Rare::default);
+
+/// A twin as its record has it.
+pub(super) struct Stored<K> {
+    pub(super) state: K,
+    pub(super) revision: u64,
+    pub(super) sequence: u64,
+    pub(super) state_bytes: usize,
+    pub(super) terms: SharedTerms,
+    pub(super) rare: Rare,
 }
 
 /// What goes on with a twin that is not idle.
@@ -176,11 +197,27 @@ impl<K: Twin> Busy<K> {
 
 impl<K: Twin> Activation<K> {
     pub(super) fn new(key: &str, hash: u64, used_s: u32) -> Option<Self> {
-        #[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "the low half is wanted")]
-        let low = hash as u32;
         let key = Key::parse(key).ok()?;
         let state = K::create(&key);
-        Some(Self { key, hash: low, used_s, revision: 0, ledger: None, busy: None, state })
+        Some(Self { key, hash: low(hash), used_s, revision: 0, ledger: None, busy: None, state })
+    }
+
+    /// A twin that was stored, ready for its first turn.
+    pub(super) fn stored(key: Key, hash: u64, used_s: u32, ledger: Ledger, stored: Stored<K>) -> Self {
+        let Stored { state, revision, sequence, state_bytes, terms, rare } = stored;
+        let mut ledger = Box::new(Ledger { sequence, state_bytes, terms, ..ledger });
+        ledger.set_rare(rare);
+        Self { key, hash: low(hash), used_s, revision, ledger: Some(ledger), busy: None, state }
+    }
+
+    /// Puts what was stored in place.
+    pub(super) fn take(&mut self, stored: Stored<K>) {
+        let Stored { state, revision, sequence, state_bytes, terms, rare } = stored;
+        (self.state, self.revision) = (state, revision);
+        if let Some(ledger) = &mut self.ledger {
+            (ledger.sequence, ledger.state_bytes, ledger.terms) = (sequence, state_bytes, terms);
+            ledger.set_rare(rare);
+        }
     }
 
     pub(super) fn busy(&mut self) -> &mut Busy<K> {
@@ -200,24 +237,46 @@ impl<K: Twin> Activation<K> {
     }
 }
 
+#[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "the low half is wanted")]
+fn low(hash: u64) -> u32 {
+    hash as u32
+}
+
 impl Ledger {
-    pub(super) fn new(address: Arc<Address>) -> Self {
+    /// Of a twin of which so many commits are known.
+    pub(super) fn new(address: Arc<Address>, sequence: u64) -> Self {
         Self {
             address,
-            sequence: 0,
-            outbox: Outbox::default(),
-            ring: Ring::default(),
-            journal: Tail::default(),
-            terms: Arc::new([]),
+            sequence,
+            terms: SharedTerms::default(),
             state_bytes: 0,
             armed: None,
-            deliveries: Deliveries::default(),
             listed: false,
+            rare: None,
         }
     }
 
-    /// Bytes of the record beside the state.
+    /// What most twins have nothing of, to look at.
+    pub(super) fn rare(&self) -> &Rare {
+        self.rare.as_deref().unwrap_or(&NOTHING)
+    }
+
+    /// The same, to change.
+    pub(super) fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// Puts what was read in place.
+    pub(super) fn set_rare(&mut self, rare: Rare) {
+        let Rare { outbox, ring, journal, .. } = &rare;
+        let used = !outbox.is_unused() || !ring.is_empty() || !journal.is_empty();
+        self.rare = used.then(|| Box::new(rare));
+    }
+
+    /// Bytes of the ledger and of what it holds.
     pub(super) fn bytes(&self) -> usize {
-        self.outbox.bytes() + self.ring.bytes().min(crate::twin::ring::CORE_BYTES_MAX) + self.journal.bytes()
+        let held =
+            |rare: &Rare| size_of::<Rare>() + rare.outbox.bytes() + rare.ring.heap_bytes() + rare.journal.bytes();
+        size_of::<Self>() + size_of::<Address>() + self.rare.as_deref().map_or(0, held)
     }
 }

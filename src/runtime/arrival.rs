@@ -31,7 +31,7 @@ impl<K: Twin> Core<K> {
         }
         let address = Arc::new(Address { kind: K::KIND.into(), key: twin.key.clone() });
         let seen = self.witness.of(key);
-        twin.ledger = Some(Box::new(Ledger { sequence: seen, ..Ledger::new(Arc::clone(&address)) }));
+        twin.ledger = Some(Box::new(Ledger::new(Arc::clone(&address), seen)));
         if let Some(instant) = shard.shared.store.as_ref().and_then(|store| store.instant()) {
             let loaded = instant.load_now(&Load { address, core: true, pages: Vec::new(), prefix: observed::<K>() });
             if seen == 0 && loaded.as_ref().is_ok_and(|loaded| loaded.core.is_none() && loaded.pages.is_empty()) {
@@ -111,6 +111,6 @@ impl<K: Twin> Core<K> {
 }
 
 /// The observed pages of a kind that has them.
-fn observed<K: Twin>() -> Option<Prefix> {
+pub(super) fn observed<K: Twin>() -> Option<Prefix> {
     K::OBSERVED.map(|prefix| Prefix { prefix: prefix.into(), after: None, limit: limits::COMMIT_KEYS_MAX })
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{
     activation::{Activation, BACKOFF_MAX, Flight, Ledger, Phase, Read},
-    dispatch::Deliveries,
     install::arm,
+    restore::{Restored, restore},
     shard::{Core, Shard},
     shared::SLOT,
 };
@@ -13,10 +13,9 @@ use crate::{
     model::{Key, Outcome, Sealed, Timestamp},
     store::{self, Commit, Committed, Ended, Loaded},
     twin::{
-        Failure, PageWrite, Pages, Persistence, Terms, Twin, journal,
-        outbox::Outbox,
+        Failure, PageWrite, Persistence, Terms, Twin, journal,
         record::{self, Head, Section},
-        ring::{self, Ring},
+        ring,
     },
 };
 
@@ -43,11 +42,11 @@ impl<K: Twin> Core<K> {
         let mut terms = Terms::default();
         if core.is_some() {
             state.index(&mut terms);
-            if terms.as_slice() != &*ledger.terms {
+            if *terms.as_slice() != *ledger.terms {
                 ledger.terms = terms.as_slice().into();
             }
         }
-        let promised = ledger.outbox.iter().map(|promise| promise.made_at).min();
+        let promised = ledger.rare().outbox.iter().map(|promise| promise.made_at).min();
         let to: Arc<dyn Committed> = shard.arc();
         let mut commit = Commit {
             address: Arc::clone(&ledger.address),
@@ -60,7 +59,7 @@ impl<K: Twin> Core<K> {
                 (Some(own), Some(promised)) => Some(own.min(promised)),
                 (own, promised) => own.or(promised),
             },
-            terms: Arc::clone(&ledger.terms),
+            terms: ledger.terms.clone(),
             riders: busy.staged.drain(..).map(|(_, rider)| rider).collect(),
             token: u64::from(at),
             to,
@@ -126,6 +125,16 @@ impl<K: Twin> Core<K> {
                 self.stuck.push(at);
             }
         }
+        None
+    }
+
+    /// Takes the outcome of a commit if that neither runs a turn nor ends the activation; hands it back otherwise.
+    pub(super) fn ended_at_once(&mut self, shard: &Shard<K>, ended: Ended, now: Timestamp) -> Option<Ended> {
+        let busy = u32::try_from(ended.token).ok().and_then(|at| self.table.get(at)?.busy.as_ref());
+        if ended.result.is_err() || !busy.is_some_and(|busy| busy.is_open()) {
+            return Some(ended);
+        }
+        self.ended(shard, ended, now);
         None
     }
 
@@ -207,7 +216,7 @@ impl<K: Twin> Core<K> {
         twin.state = K::create(&key);
         twin.revision = 0;
         if let Some(ledger) = &mut twin.ledger {
-            **ledger = Ledger { sequence: seen, ..Ledger::new(Arc::clone(&ledger.address)) };
+            **ledger = Ledger::new(Arc::clone(&ledger.address), seen);
         }
         twin.busy().phase = Phase::Backoff { until, cause, attempts: 0, above };
         if above.is_some_and(|epoch| shard.shared.epoch().0 <= epoch) {
@@ -224,26 +233,17 @@ impl<K: Twin> Core<K> {
         }) else {
             return;
         };
+        let seen = twin.ledger.as_ref().map_or(0, |ledger| ledger.sequence);
         let revived = result
             .map_err(|error| (error.to_string(), false))
-            .and_then(|loaded| revive(twin, loaded).map_err(|error| (error.to_string(), error.is_backwards())));
+            .and_then(|loaded| restore(&twin.key, seen, loaded).map_err(|e| (e.to_string(), e.is_backwards())));
         match revived {
-            Ok(Revived::Whole) => {
-                let next = twin.state.wake_at();
+            Ok(Restored::Whole(stored)) => {
+                twin.take(*stored);
                 twin.busy().phase = Phase::Live;
-                self.redeliver(shard, at, now);
-                if let Some(twin) = self.table.get_mut(at) {
-                    arm(shard, twin, next);
-                }
-                self.resume(shard, at, now);
-                if next.is_some_and(|due| due <= now) {
-                    self.wake(shard, at, now);
-                }
-                if let Some(twin) = self.table.get_mut(at) {
-                    twin.rest();
-                }
+                self.begun(shard, at, now);
             }
-            Ok(Revived::NeedsRing) => {
+            Ok(Restored::NeedsRing) => {
                 let address = twin.ledger.as_ref().map(|ledger| Arc::clone(&ledger.address));
                 if let Some(address) = address {
                     self.load(at, address, true);
@@ -266,6 +266,21 @@ impl<K: Twin> Core<K> {
                 busy.refuse_waiting(&Failure::Backoff { until, cause: Arc::clone(&cause) });
                 busy.phase = Phase::Backoff { until, cause, attempts: attempts + 1, above: None };
             }
+        }
+    }
+
+    /// What an activation begins with: promises to send, a time to wake up at, messages that waited.
+    pub(super) fn begun(&mut self, shard: &Shard<K>, at: u32, now: Timestamp) {
+        self.redeliver(shard, at, now);
+        let Some(twin) = self.table.get_mut(at) else { return };
+        let next = twin.state.wake_at();
+        arm(shard, twin, next);
+        self.resume(shard, at, now);
+        if next.is_some_and(|due| due <= now) {
+            self.wake(shard, at, now);
+        }
+        if let Some(twin) = self.table.get_mut(at) {
+            twin.rest();
         }
     }
 
@@ -340,7 +355,9 @@ fn rotate<K: Twin>(ledger: &mut Ledger, pages: &mut Vec<PageWrite>, state: &K, r
         pages.retain(|staged| staged.name != page.name);
         pages.push(page);
     };
-    if let Some(page) = ledger.ring.page() {
+    if !ledger.rare().ring.is_empty()
+        && let Some(page) = ledger.rare_mut().ring.page()
+    {
         put(PageWrite { name: ring::PAGE.into(), value: Some(page) });
     }
     if K::JOURNAL {
@@ -349,7 +366,9 @@ fn rotate<K: Twin>(ledger: &mut Ledger, pages: &mut Vec<PageWrite>, state: &K, r
             K::Persistence::encode(state, &mut bytes);
             bytes
         };
-        if let Some(journal::Rotated { writes }) = ledger.journal.rotate(revision, base, K::Persistence::SHAPE) {
+        if let Some(journal::Rotated { writes }) =
+            ledger.rare_mut().journal.rotate(revision, base, K::Persistence::SHAPE)
+        {
             writes.into_iter().for_each(put);
         }
     }
@@ -365,86 +384,16 @@ fn encode<K: Twin>(state: &K, ledger: &Ledger, revision: u64, epoch: u64, now: T
             K::Persistence::encode(state, out);
             state_bytes = out.len() - before;
         });
-        if !ledger.outbox.is_unused() {
-            body.section(Section::Outbox, |out| ledger.outbox.encode(out));
+        let rare = ledger.rare();
+        if !rare.outbox.is_unused() {
+            body.section(Section::Outbox, |out| rare.outbox.encode(out));
         }
-        if !ledger.ring.is_empty() {
-            body.section(Section::Ring, |out| ledger.ring.encode_core(out));
+        if !rare.ring.is_empty() {
+            body.section(Section::Ring, |out| rare.ring.encode_core(out));
         }
         if K::JOURNAL {
-            body.section(Section::Journal, |out| ledger.journal.encode(out));
+            body.section(Section::Journal, |out| rare.journal.encode(out));
         }
     });
     state_bytes
-}
-
-enum Revived {
-    Whole,
-    /// The ring's older part lies on a page that was not read.
-    NeedsRing,
-}
-
-/// Refuses a record that is older than what is known to have been durable.
-fn not_behind(found: u64, expected: u64) -> Result<(), record::Error> {
-    if found < expected {
-        let witness = "its wake entry or this process";
-        return Err(record::Error::Backwards { what: "sequence", found, expected, witness });
-    }
-    Ok(())
-}
-
-/// Puts what was read in place.
-fn revive<K: Twin>(twin: &mut Activation<K>, loaded: Loaded) -> Result<Revived, record::Error> {
-    let Some(ledger) = &mut twin.ledger else { return Err(record::Error::Volatile) };
-    let Some(bytes) = &loaded.core else {
-        not_behind(0, ledger.sequence)?;
-        twin.state = K::create(&twin.key);
-        twin.revision = 0;
-        **ledger = Ledger::new(Arc::clone(&ledger.address));
-        // Not known: measured with the first change.
-        ledger.state_bytes = K::RECORD_BYTES_MAX;
-        // A twin that was only ever observed has pages and no record.
-        restore(&mut twin.state, loaded);
-        return Ok(Revived::Whole);
-    };
-    let record = record::decode(bytes)?;
-    not_behind(record.head.sequence, ledger.sequence)?;
-    let page = loaded.pages.iter().find(|(name, _)| name == ring::PAGE).map(|(_, bytes)| &bytes[..]);
-    let section = record.section(Section::Ring).unwrap_or_default();
-    if !section.is_empty() && page.is_none() && Ring::needs_page(section)? {
-        return Ok(Revived::NeedsRing);
-    }
-    let state = record.section(Section::State).unwrap_or_default();
-    ledger.ring = match page {
-        None if section.is_empty() => Ring::default(),
-        None => Ring::decode(section, None)?,
-        Some(page) => Ring::decode(section, Some(page)).map_err(|error| {
-            let (found, expected) = (record.head.revision, ring::newest(page));
-            let behind = record::Error::Backwards { what: "revision", found, expected, witness: "its ring page" };
-            if expected > found { behind } else { error }
-        })?,
-    };
-    ledger.outbox = record.section(Section::Outbox).map_or_else(|| Ok(Outbox::default()), Outbox::decode)?;
-    ledger.journal =
-        record.section(Section::Journal).map_or_else(|| Ok(journal::Tail::default()), journal::Tail::decode)?;
-    ledger.sequence = record.head.sequence;
-    ledger.state_bytes = state.len();
-    ledger.deliveries = Deliveries::default();
-    twin.state = K::Persistence::decode(record.head.shape, state)?;
-    twin.revision = record.head.revision;
-    let mut terms = Terms::default();
-    twin.state.index(&mut terms);
-    ledger.terms = terms.as_slice().into();
-    restore(&mut twin.state, loaded);
-    Ok(Revived::Whole)
-}
-
-/// Hands a twin its observed pages.
-fn restore<K: Twin>(state: &mut K, loaded: Loaded) {
-    let Some(prefix) = K::OBSERVED else { return };
-    let pages = loaded.pages.into_iter().filter(|(name, _)| name.starts_with(prefix));
-    let pages: Pages = pages.map(|(name, bytes)| (name.into(), bytes)).collect();
-    if !pages.is_empty() {
-        state.restore(pages);
-    }
 }

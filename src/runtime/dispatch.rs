@@ -5,7 +5,7 @@ use std::{any::TypeId, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 
 use super::{
-    activation::{Ledger, Phase},
+    activation::{Ledger, Phase, Rare},
     shard::{Core, Shard},
     shared::{Office, Shared, unregistered},
 };
@@ -122,8 +122,9 @@ impl EffectRider {
         let EffectBody::Send { kind: to, kind_name, key: to_key, name, message } = body else { return None };
         let path = path_of::<K>(key, header, message.back().is_some());
         let number = ledger.map(|ledger| {
-            let number = ledger.outbox.next_number();
-            ledger.outbox.promise(Promise {
+            let rare = ledger.rare_mut();
+            let number = rare.outbox.next_number();
+            rare.outbox.promise(Promise {
                 number,
                 kind: kind_name.into(),
                 key: to_key.clone(),
@@ -135,7 +136,7 @@ impl EffectRider {
                 trace: header.trace().copied(),
                 path: path.clone(),
             });
-            ledger.deliveries.sent(number);
+            rare.deliveries.sent(number);
             number
         });
         let from = From { kind, kind_name: K::KIND, key: key.clone(), number };
@@ -253,7 +254,10 @@ impl<K: Twin> Core<K> {
         self.give_up(shard, at, now);
         let Some(twin) = self.table.get_mut(at) else { return };
         let Some(ledger) = &mut twin.ledger else { return };
-        let Ledger { outbox, deliveries, .. } = &mut **ledger;
+        if ledger.rare().outbox.is_empty() {
+            return;
+        }
+        let Rare { outbox, deliveries, .. } = ledger.rare_mut();
         let office = &shard.shared.office;
         for promise in outbox.iter() {
             if !deliveries.may_be_sent(promise.number, now) {
@@ -311,7 +315,7 @@ impl<K: Twin> Core<K> {
         let mut settled = false;
         self.given_up.retain(|(key, number)| {
             let of_this_twin = *key == twin.key;
-            settled |= of_this_twin && ledger.outbox.settle(*number);
+            settled |= of_this_twin && ledger.rare_mut().outbox.settle(*number);
             !of_this_twin
         });
         if settled {
@@ -343,20 +347,20 @@ impl<K: Twin> Core<K> {
             return;
         }
         let Some(ledger) = &mut twin.ledger else { return };
+        let Rare { outbox, deliveries, .. } = ledger.rare_mut();
         match failure {
             None => {
-                ledger.deliveries.forget(number);
-                if ledger.outbox.settle(number) {
+                deliveries.forget(number);
+                if outbox.settle(number) {
                     twin.busy().dirty = true;
                     self.submit(shard, at, now);
                 }
             }
             Some(failure) => {
                 self.counts.delivery_failures += 1;
-                let (failures, again_at) =
-                    ledger.deliveries.failed(number, failure, now, shard.shared.config.backoff_min);
+                let (failures, again_at) = deliveries.failed(number, failure, now, shard.shared.config.backoff_min);
                 if failures == FAILURES_SAID {
-                    let to = ledger.outbox.iter().find(|promise| promise.number == number);
+                    let to = outbox.iter().find(|promise| promise.number == number);
                     let to = to.map_or_else(String::new, |to| format!("{}:{} {}", to.kind, to.key, to.name));
                     tracing::warn!(kind = K::KIND, %key, number, to, %failure, "a promised message fails each time; it stays in the outbox and is tried again less and less often");
                 } else {

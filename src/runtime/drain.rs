@@ -13,7 +13,7 @@ use actix::{Actor, Addr, ArbiterHandle, AsyncContext, Context, WrapFuture};
 
 use super::{
     inbox::{LANES, Taken},
-    shard::{Core, Item, Note, Out, Shard},
+    shard::{Item, Note, Out, Shard},
 };
 use crate::twin::{Failure, Twin};
 
@@ -98,7 +98,7 @@ impl<K: Twin> Work<K> {
         let mut turns = 0;
         shard.hold(&mut core, now, |core| {
             for note in self.taken.notes.drain(..) {
-                note_in(core, &shard, note, now);
+                core.note(&shard, note, now);
             }
             while turns < BATCH_TURNS_MAX {
                 let Some(item) = next(&mut self.taken.lanes, turns) else { break };
@@ -153,23 +153,4 @@ fn next<K: Twin>(lanes: &mut [VecDeque<Item<K>>; LANES], turn: usize) -> Option<
         return Some(item);
     }
     lanes.iter_mut().find_map(VecDeque::pop_front)
-}
-
-fn note_in<K: Twin>(core: &mut Core<K>, shard: &Shard<K>, note: Note, now: crate::model::Timestamp) {
-    match note {
-        Note::Ended(ended) => core.ended(shard, ended, now),
-        Note::Loaded(at, loaded) => core.loaded(shard, at, loaded, now),
-        Note::Read(at, number, read) => core.pages_read(shard, at, number, read, now),
-        Note::Wake(hash, key, sequence) => {
-            if sequence > 0 {
-                core.woken_by(shard, hash, &key, sequence);
-            }
-            // A twin that is not in memory is woken by its load.
-            if let Ok(at) = core.admit(shard, hash, &key, now) {
-                core.wake(shard, at, now);
-            }
-        }
-        Note::Settled { hash, key, number, failure } => core.settled(shard, hash, &key, number, failure.as_ref(), now),
-        Note::Tick { drain } => core.tick(shard, drain, now),
-    }
 }

@@ -55,12 +55,13 @@ pub(super) fn refused<K: Twin>(
         effects.filter_map(|effect| promise_bytes::<K>(&twin.key, header, effect))
     };
     let (promises, promised) = (sends().count(), sends().sum::<usize>());
-    if !ledger.outbox.fits(promises, promised) {
-        return Some(limit("outbox", outbox::PROMISES_MAX, ledger.outbox.len() + promises));
+    let rare = ledger.rare();
+    if !rare.outbox.fits(promises, promised) {
+        return Some(limit("outbox", outbox::PROMISES_MAX, rare.outbox.len() + promises));
     }
     // What ring and journal may grow to before the older part of them moves to pages.
-    let journal = if K::JOURNAL { ledger.journal.bytes_max() } else { 0 };
-    let beside = FRAME_BYTES + spare + ring::CORE_BYTES_MAX + journal + ledger.outbox.bytes() + promised;
+    let journal = if K::JOURNAL { rare.journal.bytes_max() } else { 0 };
+    let beside = FRAME_BYTES + spare + ring::CORE_BYTES_MAX + journal + rare.outbox.bytes() + promised;
     if beside + ledger.state_bytes + growth > K::RECORD_BYTES_MAX {
         scratch.clear();
         K::Persistence::encode(&twin.state, scratch);

@@ -55,13 +55,13 @@ impl<K: Twin> Host<K> {
             return Inline::Now(Err(Failure::Stopping));
         }
         if M::INLINE
-            && let Some(mut core) = shard.door()
+            && let now = shard.shared.clock.now()
+            && let Some((mut core, found)) = shard.enter(hash, key, now)
         {
             if core.over {
                 return Inline::Now(Err(Failure::Stopping));
             }
-            let now = shard.shared.clock.now();
-            let at = match core.admit(shard, hash, key, now) {
+            let at = match found.map_or_else(|| core.admit(shard, hash, key, now), Ok) {
                 Ok(at) => at,
                 Err(failure) => return Inline::Now(Err(failure)),
             };
@@ -76,7 +76,7 @@ impl<K: Twin> Host<K> {
                 Inline::Later(call)
             };
             let stuck = !core.stuck.is_empty();
-            let mut out = if core.out.is_empty() { None } else { Some(std::mem::take(&mut core.out)) };
+            let mut out = core.take_out();
             drop(core);
             if stuck {
                 // Nothing else would make the drain try again.

@@ -12,7 +12,7 @@
 
 use std::{collections::VecDeque, task::Waker};
 
-use super::sync::{AtomicUsize, AtomicWaker, Mutex, MutexGuard, Ordering};
+use super::sync::{AtomicUsize, AtomicWaker, DOOR_TRIES, Mutex, MutexGuard, Ordering, pause};
 
 /// How much may wait in one shard.
 #[derive(Clone, Copy, Debug)]
@@ -68,9 +68,19 @@ impl<T, N> Inbox<T, N> {
         self.pending.load(Ordering::Acquire)
     }
 
-    /// The inline door: the shard's lock, if nothing waits and nobody holds it.
+    /// The inline door: the shard's lock, if nothing waits and whoever holds it lets go at once. Waiting a little for
+    /// a turn in progress costs a tenth of what a hand-over does.
     pub(crate) fn enter<'a, C>(&self, core: &'a Mutex<C>) -> Option<MutexGuard<'a, C>> {
-        if self.pending() == 0 { core.try_lock() } else { None }
+        for _ in 0..DOOR_TRIES {
+            if self.pending() != 0 {
+                return None;
+            }
+            if let Some(guard) = core.try_lock() {
+                return Some(guard);
+            }
+            pause();
+        }
+        None
     }
 
     /// Queues a message; hands it back if its lane or the byte bound is full, or after [`Self::close`]. The last lane

@@ -66,7 +66,7 @@ pub(super) fn install<K: Twin>(
                 K::Persistence::encode_change(change, &mut bytes);
                 bytes
             });
-            ledger.journal.append(
+            ledger.rare_mut().journal.append(
                 &journal::Entry {
                     revision: twin.revision,
                     at: now,

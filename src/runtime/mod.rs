@@ -13,6 +13,7 @@
 //! The runtime owns its threads (an actix `System` with one arbiter per core), so a host may use any tokio runtime.
 
 mod activation;
+mod ahead;
 mod arrival;
 mod ask;
 mod builder;
@@ -29,6 +30,7 @@ mod named;
 mod passivation;
 mod past;
 mod recall;
+mod restore;
 mod shard;
 mod shared;
 mod sync;

@@ -81,7 +81,7 @@ impl<K: Twin> Core<K> {
             let leave = idle >= idle_s || (crowded && idle >= 1);
             bytes += u64::try_from(resident_bytes(twin)).unwrap_or(u64::MAX);
             // A promise on its way comes back to this activation, and one that fails is tried less and less often by it.
-            let awaits = twin.ledger.as_ref().is_some_and(|ledger| !ledger.deliveries.is_empty());
+            let awaits = twin.ledger.as_ref().is_some_and(|ledger| !ledger.rare().deliveries.is_empty());
             if !leave || awaits || !twin.is_settled() {
                 continue;
             }
@@ -106,9 +106,8 @@ impl<K: Twin> Core<K> {
 
 fn resident_bytes<K: Twin>(twin: &Activation<K>) -> usize {
     const INDEX: usize = 16;
-    const LEDGER: usize = 320;
     size_of::<Activation<K>>()
         + INDEX
         + twin.state.heap_bytes()
-        + twin.ledger.as_ref().map_or(0, |ledger| LEDGER + ledger.bytes())
+        + twin.ledger.as_ref().map_or(0, |ledger| ledger.bytes())
 }

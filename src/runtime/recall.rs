@@ -12,7 +12,7 @@ pub(super) fn recall<K: Twin>(twin: &Activation<K>, call: &dyn Delivery<K>) -> O
     let Some(ledger) = &twin.ledger else { return Some(Err(Failure::Keyless { kind: K::KIND })) };
     let Some(fingerprint) = call.fingerprint() else { return Some(Err(Failure::Keyless { kind: K::KIND })) };
     let id = ring::id(call.header().principal(), request);
-    match ledger.ring.look(&id, fingerprint, request.made_at) {
+    match ledger.rare().ring.look(&id, fingerprint, request.made_at) {
         ring::Seen::New => None,
         ring::Seen::Repeat(entry) => Some(match &entry.reply {
             Some(reply) => {
@@ -36,5 +36,6 @@ pub(super) fn keep<K: Twin>(twin: &mut Activation<K>, call: &dyn Delivery<K>) {
     let reply =
         call.reply_bytes().filter(|reply| reply.len() <= limits::RING_REPLY_BYTES_MAX).map(Vec::into_boxed_slice);
     let id = ring::id(call.header().principal(), request);
-    ledger.ring.keep(ring::Entry { id, fingerprint, revision, made_at: request.made_at, reply }, K::RING_ENTRIES);
+    let entry = ring::Entry { id, fingerprint, revision, made_at: request.made_at, reply };
+    ledger.rare_mut().ring.keep(entry, K::RING_ENTRIES);
 }

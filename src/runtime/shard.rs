@@ -186,6 +186,16 @@ impl<K: Twin> Shard<K> {
         if is_open { self.inbox.enter(&self.core) } else { None }
     }
 
+    /// The lock for a commit's outcome on the store's own thread: messages that wait do not matter to it.
+    fn side_door(&self) -> Option<MutexGuard<'_, Core<K>>> {
+        let is_open = match &self.shared.config.door {
+            Door::Open => true,
+            Door::Closed => false,
+            Door::Scripted(open) => open(),
+        };
+        if is_open { self.core.try_lock() } else { None }
+    }
+
     /// Queues a message.
     pub(super) fn push(&self, hash: u64, key: Key, call: Arc<dyn Delivery<K>>) -> Result<(), Arc<dyn Delivery<K>>> {
         let (lane, bytes) = (call.lane().index(), call.bytes());
@@ -237,28 +247,68 @@ impl<K: Twin> Shard<K> {
 
     /// Performs what a batch caused; call after unlocking.
     pub(super) fn perform(&self, out: &mut Out<K>) {
-        for rider in out.released.drain(..) {
-            rider.release(&Sealed::Durable);
+        loop {
+            for rider in out.released.drain(..) {
+                rider.release(&Sealed::Durable);
+            }
+            for (call, failure) in out.failed.drain(..) {
+                call.fail(failure);
+            }
+            let here = self.read(out);
+            if here.is_empty() {
+                return;
+            }
+            // What was read here goes on here, if nobody else has the lock.
+            let Some(mut core) = self.side_door() else { return self.inbox.note(here) };
+            let now = self.shared.clock.now();
+            self.hold(&mut core, now, |core| here.into_iter().for_each(|note| core.note(self, note, now)));
+            let stuck = !core.stuck.is_empty();
+            std::mem::swap(&mut core.out, out);
+            drop(core);
+            if stuck {
+                self.inbox.note([]);
+            }
         }
-        for (call, failure) in out.failed.drain(..) {
-            call.fail(failure);
-        }
+    }
+
+    /// Asks for what is to be read; answers what was read at once.
+    fn read(&self, out: &mut Out<K>) -> Vec<Note> {
+        let mut here = Vec::new();
+        let Some(store) = &self.shared.store else { return here };
         for (at, load) in out.loads.drain(..) {
-            let Some(store) = &self.shared.store else { continue };
+            if let Some(loaded) = store.load_here(&load) {
+                here.push(Note::Loaded(at, loaded));
+                continue;
+            }
             let shard = self.arc();
             store.load(load, Box::new(move |loaded| shard.inbox.note([Note::Loaded(at, loaded)])));
         }
         for (at, number, load) in out.reads.drain(..) {
-            let Some(store) = &self.shared.store else { continue };
+            if let Some(read) = store.load_here(&load) {
+                here.push(Note::Read(at, number, read));
+                continue;
+            }
             let shard = self.arc();
             store.load(load, Box::new(move |read| shard.inbox.note([Note::Read(at, number, read)])));
         }
+        here
     }
 }
 
 impl<K: Twin> Committed for Shard<K> {
     fn ended(&self, commits: Vec<Ended>) {
-        self.inbox.note(commits.into_iter().map(Note::Ended));
+        let Some(mut core) = self.side_door() else { return self.inbox.note(commits.into_iter().map(Note::Ended)) };
+        let now = self.shared.clock.now();
+        let later: Vec<_> = commits.into_iter().filter_map(|ended| core.ended_at_once(self, ended, now)).collect();
+        let stuck = !core.stuck.is_empty();
+        let mut out = core.take_out();
+        drop(core);
+        if stuck || !later.is_empty() {
+            self.inbox.note(later.into_iter().map(Note::Ended));
+        }
+        if let Some(out) = &mut out {
+            self.perform(out);
+        }
     }
 }
 
@@ -304,6 +354,33 @@ impl<K: Twin> Core<K> {
                 busy.refuse_waiting(&Failure::Stopping);
             }
         }
+    }
+
+    /// Does what the runtime tells the shard.
+    pub(super) fn note(&mut self, shard: &Shard<K>, note: Note, now: Timestamp) {
+        match note {
+            Note::Ended(ended) => self.ended(shard, ended, now),
+            Note::Loaded(at, loaded) => self.loaded(shard, at, loaded, now),
+            Note::Read(at, number, read) => self.pages_read(shard, at, number, read, now),
+            Note::Wake(hash, key, sequence) => {
+                if sequence > 0 {
+                    self.woken_by(shard, hash, &key, sequence);
+                }
+                // A twin that is not in memory is woken by its load.
+                if let Ok(at) = self.admit(shard, hash, &key, now) {
+                    self.wake(shard, at, now);
+                }
+            }
+            Note::Settled { hash, key, number, failure } => {
+                self.settled(shard, hash, &key, number, failure.as_ref(), now);
+            }
+            Note::Tick { drain } => self.tick(shard, drain, now),
+        }
+    }
+
+    /// What is to be done after unlocking, if anything.
+    pub(super) fn take_out(&mut self) -> Option<Out<K>> {
+        (!self.out.is_empty()).then(|| std::mem::take(&mut self.out))
     }
 
     /// Lets replies go that only post further messages, so that twins of one shard answer each other within one hold.

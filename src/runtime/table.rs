@@ -13,6 +13,7 @@ pub(super) struct Table<K: Twin> {
     chunks: Vec<Vec<Option<Activation<K>>>>,
     free: Vec<u32>,
     len: u32,
+    removals: u64,
 }
 
 #[expect(
@@ -22,12 +23,17 @@ pub(super) struct Table<K: Twin> {
 )]
 impl<K: Twin> Table<K> {
     pub(super) fn new() -> Self {
-        Self { index: HashTable::new(), chunks: Vec::new(), free: Vec::new(), len: 0 }
+        Self { index: HashTable::new(), chunks: Vec::new(), free: Vec::new(), len: 0, removals: 0 }
     }
 
     /// Activations present.
     pub(super) fn len(&self) -> usize {
         self.len as usize - self.free.len()
+    }
+
+    /// How many activations ended: none did between two looks that see the same.
+    pub(super) fn removals(&self) -> u64 {
+        self.removals
     }
 
     /// One past the highest index ever used.
@@ -74,6 +80,7 @@ impl<K: Twin> Table<K> {
             entry.remove();
         }
         self.free.push(at);
+        self.removals += 1;
         Some(twin)
     }
 }

@@ -46,7 +46,7 @@ impl<K: Twin> Core<K> {
         }
         let settles = call.header().settles();
         if let Some(number) = settles
-            && !twin.ledger.as_ref().is_some_and(|ledger| ledger.outbox.has(number))
+            && !twin.ledger.as_ref().is_some_and(|ledger| ledger.rare().outbox.has(number))
         {
             // The answer was taken already, and its commit settled the ask.
             self.out.failed.push((call, Failure::AlreadyDone { revision: twin.revision }));
@@ -346,8 +346,9 @@ impl<K: Twin> Core<K> {
 /// Settles the ask whose answer was just taken, in the commit that holds what it changed.
 fn settle<K: Twin>(twin: &mut Activation<K>, number: u64) {
     if let Some(ledger) = &mut twin.ledger {
-        ledger.outbox.settle(number);
-        ledger.deliveries.forget(number);
+        let rare = ledger.rare_mut();
+        rare.outbox.settle(number);
+        rare.deliveries.forget(number);
         twin.busy().dirty = true;
     }
 }

@@ -114,6 +114,40 @@ impl Error {
 /// One page to write or delete.
 pub use crate::twin::PageWrite;
 
+/// A twin's search terms, sorted, shared by its activation and its commits. No terms cost nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SharedTerms(Option<Arc<[CompactString]>>);
+
+impl SharedTerms {
+    /// Whether both hold the same terms; known at once if one was made of the other.
+    pub fn same(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (None, None) => true,
+            (Some(one), Some(two)) => Arc::ptr_eq(one, two) || one == two,
+            (None, Some(_)) | (Some(_), None) => false,
+        }
+    }
+}
+
+impl From<&[CompactString]> for SharedTerms {
+    fn from(terms: &[CompactString]) -> Self {
+        Self((!terms.is_empty()).then(|| terms.into()))
+    }
+}
+
+impl FromIterator<CompactString> for SharedTerms {
+    fn from_iter<T: IntoIterator<Item = CompactString>>(terms: T) -> Self {
+        Self::from(&*terms.into_iter().collect::<Vec<_>>())
+    }
+}
+
+impl std::ops::Deref for SharedTerms {
+    type Target = [CompactString];
+    fn deref(&self) -> &[CompactString] {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
+
 /// One twin's keys, all or nothing.
 pub struct Commit {
     /// The twin.
@@ -131,7 +165,7 @@ pub struct Commit {
     /// When the twin wants to be woken; replaces what the last core commit said. Ignored without a core.
     pub wake_at: Option<Timestamp>,
     /// The twin's search terms, sorted; replace what the last core commit said. Ignored without a core.
-    pub terms: Arc<[CompactString]>,
+    pub terms: SharedTerms,
     /// Replies and events that leave with the outcome, straight from the store's thread.
     pub riders: Vec<Arc<dyn Rider>>,
     /// The submitter's own number.
@@ -252,8 +286,8 @@ pub struct Ended {
 /// Hears how commits ended, many at a time.
 ///
 /// A store may call this (and release the riders) from a thread of its own or, before [`Store::commit`] returns, from
-/// the submitter's. An implementation therefore takes no lock that a submitter may hold, hands in no further commit
-/// and does not block: it pushes the outcomes to a queue and wakes whoever reads it.
+/// the submitter's, and holds no lock of its own meanwhile. An implementation waits for no lock that a submitter may
+/// hold and does not block; it may hand in further commits.
 pub trait Committed: Send + Sync {
     /// Takes the outcomes; their riders have been released already.
     fn ended(&self, commits: Vec<Ended>);
@@ -439,6 +473,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Reads one twin. May complete before it returns. Sees every commit that has ended.
     fn load(&self, load: Load, done: Done<Loaded>);
+
+    /// Reads one twin on the calling thread, which may be a host's own, if that is likely to take microseconds; `None`
+    /// says that [`Store::load`] is the way.
+    fn load_here(&self, load: &Load) -> Option<Result<Loaded, Error>> {
+        let _ = load;
+        None
+    }
 
     /// Reads a part of an ordered walk.
     fn scan(&self, scan: Scan, done: Done<Walked>);

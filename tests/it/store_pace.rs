@@ -12,7 +12,7 @@ use std::{
 use service_twin::{
     model::{Key, Timestamp},
     store::{
-        Address, Commit, Committed, Ended, Entry, Epoch, Level, PageWrite, Scan, Slot, Store,
+        Address, Commit, Committed, Ended, Entry, Epoch, Level, PageWrite, Scan, SharedTerms, Slot, Store,
         sled::{Options, SledStore},
     },
 };
@@ -136,7 +136,7 @@ impl Ours {
             core: Some(core),
             pages,
             wake_at: None,
-            terms: Arc::default(),
+            terms: SharedTerms::default(),
             riders: Vec::new(),
             token: 0,
             to: self.to.clone(),

@@ -2,9 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use compact_str::CompactString;
-
-use crate::{model::Timestamp, store::Address};
+use crate::{
+    model::Timestamp,
+    store::{Address, SharedTerms},
+};
 
 /// Most twins remembered in each of the two generations.
 const TWINS_MAX: usize = 32 * 1024;
@@ -14,7 +15,7 @@ const TWINS_MAX: usize = 32 * 1024;
 pub(super) struct Known {
     pub(super) sequence: u64,
     pub(super) wake_at: Option<Timestamp>,
-    pub(super) terms: Arc<[CompactString]>,
+    pub(super) terms: SharedTerms,
 }
 
 /// Two generations: when the young one is full it becomes the old one, and the old one is forgotten.

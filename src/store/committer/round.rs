@@ -10,7 +10,7 @@ use compact_str::CompactString;
 use super::{Committer, Disk, hot::Known, long::Step};
 use crate::{
     model::Timestamp,
-    store::{Address, Commit, Committed, Done, Ended, Epoch, Error, Item, PageWrite, Slot, keyspace},
+    store::{Address, Commit, Committed, Done, Ended, Epoch, Error, Item, PageWrite, SharedTerms, Slot, keyspace},
 };
 
 /// One thing that a round answers.
@@ -156,7 +156,7 @@ impl<D: Disk> Committer<D> {
         known: &mut Known,
         sequence: u64,
         wake_at: Option<Timestamp>,
-        terms: &Arc<[CompactString]>,
+        terms: &SharedTerms,
         core: &[u8],
     ) -> Result<(), String> {
         if known.wake_at != wake_at {
@@ -165,7 +165,7 @@ impl<D: Disk> Committer<D> {
             self.batch.extend(entry);
             known.wake_at = wake_at;
         }
-        if !Arc::ptr_eq(&known.terms, terms) && known.terms != *terms {
+        if !known.terms.same(terms) {
             let key = |term: &CompactString| keyspace::term(&address.kind, term, &address.key);
             let gone = known.terms.iter().filter(|term| !terms.contains(term));
             self.batch.extend(gone.map(|term| (key(term), None)));
@@ -222,7 +222,7 @@ impl<D: Disk> Committer<D> {
             Item::Core { kind, key, sequence, core, wake_at, terms } => {
                 let address = Arc::new(Address { kind: kind.clone(), key: key.clone() });
                 let mut known = self.known(&address)?;
-                let terms = std::mem::take(terms).into();
+                let terms = terms.as_slice().into();
                 self.write_core(self.batch.len(), &address, &mut known, *sequence, *wake_at, &terms, core)?;
                 self.hot.put(address, known);
                 Ok(())
@@ -258,7 +258,7 @@ impl<D: Disk> Committer<D> {
             let what = format!("the record of {}:{} does not read", address.kind, address.key);
             Refusal::Not(Error::Unavailable(what.into()))
         })?;
-        Ok(Known { sequence: value.sequence, wake_at: value.wake_at, terms: value.terms().into() })
+        Ok(Known { sequence: value.sequence, wake_at: value.wake_at, terms: value.terms().as_slice().into() })
     }
 
     /// Releases what rides along, then tells each submitter once.

@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::*;
+use crate::store::SharedTerms;
 use crate::{
     model::{Key, Outcome, Rider, Sealed},
     store::{Address, Committed, Ended, keyspace},
@@ -123,7 +124,7 @@ impl World {
             core: Some(vec![1, 2, 3]),
             pages: Vec::new(),
             wake_at: None,
-            terms: Arc::default(),
+            terms: SharedTerms::default(),
             riders: vec![self.rider.clone()],
             token: sequence,
             to: self.to.clone(),

@@ -27,7 +27,8 @@ use compact_str::CompactString;
 use parking_lot::Mutex;
 
 use super::{
-    Address, Commit, Committed, Done, Ended, Entry, Epoch, Error, Load, Loaded, PageWrite, Scan, Slot, Store, Walked,
+    Address, Commit, Committed, Done, Ended, Entry, Epoch, Error, Load, Loaded, PageWrite, Scan, SharedTerms, Slot,
+    Store, Walked,
 };
 use crate::model::{Key, Rider, Sealed, Timestamp};
 
@@ -114,7 +115,7 @@ fn page(name: &str, value: Option<&[u8]>) -> PageWrite {
     PageWrite { name: name.into(), value: value.map(<[u8]>::to_vec) }
 }
 
-fn terms(terms: &[&str]) -> Arc<[CompactString]> {
+fn terms(terms: &[&str]) -> SharedTerms {
     terms.iter().map(|term| CompactString::new(term)).collect()
 }
 
@@ -141,7 +142,7 @@ impl World {
             core: Some(core.to_vec()),
             pages: Vec::new(),
             wake_at: None,
-            terms: Arc::default(),
+            terms: SharedTerms::default(),
             riders: Vec::new(),
             token: sequence,
             to: self.to.clone(),

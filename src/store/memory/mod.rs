@@ -313,7 +313,7 @@ impl MemoryStore {
                 let row = shard.entry(hash, &address);
                 let before = row.bytes();
                 self.index.lock().set(row, wake_at, &terms, sequence);
-                row.set_beside(wake_at, terms.into());
+                row.set_beside(wake_at, terms.as_slice().into());
                 row.write_core(core);
                 row.sequence = sequence;
                 let after = row.bytes();
@@ -470,7 +470,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::store::{Committed, Ended};
+    use crate::store::{Committed, Ended, SharedTerms};
 
     struct Heard(mpsc::Sender<Ended>);
 
@@ -509,7 +509,7 @@ mod tests {
                 core: Some(core.to_vec()),
                 pages: Vec::new(),
                 wake_at: None,
-                terms: Arc::default(),
+                terms: SharedTerms::default(),
                 riders: Vec::new(),
                 token: sequence,
                 to: self.to.clone(),

@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::{
     model::{Key, Timestamp},
-    store::{Address, Epoch, Item, Load, Loaded, PageWrite, Slot},
+    store::{Address, Epoch, Item, Load, Loaded, PageWrite, SharedTerms, Slot},
 };
 
 /// Unused bytes that a record taken over with its buffer may have before it is copied instead.
@@ -33,7 +33,7 @@ pub(super) struct Row {
 #[derive(Default)]
 struct Rare {
     wake_at: Option<Timestamp>,
-    terms: Arc<[CompactString]>,
+    terms: SharedTerms,
     pages: std::collections::BTreeMap<CompactString, Vec<u8>>,
     chain: Vec<(u64, Epoch)>,
 }
@@ -65,7 +65,7 @@ impl Row {
         self.core.as_ref().map_or(0, Vec::len) + pages.sum::<usize>()
     }
 
-    pub(super) fn set_beside(&mut self, wake_at: Option<Timestamp>, terms: Arc<[CompactString]>) {
+    pub(super) fn set_beside(&mut self, wake_at: Option<Timestamp>, terms: SharedTerms) {
         let rare = self.rare.get_or_insert_default();
         rare.wake_at = wake_at;
         rare.terms = terms;

@@ -4,6 +4,7 @@
 //! committer's. What sled is trusted with and what not: `docs/formats.md`.
 
 mod disk;
+mod pace;
 mod walk;
 
 pub use disk::OpenError;
@@ -19,7 +20,7 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::{Mutex, RwLock};
 
-use self::disk::SledDisk;
+use self::{disk::SledDisk, pace::Pace};
 use super::{
     Commit, Done, Epoch, Error, Item, Level, Load, Loaded, Refused, Scan, Slot, Stats, Store, Walked,
     committer::{Committer, Job, Shared},
@@ -46,6 +47,13 @@ impl Default for Options {
     }
 }
 
+/// Threads that read twins while the disk is slow.
+const LOADERS: usize = 4;
+/// Twins that may wait for them; more are read by whoever asks.
+const LOADS_MAX: usize = 4096;
+
+type Wanted = (Load, Done<Loaded>);
+
 enum Read {
     Scan { scan: Scan, done: Done<Walked> },
     Blob { id: [u8; 16], done: Done<Option<Vec<u8>>> },
@@ -55,12 +63,14 @@ enum Read {
 struct Doors {
     jobs: Sender<Job>,
     reads: Sender<Read>,
+    loads: Sender<Wanted>,
 }
 
 /// A store in a directory; see the module. Dropping it closes it and waits until its threads have ended.
 pub struct SledStore {
     disk: Arc<SledDisk>,
     shared: Arc<Shared>,
+    pace: Arc<Pace>,
     doors: RwLock<Option<Doors>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     level: Level,
@@ -81,6 +91,8 @@ impl SledStore {
         let shared = Arc::new(Shared::default());
         let (jobs, to_commit) = bounded(options.queue.max(1));
         let (reads, to_read) = bounded(READS_MAX);
+        let (loads, to_load) = bounded::<Wanted>(LOADS_MAX);
+        let pace = Arc::new(Pace::default());
         let committer = Committer::new(disk.clone(), to_commit, shared.clone());
         let reader = disk.clone();
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
@@ -89,14 +101,20 @@ impl SledStore {
                 .spawn(run)
                 .map_err(|error| OpenError::Thread(error.to_string()))
         };
-        let threads = vec![
+        let mut threads = vec![
             spawn("store-committer", Box::new(move || committer.run()))?,
             spawn("store-reader", Box::new(move || read_on(&reader, &to_read)))?,
         ];
+        for _ in 0..LOADERS {
+            let (disk, shared, pace, to_load) = (disk.clone(), shared.clone(), pace.clone(), to_load.clone());
+            let load_on = move || to_load.iter().for_each(|(load, done)| done(read_one(&disk, &shared, &pace, &load)));
+            threads.push(spawn("store-loader", Box::new(load_on))?);
+        }
         Ok(Self {
             disk,
             shared,
-            doors: RwLock::new(Some(Doors { jobs, reads })),
+            pace,
+            doors: RwLock::new(Some(Doors { jobs, reads, loads })),
             threads: Mutex::new(threads),
             level: options.level,
         })
@@ -134,6 +152,12 @@ fn closed() -> Error {
     Error::Unavailable("the store is closed".into())
 }
 
+fn read_one(disk: &SledDisk, shared: &Shared, pace: &Pace, load: &Load) -> Result<Loaded, Error> {
+    // A commit of unknown outcome may be in sled's memory and not on the disk: after a failure nothing is read.
+    shared.healthy()?;
+    pace.timed(|| disk.guarded(|tree| walk::load(tree, load)))
+}
+
 fn read_on(disk: &SledDisk, reads: &Receiver<Read>) {
     for read in reads {
         match read {
@@ -155,8 +179,21 @@ impl Store for SledStore {
     }
 
     fn load(&self, load: Load, done: Done<Loaded>) {
-        // A commit of unknown outcome may be in sled's memory and not on the disk: after a failure nothing is read.
-        done(self.shared.healthy().and_then(|()| self.disk.guarded(|tree| walk::load(tree, &load))));
+        if self.pace.is_quick() {
+            return done(read_one(&self.disk, &self.shared, &self.pace, &load));
+        }
+        let (load, done) = match &*self.doors.read() {
+            None => (load, done),
+            Some(doors) => match doors.loads.try_send((load, done)) {
+                Ok(()) => return,
+                Err(TrySendError::Full(wanted) | TrySendError::Disconnected(wanted)) => wanted,
+            },
+        };
+        done(read_one(&self.disk, &self.shared, &self.pace, &load));
+    }
+
+    fn load_here(&self, load: &Load) -> Option<Result<Loaded, Error>> {
+        self.pace.is_quick().then(|| read_one(&self.disk, &self.shared, &self.pace, load))
     }
 
     fn scan(&self, scan: Scan, done: Done<Walked>) {

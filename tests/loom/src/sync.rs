@@ -24,6 +24,13 @@ impl<T> Mutex<T> {
     }
 }
 
+/// One try shows every order; more of them only repeat it.
+pub(crate) const DOOR_TRIES: u32 = 1;
+
+pub(crate) fn pause() {
+    loom::thread::yield_now();
+}
+
 /// `atomic_waker::AtomicWaker`.
 pub(crate) struct AtomicWaker(loom::future::AtomicWaker);
 
