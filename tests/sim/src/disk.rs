@@ -100,6 +100,17 @@ impl Store for Disk {
         self.inner.load(load, done);
     }
 
+    fn load_here(&self, load: &Load) -> Option<Result<Loaded, Error>> {
+        // A scenario without odds holds loads by itself.
+        let mut chance = self.chance.lock();
+        if chance.1 == 0 || !chance.0.random_bool(0.5) {
+            return None;
+        }
+        drop(chance);
+        self.loads.fetch_add(1, Ordering::Relaxed);
+        Some(self.inner.load_now(load))
+    }
+
     fn scan(&self, scan: Scan, done: Done<Walked>) {
         if self.fails() {
             return done(Err(Error::Unavailable("a scan fault".into())));
