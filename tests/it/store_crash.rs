@@ -83,7 +83,7 @@ fn commit(twin: u64, sequence: u64, epoch: Epoch, to: &Arc<Ears>) -> Commit {
         core: Some(stamped(sequence, size)),
         pages: if multi { vec![page("a"), page("b")] } else { Vec::new() },
         wake_at: multi.then(|| wake_of(twin, sequence)),
-        terms: if multi { [format!("at={sequence}").into()].into() } else { Arc::default() },
+        terms: multi.then(|| format!("at={sequence}").into()).into_iter().collect(),
         riders: Vec::new(),
         token: twin,
         to: to.clone(),

@@ -209,7 +209,7 @@ fn a_page_of_100_of_a_million_is_found_within_10_ms() {
             core: Some(vec![7; 100]),
             pages: Vec::new(),
             wake_at: (n % 1000 == 0).then(|| Timestamp::from_unix_ms(u64::try_from(n).unwrap())),
-            terms: [health.into(), format!("team={}", n % 1000).into(), "tier=1".into()].into(),
+            terms: [health.into(), format!("team={}", n % 1000).into(), "tier=1".into()].into_iter().collect(),
             riders: Vec::new(),
             token: 0,
             to: to.clone(),
