@@ -205,7 +205,7 @@ impl<K: Twin> Activation<K> {
     /// A twin that was stored, ready for its first turn.
     pub(super) fn stored(key: Key, hash: u64, used_s: u32, ledger: Ledger, stored: Stored<K>) -> Self {
         let Stored { state, revision, sequence, state_bytes, terms, rare } = stored;
-        let mut ledger = Box::new(Ledger { sequence, state_bytes, terms, ..ledger });
+        let mut ledger = Box::new(Ledger { sequence, terms, state_bytes, ..ledger });
         ledger.set_rare(rare);
         Self { key, hash: low(hash), used_s, revision, ledger: Some(ledger), busy: None, state }
     }
