@@ -1,5 +1,6 @@
 //! Behaviour through the public door; one file per behaviour.
 
+mod ahead;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod api;
 #[cfg(all(feature = "server", feature = "cli"))]
