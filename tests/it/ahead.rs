@@ -72,20 +72,21 @@ fn add(runtime: &Runtime, all: &'static [u64]) -> Vec<Result<u64, Failure>> {
         for by in all {
             if !answers.is_empty() {
                 // Takes the inbox, behind the outcome of the last commit: nothing is under way when the next has its turn.
-                runtime.twin("a").tell(Read).unwrap();
+                runtime.twin("a").tell(Read).expect("the inbox has room");
             }
             answers.push(runtime.twin("a").ask(Add(*by)).await);
         }
         answers
     };
-    let run = move || tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(asks);
-    std::thread::spawn(run).join().unwrap()
+    let run = move || tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(asks);
+    std::thread::spawn(run).join().expect("the asker ends")
 }
 
 /// A stored twin that counts 5, read by a caller while `others` ask it; what the caller hears.
 async fn read_while(others: &'static [u64]) -> (u64, u64) {
     let inner = Arc::new(MemoryStore::new());
-    let build = |store: Arc<dyn Store>| Runtime::builder().store(store).kind::<Ledger>().start().unwrap();
+    let build =
+        |store: Arc<dyn Store>| Runtime::builder().store(store).kind::<Ledger>().start().expect("a runtime starts");
     let before = build(inner.clone());
     assert_eq!(before.twin("a").ask(Add(5)).await, Ok(5));
     before.drain(std::time::Duration::from_secs(20)).await;
@@ -93,8 +94,8 @@ async fn read_while(others: &'static [u64]) -> (u64, u64) {
     let runtime = build(store.clone());
     let (heard, asker) = (Arc::new(OnceLock::new()), runtime.clone());
     let told = heard.clone();
-    *store.meanwhile.lock() = Some(Box::new(move || told.set(add(&asker, others)).unwrap()));
-    let read = runtime.twin("a").ask(Read).await.unwrap();
+    *store.meanwhile.lock() = Some(Box::new(move || told.set(add(&asker, others)).expect("it happens once")));
+    let read = runtime.twin("a").ask(Read).await.expect("the twin answers");
     assert_eq!(heard.get().map(Vec::len), Some(others.len()), "the others came in between");
     runtime.drain(std::time::Duration::from_secs(20)).await;
     read
