@@ -6,10 +6,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use service_twin::store::{
-    Commit, Done, Epoch, Item, Level, Load, Loaded, Refused, Scan, Slot, Stats, Store, Walked, conformance,
-    memory::MemoryStore,
-};
+use service_twin::store::{Commit, Layer, Refused, Stats, Store, conformance, memory::MemoryStore};
 
 /// Counts commits and their bytes on the way to another store.
 struct Counted {
@@ -24,21 +21,9 @@ impl Counted {
     }
 }
 
-impl Store for Counted {
-    fn level(&self) -> Level {
-        self.below.level()
-    }
-
-    fn claim(&self, slot: Slot, expected: Option<Epoch>, done: Done<Epoch>) {
-        self.below.claim(slot, expected, done);
-    }
-
-    fn load(&self, load: Load, done: Done<Loaded>) {
-        self.below.load(load, done);
-    }
-
-    fn scan(&self, scan: Scan, done: Done<Walked>) {
-        self.below.scan(scan, done);
+impl Layer for Counted {
+    fn below(&self) -> &dyn Store {
+        &*self.below
     }
 
     /// A commit that was taken ends exactly once; one that is handed back never happened.
@@ -50,28 +35,8 @@ impl Store for Counted {
         Ok(())
     }
 
-    fn put_blob(&self, value: Vec<u8>, done: Done<[u8; 16]>) {
-        self.below.put_blob(value, done);
-    }
-
-    fn get_blob(&self, id: [u8; 16], done: Done<Option<Vec<u8>>>) {
-        self.below.get_blob(id, done);
-    }
-
-    fn sweep_blobs(&self, keep: Vec<[u8; 16]>, done: Done<u64>) {
-        self.below.sweep_blobs(keep, done);
-    }
-
-    fn put_item(&self, item: Item, done: Done<()>) {
-        self.below.put_item(item, done);
-    }
-
     fn stats(&self) -> Stats {
         Stats { commits: self.commits.load(Ordering::Relaxed), ..self.below.stats() }
-    }
-
-    fn close(&self, done: Done<()>) {
-        self.below.close(done);
     }
 }
 

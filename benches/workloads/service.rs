@@ -16,10 +16,7 @@ use service_twin::{
         telemetry::{Batch, MetricPoint, Role, SpanKind, SpanSample, Symbol, Value},
     },
     runtime::{Config, Runtime},
-    store::{
-        self, Commit, Done, Epoch, Item, Level, Load, Loaded, Refused, Scan, Slot, Stats, Store, Walked,
-        sled::SledStore,
-    },
+    store::{Commit, Layer, Level, Refused, Store, sled::SledStore},
     twin::{
         Decide, Message, Turn, Twin,
         service::{
@@ -345,25 +342,9 @@ struct Counting {
     counts: Arc<Handed>,
 }
 
-impl Store for Counting {
-    fn level(&self) -> Level {
-        self.inner.level()
-    }
-
-    fn claim(&self, slot: Slot, expected: Option<Epoch>, done: Done<Epoch>) {
-        self.inner.claim(slot, expected, done);
-    }
-
-    fn load(&self, load: Load, done: Done<Loaded>) {
-        self.inner.load(load, done);
-    }
-
-    fn load_here(&self, load: &Load) -> Option<Result<Loaded, store::Error>> {
-        self.inner.load_here(load)
-    }
-
-    fn scan(&self, scan: Scan, done: Done<Walked>) {
-        self.inner.scan(scan, done);
+impl Layer for Counting {
+    fn below(&self) -> &dyn Store {
+        &self.inner
     }
 
     fn commit(&self, commit: Commit) -> Result<(), Refused> {
@@ -374,29 +355,5 @@ impl Store for Counting {
         self.counts.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.counts.most.fetch_max(bytes, Ordering::Relaxed);
         Ok(())
-    }
-
-    fn put_blob(&self, value: Vec<u8>, done: Done<[u8; 16]>) {
-        self.inner.put_blob(value, done);
-    }
-
-    fn get_blob(&self, id: [u8; 16], done: Done<Option<Vec<u8>>>) {
-        self.inner.get_blob(id, done);
-    }
-
-    fn sweep_blobs(&self, keep: Vec<[u8; 16]>, done: Done<u64>) {
-        self.inner.sweep_blobs(keep, done);
-    }
-
-    fn put_item(&self, item: Item, done: Done<()>) {
-        self.inner.put_item(item, done);
-    }
-
-    fn stats(&self) -> Stats {
-        self.inner.stats()
-    }
-
-    fn close(&self, done: Done<()>) {
-        self.inner.close(done);
     }
 }

@@ -186,7 +186,7 @@ impl<K: Twin> Shard<K> {
         if is_open { self.inbox.enter(&self.core) } else { None }
     }
 
-    /// The lock for a commit's outcome on the store's own thread: messages that wait do not matter to it.
+    /// The lock for what the store answered, on the thread that heard of it: messages that wait do not matter to it.
     fn side_door(&self) -> Option<MutexGuard<'_, Core<K>>> {
         let is_open = match &self.shared.config.door {
             Door::Open => true,

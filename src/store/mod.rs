@@ -10,9 +10,12 @@
 mod committer;
 pub mod conformance;
 mod keyspace;
+mod layer;
 pub mod memory;
 pub mod sled;
 pub mod transfer;
+
+pub use layer::Layer;
 
 use std::{sync::Arc, time::Duration};
 
@@ -117,17 +120,6 @@ pub use crate::twin::PageWrite;
 /// A twin's search terms, sorted, shared by its activation and its commits. No terms cost nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SharedTerms(Option<Arc<[CompactString]>>);
-
-impl SharedTerms {
-    /// Whether both hold the same terms; known at once if one was made of the other.
-    pub fn same(&self, other: &Self) -> bool {
-        match (&self.0, &other.0) {
-            (None, None) => true,
-            (Some(one), Some(two)) => Arc::ptr_eq(one, two) || one == two,
-            (None, Some(_)) | (Some(_), None) => false,
-        }
-    }
-}
 
 impl From<&[CompactString]> for SharedTerms {
     fn from(terms: &[CompactString]) -> Self {

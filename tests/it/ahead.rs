@@ -5,10 +5,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use service_twin::{
     runtime::Runtime,
-    store::{
-        Commit, Done, Epoch, Error, Instant as _, Item, Level, Load, Loaded, Refused, Scan, Slot, Stats, Store, Walked,
-        memory::MemoryStore,
-    },
+    store::{Error, Instant as _, Layer, Load, Loaded, Store, memory::MemoryStore},
     twin::Failure,
 };
 
@@ -20,15 +17,9 @@ struct Interrupted {
     meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
-impl Store for Interrupted {
-    fn level(&self) -> Level {
-        self.inner.level()
-    }
-    fn claim(&self, slot: Slot, expected: Option<Epoch>, done: Done<Epoch>) {
-        self.inner.claim(slot, expected, done);
-    }
-    fn load(&self, load: Load, done: Done<Loaded>) {
-        self.inner.load(load, done);
+impl Layer for Interrupted {
+    fn below(&self) -> &dyn Store {
+        &*self.inner
     }
     fn load_here(&self, load: &Load) -> Option<Result<Loaded, Error>> {
         let loaded = self.inner.load_now(load);
@@ -37,30 +28,6 @@ impl Store for Interrupted {
             meanwhile();
         }
         Some(loaded)
-    }
-    fn scan(&self, scan: Scan, done: Done<Walked>) {
-        self.inner.scan(scan, done);
-    }
-    fn commit(&self, commit: Commit) -> Result<(), Refused> {
-        self.inner.commit(commit)
-    }
-    fn put_blob(&self, value: Vec<u8>, done: Done<[u8; 16]>) {
-        self.inner.put_blob(value, done);
-    }
-    fn get_blob(&self, id: [u8; 16], done: Done<Option<Vec<u8>>>) {
-        self.inner.get_blob(id, done);
-    }
-    fn sweep_blobs(&self, keep: Vec<[u8; 16]>, done: Done<u64>) {
-        self.inner.sweep_blobs(keep, done);
-    }
-    fn put_item(&self, item: Item, done: Done<()>) {
-        self.inner.put_item(item, done);
-    }
-    fn stats(&self) -> Stats {
-        self.inner.stats()
-    }
-    fn close(&self, done: Done<()>) {
-        self.inner.close(done);
     }
 }
 

@@ -7,7 +7,7 @@ use service_twin::{
     model::{Key, RequestKey, Rider, Sealed, Timestamp},
     runtime::{Config, Runtime},
     store::{
-        Commit, Done, Epoch, Item, Level, Load, Loaded, Refused, Scan, Slot, Stats, Store, Walked,
+        Commit, Layer, Level, Refused, Store,
         sled::{Options, SledStore},
     },
     twin::{Failure, Rejection},
@@ -164,41 +164,14 @@ impl Rider for Death {
     }
 }
 
-impl Store for Mortal {
-    fn level(&self) -> Level {
-        self.inner.level()
-    }
-    fn claim(&self, slot: Slot, expected: Option<Epoch>, done: Done<Epoch>) {
-        self.inner.claim(slot, expected, done);
-    }
-    fn load(&self, load: Load, done: Done<Loaded>) {
-        self.inner.load(load, done);
-    }
-    fn scan(&self, scan: Scan, done: Done<Walked>) {
-        self.inner.scan(scan, done);
+impl Layer for Mortal {
+    fn below(&self) -> &dyn Store {
+        &self.inner
     }
     fn commit(&self, mut commit: Commit) -> Result<(), Refused> {
         if commit.address.key == self.key {
             commit.riders.insert(0, Arc::new(Death));
         }
         self.inner.commit(commit)
-    }
-    fn put_blob(&self, value: Vec<u8>, done: Done<[u8; 16]>) {
-        self.inner.put_blob(value, done);
-    }
-    fn get_blob(&self, id: [u8; 16], done: Done<Option<Vec<u8>>>) {
-        self.inner.get_blob(id, done);
-    }
-    fn sweep_blobs(&self, keep: Vec<[u8; 16]>, done: Done<u64>) {
-        self.inner.sweep_blobs(keep, done);
-    }
-    fn put_item(&self, item: Item, done: Done<()>) {
-        self.inner.put_item(item, done);
-    }
-    fn stats(&self) -> Stats {
-        self.inner.stats()
-    }
-    fn close(&self, done: Done<()>) {
-        self.inner.close(done);
     }
 }

@@ -165,7 +165,7 @@ impl<D: Disk> Committer<D> {
             self.batch.extend(entry);
             known.wake_at = wake_at;
         }
-        if !known.terms.same(terms) {
+        if known.terms != *terms {
             let key = |term: &CompactString| keyspace::term(&address.kind, term, &address.key);
             let gone = known.terms.iter().filter(|term| !terms.contains(term));
             self.batch.extend(gone.map(|term| (key(term), None)));

@@ -49,7 +49,7 @@ impl Default for Options {
 
 /// Threads that read twins while the disk is slow.
 const LOADERS: usize = 4;
-/// Twins that may wait for them; more are read by whoever asks.
+/// Twins that may wait for them; more are refused as busy, which their activations try again.
 const LOADS_MAX: usize = 4096;
 
 type Wanted = (Load, Done<Loaded>);
@@ -179,17 +179,19 @@ impl Store for SledStore {
     }
 
     fn load(&self, load: Load, done: Done<Loaded>) {
-        if self.pace.is_quick() {
-            return done(read_one(&self.disk, &self.shared, &self.pace, &load));
+        if let Some(loaded) = self.load_here(&load) {
+            return done(loaded);
         }
-        let (load, done) = match &*self.doors.read() {
-            None => (load, done),
-            Some(doors) => match doors.loads.try_send((load, done)) {
-                Ok(()) => return,
-                Err(TrySendError::Full(wanted) | TrySendError::Disconnected(wanted)) => wanted,
-            },
+        let refused = match &*self.doors.read() {
+            None => Err((done, closed())),
+            Some(doors) => doors.loads.try_send((load, done)).map_err(|error| match error {
+                TrySendError::Full((_, done)) => (done, Error::Busy("the store's queue of loads")),
+                TrySendError::Disconnected((_, done)) => (done, closed()),
+            }),
         };
-        done(read_one(&self.disk, &self.shared, &self.pace, &load));
+        if let Err((done, error)) = refused {
+            done(Err(error));
+        }
     }
 
     fn load_here(&self, load: &Load) -> Option<Result<Loaded, Error>> {

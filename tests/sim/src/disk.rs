@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use service_twin::{
     store::{
-        Address, Commit, Committed, Done, Ended, Epoch, Error, Instant, Item, Level, Load, Loaded, Refused, Scan, Slot,
-        Stats, Store, Walked, memory::MemoryStore,
+        Address, Commit, Committed, Done, Ended, Epoch, Error, Instant, Layer, Load, Loaded, Refused, Scan, Slot,
+        Store, Walked, memory::MemoryStore,
     },
     twin::Twin,
 };
@@ -82,9 +82,9 @@ impl Committed for Watched {
     }
 }
 
-impl Store for Disk {
-    fn level(&self) -> Level {
-        self.inner.level()
+impl Layer for Disk {
+    fn below(&self) -> &dyn Store {
+        &*self.inner
     }
 
     fn claim(&self, slot: Slot, expected: Option<Epoch>, done: Done<Epoch>) {
@@ -131,28 +131,8 @@ impl Store for Disk {
         })
     }
 
-    fn put_blob(&self, value: Vec<u8>, done: Done<[u8; 16]>) {
-        self.inner.put_blob(value, done);
-    }
-
-    fn get_blob(&self, id: [u8; 16], done: Done<Option<Vec<u8>>>) {
-        self.inner.get_blob(id, done);
-    }
-
-    fn sweep_blobs(&self, keep: Vec<[u8; 16]>, done: Done<u64>) {
-        self.inner.sweep_blobs(keep, done);
-    }
-
-    fn put_item(&self, item: Item, done: Done<()>) {
-        self.inner.put_item(item, done);
-    }
-
     fn instant(&self) -> Option<&dyn Instant> {
         self.inner.instant()
-    }
-
-    fn stats(&self) -> Stats {
-        self.inner.stats()
     }
 
     fn close(&self, done: Done<()>) {
