@@ -281,27 +281,13 @@ fn hint(found: &str, among: &[&str]) -> String {
     let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
     let nearest = Config::names()
         .into_iter()
-        .map(|name| (distance(found, &last(&name)), !among.contains(&&*last(&name)), name))
+        .map(|name| (strsim::levenshtein(found, &last(&name)), !among.contains(&&*last(&name)), name))
         .min()
         .filter(|(distance, _, _)| *distance <= found.len().div_ceil(3));
     match nearest {
         Some((_, _, name)) => format!("did you mean '{name}'? {ALL}"),
         None => ALL.to_owned(),
     }
-}
-
-/// How many letters have to be added, dropped or changed (Levenshtein 1966).
-fn distance(left: &str, right: &str) -> usize {
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (at, one) in left.bytes().enumerate() {
-        let mut before = std::mem::replace(&mut row[0], at + 1);
-        for (place, other) in right.bytes().enumerate() {
-            let changed = before + usize::from(one != other);
-            before = row[place + 1];
-            row[place + 1] = changed.min(before + 1).min(row[place] + 1);
-        }
-    }
-    row[right.len()]
 }
 
 impl Config {
@@ -340,15 +326,8 @@ impl Config {
     }
 
     /// These settings as a file that says them all.
-    pub fn to_toml(&self) -> String {
-        let (parts, plain): (Vec<_>, Vec<_>) = self.tree().into_iter().partition(|(_, value)| value.is_object());
-        // JSON's numbers, booleans and strings read the same in TOML 1.0.
-        let mut lines: Vec<String> = plain.into_iter().map(|(name, value)| format!("{name} = {value}")).collect();
-        for (part, fields) in parts {
-            lines.push(format!("\n[{part}]"));
-            lines.extend(fields.as_object().into_iter().flatten().map(|(name, value)| format!("{name} = {value}")));
-        }
-        lines.join("\n")
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
     }
 
     fn tree(&self) -> serde_json::Map<String, serde_json::Value> {
@@ -486,7 +465,7 @@ mod tests {
         };
         let config = Config::load(&said).unwrap();
         assert_eq!((config.service.series_max, config.service.resolutions[0].bins), (7, 30));
-        std::fs::write(&file, config.to_toml()).unwrap();
+        std::fs::write(&file, config.to_toml().unwrap()).unwrap();
         let read = Config::load(&Flags { config: Some(file), ..Flags::default() }).unwrap();
         assert_eq!(read, config);
         assert_eq!((read.store.level, read.listen.port()), (Level::Flushed, 9));

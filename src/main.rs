@@ -91,10 +91,11 @@ fn main() -> ExitCode {
 }
 
 fn show(flags: &config::Flags) -> ExitCode {
-    match config::Config::load(flags) {
-        Ok(config) => cli::finish(cli::say(&config.to_toml())),
-        Err(error) => {
-            cli::complain(&causes(&error), None);
+    let text = config::Config::load(flags).map_err(|error| causes(&error));
+    match text.and_then(|config| config.to_toml().map_err(|error| causes(&error))) {
+        Ok(text) => cli::finish(cli::say(text.trim_end())),
+        Err(causes) => {
+            cli::complain(&causes, None);
             ExitCode::FAILURE
         }
     }

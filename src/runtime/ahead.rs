@@ -47,8 +47,9 @@ impl<K: Twin> Shard<K> {
         let read = store.load_here(&load).and_then(Result::ok);
         let restored = read.and_then(|loaded| restore::<K>(&key, seen, loaded).ok());
         let mut core = self.door()?;
-        // Who was there meanwhile, and left, may have written.
+        // Who was there meanwhile, and left, may have written; after the end nobody comes any more.
         if let Some(Restored::Whole(stored)) = restored
+            && !core.over
             && core.table.removals() == removals
             && core.table.find(hash, &key).is_none()
         {
