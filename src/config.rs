@@ -9,7 +9,7 @@ use std::{
 };
 
 use figment::{
-    Figment,
+    Figment, Metadata, Profile, Provider,
     providers::{Env, Format as _, Serialized, Toml},
 };
 use serde::{Deserialize, Serialize};
@@ -290,6 +290,19 @@ fn hint(found: &str, among: &[&str]) -> String {
     }
 }
 
+/// One `--set NAME=VALUE`, so that an error names the flag.
+struct Set<'a>(&'a str, figment::value::Value);
+
+impl Provider for Set<'_> {
+    fn metadata(&self) -> Metadata {
+        Metadata::named("--set")
+    }
+
+    fn data(&self) -> Result<figment::value::Map<Profile, figment::value::Dict>, figment::Error> {
+        (self.0, &self.1).data()
+    }
+}
+
 impl Config {
     /// Assembles the configuration of this process.
     pub fn load(flags: &Flags) -> Result<Self, Error> {
@@ -320,7 +333,7 @@ impl Config {
         for (name, value) in set {
             // Whatever is no number, flag or list is a text.
             let value: figment::value::Value = value.parse().unwrap_or_else(|never| match never {});
-            figment = figment.merge((name, value));
+            figment = figment.merge(Set(name, value));
         }
         figment.extract().map_err(Error::from)
     }
@@ -442,7 +455,7 @@ mod tests {
         }
         let set = vec![("service.serie_max".to_owned(), "7".to_owned())];
         let error = Config::load(&Flags { set, ..Flags::default() }).unwrap_err().to_string();
-        assert!(error.contains("did you mean 'service.series_max'?"), "{error}");
+        assert!(error.contains("did you mean 'service.series_max'?") && error.contains("in --set"), "{error}");
         std::fs::write(&file, "zzzzzzzz = 7\n").unwrap();
         let error = Config::load(&Flags { config: Some(file), ..Flags::default() }).unwrap_err().to_string();
         assert!(!error.contains("did you mean") && error.contains("--print-config"), "{error}");
