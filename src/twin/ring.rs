@@ -334,6 +334,40 @@ mod tests {
         assert!(Ring::decode(&core, older.as_deref()).is_err());
     }
 
+    /// A ring whose every part is used: forgotten keys, a page, entries in the core, replies kept and not.
+    fn golden() -> (Ring, Vec<u8>) {
+        let (mut ring, mut page) = (Ring::default(), None);
+        for at in 0..40 {
+            ring.keep(entry(at, 1_700_000_000_000 + u64::from(at), (at % 3 > 0).then_some(at.into())), 30);
+            page = ring.page().or(page);
+        }
+        (ring, page.expect("forty keys are more than the core holds"))
+    }
+
+    #[test]
+    fn a_ring_of_layout_1_is_read_as_it_was_meant() {
+        let [core, page] =
+            ["ring-1", "ring-page-1"].map(|name| std::fs::read(format!("tests/golden/{name}.bin")).unwrap());
+        let (ring, _) = golden();
+        let read = Ring::decode(&core, Some(&page)).unwrap();
+        assert_eq!(read.forgotten_until, ring.forgotten_until);
+        for entry in &ring.entries {
+            assert!(read.entries.contains(entry), "{entry:?}");
+        }
+        assert_eq!(newest(&page), read.entries[usize::from(read.paged) - 1].revision);
+    }
+
+    #[test]
+    fn a_ring_is_still_written_in_the_committed_layout() {
+        let (ring, page) = golden();
+        let mut core = Vec::new();
+        ring.encode_core(&mut core);
+        for (name, bytes) in [("ring-1", core), ("ring-page-1", page)] {
+            let file = format!("tests/golden/{name}.bin");
+            assert!(bytes == std::fs::read(&file).unwrap(), "{file}: a new layout needs a new number and file");
+        }
+    }
+
     #[test]
     fn a_key_from_the_future_does_not_make_the_present_too_old() {
         let mut ring = Ring::default();

@@ -170,7 +170,7 @@ mod tests {
     use proptest::{collection::vec, option, prelude::*};
 
     use super::*;
-    use crate::model::{Principal, Timestamp};
+    use crate::model::{Principal, Timestamp, TraceParent};
 
     fn entries() -> impl Strategy<Value = Vec<(Shape, Entry)>> {
         let entry =
@@ -226,6 +226,45 @@ mod tests {
             prop_assert_eq!(first.cmp(&second), a.cmp(&b));
             prop_assert_eq!(parse(&first), Some(Name::Chunk { group: a.0, number: a.1 }));
             prop_assert_eq!(parse(&base_name(a.0)), Some(Name::Base { revision: a.0 }));
+        }
+    }
+
+    fn golden() -> [(&'static str, Vec<u8>); 2] {
+        let mut entries = Vec::new();
+        for (shape, entry) in golden_entries() {
+            append_entry(&entry, shape, &mut entries);
+        }
+        let base = encode_base(Shape { schema: 3, fingerprint: 0x1234_5678 }, 34, b"state");
+        [("journal-chunk-1", encode_chunk(&entries)), ("journal-base-1", base)]
+    }
+
+    fn golden_entries() -> [(Shape, Entry); 2] {
+        let entry = |revision: u64, principal, trace, request: Option<&str>, changes| {
+            let at = Timestamp::from_unix_ms(1_700_000_000_000 + revision);
+            Entry { revision, at, principal, trace, request: request.map(Into::into), changes }
+        };
+        let host = entry(34, Principal::Host, None, None, Vec::new());
+        let operator = Principal::Operator { key_id: "k1".into() };
+        let trace = Some(TraceParent { trace_id: [7; 16], span_id: [8; 8], flags: 1 });
+        let keyed = entry(35, operator, trace, Some("01-request"), vec![b"one".to_vec(), Vec::new()]);
+        [(Shape { schema: 3, fingerprint: 0x1234_5678 }, host), (Shape { schema: 4, fingerprint: 1 }, keyed)]
+    }
+
+    fn committed(name: &str) -> Vec<u8> {
+        std::fs::read(format!("tests/golden/{name}.bin")).unwrap()
+    }
+
+    #[test]
+    fn journal_pages_of_layout_1_are_read_as_they_were_meant() {
+        assert_eq!(decode_chunk(&committed("journal-chunk-1")).unwrap(), golden_entries());
+        let shape = Shape { schema: 3, fingerprint: 0x1234_5678 };
+        assert_eq!(decode_base(&committed("journal-base-1")).unwrap(), (shape, 34, b"state".as_slice()));
+    }
+
+    #[test]
+    fn journal_pages_are_still_written_in_the_committed_layout() {
+        for (name, bytes) in golden() {
+            assert_eq!(bytes, committed(name), "{name}: a new layout needs a new magic and file");
         }
     }
 
