@@ -52,12 +52,6 @@ impl Distribution {
         self.put(age, spot, count);
     }
 
-    /// Knows of a value that is as large as the largest of what was just added.
-    pub(super) fn stretch(&mut self, value: f64) {
-        self.ever.stretch(value);
-        self.open.stretch(value);
-    }
-
     /// Adds to the sum alone: for histograms, which know theirs exactly.
     pub(super) fn add_sum(&mut self, sum: f64) {
         self.ever.add_sum(sum);

@@ -279,9 +279,10 @@ fn add_exponential(into: &mut Distribution, at: Timestamp, more: &Counts, unit_s
     let filled = || (more.offset..).zip(&more.buckets).filter(|(_, count)| **count > 0);
     if is_native && more.scale >= sketch::SCALE {
         let ours = |bucket: i32| bucket >> (more.scale - sketch::SCALE).min(31);
-        filled().for_each(|(bucket, count)| into.add(at, Spot::of_bucket(ours(bucket)), *count));
-        if let Some((bucket, _)) = filled().last() {
-            into.stretch(Spot::middle(ours(bucket)));
+        let mut filled = filled().peekable();
+        while let Some((bucket, count)) = filled.next() {
+            let spot = if filled.peek().is_some() { Spot::of_bucket } else { Spot::top };
+            into.add(at, spot(ours(bucket)), *count);
         }
         return;
     }

@@ -13,6 +13,9 @@ use super::{
 use crate::{model::Timestamp, twin::service::view::BaselineView};
 use compact_str::CompactString;
 
+/// Larger values say nothing: the square of twice as much is still a number.
+const VALUE_MAX: f64 = 1e150;
+
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Key {
@@ -128,7 +131,8 @@ impl Line {
 
     /// Judges what a step saw against what was before it, then learns from it.
     pub(super) fn judge(&mut self, pace: &Pace, at_ms: u64, seen: Seen, is_open: bool) -> Option<Turned> {
-        let Some(value) = seen.value else {
+        // What is no number would be the mean for good.
+        let Some(value) = seen.value.filter(|value| value.abs() <= VALUE_MAX) else {
             self.far = self.far.saturating_sub(1);
             self.calm = self.calm.saturating_add(1);
             return self.closed(pace, is_open);
@@ -219,7 +223,12 @@ impl Line {
         line.steps = num::small(reader.number()?);
         line.value = reader.real()?;
         line.season = Season::read(reader)?;
-        Some(line)
+        Some(if line.is_sound() { line } else { Self::new(key) })
+    }
+
+    /// Whether all of it are numbers. What is not begins anew: nothing would ever deviate from it.
+    fn is_sound(&self) -> bool {
+        [self.mean, self.variance, self.value].iter().all(|number| number.is_finite()) && self.season.is_sound()
     }
 
     /// Reads a line of version 1: quarters of an hour of one day.
@@ -246,7 +255,7 @@ impl Line {
                 line.season.remember(hour[0] * QUARTER_MS, sum / count);
             }
         }
-        Some(line)
+        Some(if line.is_sound() { line } else { Self::new(key) })
     }
 }
 
@@ -333,6 +342,21 @@ mod tests {
         let weeks: Vec<u64> = turns.iter().filter(|turn| turn.1).map(|turn| turn.0 / (7 * DAY)).collect();
         assert_eq!(weeks, [0], "{turns:?}");
         assert!(line.season.naive(START + (28 + 6) * DAY * 60_000 + 150 * 60_000).is_some());
+    }
+
+    #[test]
+    fn what_is_no_number_teaches_nothing_and_is_not_read_back() {
+        let wrong = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300];
+        let value = |minute: u64| if minute % 50 == 49 { wrong[num::at(minute / 50 % 4)] } else { 0.05 };
+        let (turns, mut line) = run(Key::Duration, 200, value);
+        assert_eq!((turns, line.mean, line.value), (vec![], 0.05, 0.05));
+        assert!(line.variance.abs() < 1e-9, "{line:?}");
+        // As pages have it that were written while it still did.
+        line.mean = f64::NEG_INFINITY;
+        let mut writer = Writer::bare();
+        line.write(&mut writer, usize::MAX);
+        let back = Line::read(Key::Duration, &mut Reader::bare(&writer.done())).unwrap();
+        assert_eq!((back.mean, back.steps), (0.0, 0), "it begins anew");
     }
 
     #[test]

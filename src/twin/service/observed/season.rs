@@ -59,6 +59,11 @@ impl Season {
         self.means.is_none() && self.sum == 0.0
     }
 
+    /// Whether all of it are numbers.
+    pub(super) fn is_sound(&self) -> bool {
+        self.sum.is_finite() && self.weight.is_finite()
+    }
+
     /// Takes a value; times must not go back.
     pub(super) fn learn(&mut self, at_ms: u64, value: f64) {
         self.advance(at_ms / HOUR_MS);

@@ -43,14 +43,14 @@ impl Spot {
         (!value.is_nan()).then(|| Self { value, bucket: (value > TINY).then(|| bucket_of(value)) })
     }
 
-    /// A measurement of which only its bucket is known; it stretches no maximum.
+    /// A measurement of which only its bucket is known. It stretches no maximum: a [`Spot::top`] must follow.
     pub(super) fn of_bucket(bucket: i32) -> Self {
         Self { value: f64::NEG_INFINITY, bucket: (bucket >= BUCKET_TINY).then_some(bucket.min(BUCKET_HUGE)) }
     }
 
-    /// The value in the middle of a bucket.
-    pub(super) fn middle(bucket: i32) -> f64 {
-        middle(bucket.clamp(BUCKET_TINY, BUCKET_HUGE), SCALE)
+    /// The same for the highest of several buckets: it is taken as large as the middle of it.
+    pub(super) fn top(bucket: i32) -> Self {
+        Self { value: middle(bucket.clamp(BUCKET_TINY, BUCKET_HUGE), SCALE), ..Self::of_bucket(bucket) }
     }
 
     /// As fine as a sketch of that scale tells it.
@@ -109,11 +109,6 @@ impl<const AT: i32> Sketch<AT> {
         if sum.is_finite() {
             self.sum += sum;
         }
-    }
-
-    /// Knows of a value that is as large.
-    pub(super) fn stretch(&mut self, value: f64) {
-        self.max = self.max.max(value);
     }
 
     /// Adds `count` equal values, without their sum.

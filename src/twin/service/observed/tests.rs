@@ -177,6 +177,40 @@ fn spans_and_metrics_about_the_same_requests_are_not_added_up() {
     near(view.p50_s.unwrap(), 0.02, 0.01);
 }
 
+/// A minute of requests as the SDKs tell of them: base-2 buckets, in seconds.
+fn exponential(scale: i32, offset: i32, counts: Vec<u64>) -> Value {
+    let count = counts.iter().sum();
+    Value::Exponential(Box::new(Exponential {
+        temporality: Temporality::Delta,
+        scale,
+        zero_count: 0,
+        positive: Buckets { offset, counts },
+        negative: Buckets::default(),
+        sum: Some(num::real(count) * 0.02),
+        count,
+    }))
+}
+
+#[test]
+fn a_native_histogram_of_a_fine_scale_has_a_usual_duration_and_an_alert_when_it_slows_down() {
+    let mut observed = Observed::default();
+    let mut opened = Vec::new();
+    for minute in 1..40 {
+        let mut batch = batch("1");
+        // Around 20 ms, later around 320 ms.
+        let offset = if minute < 30 { -370 } else { -114 };
+        let name = "http.server.request.duration";
+        point(&mut batch, name, 1, minute * 60_000, exponential(6, offset, vec![10, 20, 10]));
+        opened.extend(fold(&mut observed, &batch, minute * 60_000));
+    }
+    let view = observed.view(at(40 * 60_000));
+    let duration = view.baselines.iter().find(|line| line.key.starts_with("duration ")).unwrap();
+    assert!(duration.value.is_finite() && (0.01..0.4).contains(&duration.expected), "{duration:?}");
+    assert_eq!(only(&observed, 40 * 60_000).max_s.map(|max| max > 0.28), Some(true));
+    let is_slow = |fact: &Fact| matches!(fact, Fact::Open { key, .. } if key == "duration GET /orders (1)");
+    assert!(opened.iter().any(is_slow), "{opened:?}");
+}
+
 #[test]
 fn a_counter_is_a_rate_at_every_resolution_and_a_gauge_a_mean() {
     let mut observed = Observed::default();
