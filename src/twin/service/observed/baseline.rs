@@ -33,6 +33,11 @@ pub(in crate::twin::service) enum Fact {
 }
 
 impl Fact {
+    /// Whether a key is that of one operation, not of the service as a whole.
+    pub(in crate::twin::service) fn is_of_operation(key: &str) -> bool {
+        Key::ALL.iter().any(|ours| key.strip_prefix(ours.name()).is_some_and(|rest| rest.starts_with(' ')))
+    }
+
     pub(super) fn of(turned: Turned, key: CompactString, status: Status) -> Self {
         match turned {
             Turned::Open { value, expected } => Self::Open { key, status, value, expected },
@@ -137,6 +142,12 @@ impl Baselines {
         }
         if until > self.next + num::long(STEPS) {
             // Silence: a gap, not zeros.
+            for line in &mut self.lines {
+                let key = line.key().name();
+                if line.rest(&SERVICE, until - self.next, is_open(key)) {
+                    facts.push(Fact::Close { key: CompactString::const_new(key) });
+                }
+            }
             self.open = [[Step::default(); STEPS]; 2];
             self.next = until;
             return;

@@ -151,6 +151,16 @@ impl Line {
         self.closed(pace, is_open)
     }
 
+    /// Takes note that nothing was seen for so many steps; whether that ends an alert. That there is no traffic is no
+    /// calm where traffic is what is measured.
+    pub(super) fn rest(&mut self, pace: &Pace, steps: u64, is_open: bool) -> bool {
+        let mut is_over = false;
+        for _ in 0..if self.key == Key::Rate { 0 } else { steps.min(u64::from(pace.close_after)) } {
+            is_over |= self.judge(pace, 0, Seen::default(), is_open) == Some(Turned::Close);
+        }
+        is_over
+    }
+
     fn closed(&self, pace: &Pace, is_open: bool) -> Option<Turned> {
         (is_open && self.calm >= pace.close_after).then_some(Turned::Close)
     }

@@ -13,7 +13,7 @@ use super::{
     limits::{
         ALERT_KEY_BYTES_MAX, MEASUREMENTS_MIN, METRICS_LATE_MS, OPERATION, PAIR_STALE_MS, REQUESTS_MIN, SPANS_LATE_MS,
     },
-    line::{Key, Line, Seen, Turned},
+    line::{Key, Line, Seen},
     num,
     page::{Reader, Writer},
 };
@@ -333,10 +333,10 @@ impl Operations {
         any
     }
 
-    /// Whether an alert is about an operation that is not known any longer: nothing else would ever close it.
+    /// Whether an alert is about an operation that is not judged any longer: nothing else would ever close it.
     pub(super) fn is_orphan(&self, key: &str) -> bool {
-        let is_ours = Key::ALL.iter().any(|ours| key.strip_prefix(ours.name()).is_some_and(|rest| !rest.is_empty()));
-        is_ours && !self.pairs.iter().any(|pair| Key::ALL.iter().any(|ours| pair.alert(*ours) == key))
+        let is_of = |pair: &Pair| Key::ALL.iter().any(|ours| pair.alerts(*ours) && pair.alert(*ours) == key);
+        Fact::is_of_operation(key) && !self.lines().any(|(pair, _)| is_of(pair))
     }
 
     /// What is expected of each pair.
@@ -401,9 +401,9 @@ impl Operations {
                     *red = Some(Box::new(Red::read(reader)?));
                 }
             }
-            let is_known = name != Symbols::OTHER;
-            let lines = is_known.then(|| Box::new(Key::ALL.map(Line::new)));
-            pairs.push(Pair { hash, name, version, kind, first_at, red, lines, next: 0 });
+            let mut pair = Pair { hash, name, version, kind, first_at, red, lines: None, next: 0 };
+            pair.lines = (!pair.is_other()).then(|| Box::new(Key::ALL.map(Line::new)));
+            pairs.push(pair);
         }
         Some(Self { pairs })
     }
@@ -415,7 +415,7 @@ impl Operations {
 }
 
 impl Pair {
-    /// Whether it counts what found no room.
+    /// Whether it counts what found no room. An operation that its sender calls so has a hash.
     fn is_other(&self) -> bool {
         self.hash == 0 && self.name == Symbols::OTHER
     }
@@ -433,9 +433,19 @@ impl Pair {
         (counting, timing)
     }
 
-    /// The name of a key series of it: `errors POST /orders (2.0.0)`.
+    /// Whether a key series of it may open an alert: versions come and go, so traffic of one that goes is no alert;
+    /// calls made are others' operations.
+    fn alerts(&self, key: Key) -> bool {
+        key != Key::Rate && is_entry(self.kind)
+    }
+
+    /// The name of a key series of it: `errors POST /orders (2.0.0)`, `errors orders [consumer] (2.0.0)`.
     fn alert(&self, key: Key) -> CompactString {
         let mut name = format_compact!("{} {}", key.name(), self.name);
+        // Most are served. Another kind may have the same name, as a call made and the one it became have.
+        if self.kind != SpanKind::Server {
+            name.push_str(&format_compact!(" [{}]", kind_name(self.kind)));
+        }
         if !self.version.is_empty() {
             name.push_str(&format_compact!(" ({})", self.version));
         }
@@ -457,10 +467,20 @@ impl Pair {
         if until <= self.next {
             return false;
         }
-        let names = Key::ALL.map(|key| self.alert(key));
+        if self.lines.is_none() {
+            return false;
+        }
+        let keys = Key::ALL.map(|key| self.alerts(key).then(|| self.alert(key)));
         let Some(lines) = &mut self.lines else { return false };
         // After silence, or at first: nothing is known of the steps between, and of the first only a part.
-        if self.next == 0 || until - self.next > STEPS_KEPT {
+        let missed = until - self.next;
+        if self.next == 0 || missed > STEPS_KEPT {
+            if self.next > 0 {
+                facts.extend(lines.iter_mut().zip(&keys).filter_map(|(line, key)| {
+                    let key = key.as_ref()?;
+                    line.rest(&OPERATION, missed, is_open(key)).then(|| Fact::Close { key: key.clone() })
+                }));
+            }
             self.next = until;
             return true;
         }
@@ -469,8 +489,8 @@ impl Pair {
             let (count, errors) = counts.map_or((0.0, 0.0), |red| red.recent.step(self.next * OPERATION.step_ms));
             let timed = self.red[timing.index()].as_mut();
             let slow = timed.and_then(|red| red.durations.judge(0.95, MEASUREMENTS_MIN));
-            for (line, name) in lines.iter_mut().zip(&names) {
-                let opened = is_open(name);
+            for (line, key) in lines.iter_mut().zip(&keys) {
+                let opened = key.as_ref().is_some_and(|key| is_open(key));
                 let value = match line.key() {
                     Key::Rate => Some(count * 1e3 / num::real(OPERATION.step_ms)),
                     Key::Errors => (count >= REQUESTS_MIN || (opened && count > 0.0)).then(|| errors / count),
@@ -479,10 +499,8 @@ impl Pair {
                 };
                 let turned =
                     line.judge(&OPERATION, self.next * OPERATION.step_ms, Seen { value, failures: errors }, opened);
-                // Versions come and go, so traffic of one that goes is no alert; calls made are others' operations.
-                let is_alert = line.key() != Key::Rate && is_entry(self.kind);
-                if let Some(turned) = turned.filter(|turned| is_alert || *turned == Turned::Close) {
-                    facts.push(Fact::of(turned, name.clone(), Status::Degraded));
+                if let (Some(turned), Some(key)) = (turned, key) {
+                    facts.push(Fact::of(turned, key.clone(), Status::Degraded));
                 }
             }
             self.next += 1;

@@ -274,15 +274,7 @@ fn minute(observed: &mut Observed, alerts: &mut Vec<Alert>, number: u64, version
         let mut batch = batch(version);
         let now = number * 60_000 + second * 1000;
         span(&mut batch, "POST /orders", at(now), duration_ms + second % 3, second < errors);
-        for fact in observed.fold(&batch, at(now), alerts) {
-            match fact {
-                Fact::Open { key, status, value, expected } => {
-                    assert!(alerts.iter().all(|alert| alert.key != key), "{key} opened twice");
-                    alerts.push(Alert { key, status, opened_at: at(now), value, expected });
-                }
-                Fact::Close { key } => alerts.retain(|alert| alert.key != key),
-            }
-        }
+        fold_into(observed, alerts, &batch, now);
     }
 }
 
@@ -333,6 +325,73 @@ fn a_bad_release_is_measured_by_what_was_usual_before_it_and_goes_with_its_traff
     assert_eq!(keys(&alerts), Vec::<String>::new());
     let (back, _) = reload(&mut observed, 41 * 60_000);
     assert_eq!(back.view(at(0)).baselines.len(), observed.view(at(0)).baselines.len());
+}
+
+/// Folds a batch and keeps `alerts` as a twin does.
+fn fold_into(observed: &mut Observed, alerts: &mut Vec<Alert>, batch: &Batch, now: u64) -> Vec<String> {
+    let mut told = Vec::new();
+    for fact in observed.fold(batch, at(now), alerts) {
+        match fact {
+            Fact::Open { key, status, value, expected } => {
+                assert!(alerts.iter().all(|alert| alert.key != key), "{key} opened twice");
+                told.push(format!("+{key}"));
+                alerts.push(Alert { key, status, opened_at: at(now), value, expected });
+            }
+            Fact::Close { key } => {
+                told.push(format!("-{key}"));
+                alerts.retain(|alert| alert.key != key);
+            }
+        }
+    }
+    told
+}
+
+#[test]
+fn what_is_served_and_what_is_called_by_the_same_name_are_told_apart() {
+    let (mut observed, mut alerts, mut told) = (Observed::default(), Vec::new(), Vec::new());
+    for second in 0..40 * 60 {
+        let mut batch = batch("1");
+        let failed = second > 20 * 60;
+        for kind in [SpanKind::Server, SpanKind::Client, SpanKind::Consumer] {
+            span(&mut batch, "POST /orders", at(second * 1000), 20, failed && kind != SpanKind::Client);
+            batch.spans.last_mut().unwrap().kind = kind;
+        }
+        told.extend(fold_into(&mut observed, &mut alerts, &batch, second * 1000));
+    }
+    assert_eq!(told, ["+errors", "+errors POST /orders (1)", "+errors POST /orders [consumer] (1)"]);
+    let lines = observed.view(at(40 * 60_000)).baselines;
+    assert!(lines.iter().any(|line| line.key == "errors POST /orders [client] (1)"), "{lines:?}");
+}
+
+#[test]
+fn an_alert_of_sparse_traffic_ends_with_the_trouble() {
+    let (mut observed, mut alerts) = (Observed::default(), Vec::new());
+    (0..20).for_each(|number| minute(&mut observed, &mut alerts, number, "1", 20, 0));
+    (20..26).for_each(|number| minute(&mut observed, &mut alerts, number, "1", 20, 30));
+    assert_eq!(alerts.len(), 2, "{alerts:?}");
+    // From here on a request each ten minutes, which is too little to say anything.
+    let mut told = Vec::new();
+    for number in [36, 46] {
+        let mut batch = batch("1");
+        span(&mut batch, "POST /orders", at(number * 60_000), 20, false);
+        told.extend(fold_into(&mut observed, &mut alerts, &batch, number * 60_000));
+    }
+    assert_eq!(told, ["-errors", "-errors POST /orders (1)"]);
+}
+
+#[test]
+fn an_operation_that_its_sender_calls_other_is_judged_after_a_restart_too() {
+    let (mut observed, mut alerts, mut told) = (Observed::default(), Vec::<Alert>::new(), Vec::new());
+    for second in 0..45 * 60 {
+        if second == 30 * 60 {
+            assert!(alerts.iter().any(|alert| alert.key == "errors _other (1)"), "{alerts:?}");
+            observed = reload(&mut observed, second * 1000).0;
+        }
+        let mut batch = batch("1");
+        span(&mut batch, "_other", at(second * 1000), 20, second > 20 * 60 && second < 30 * 60);
+        told.extend(fold_into(&mut observed, &mut alerts, &batch, second * 1000));
+    }
+    assert_eq!(told, ["+errors", "+errors _other (1)", "-errors", "-errors _other (1)"]);
 }
 
 /// A twin after 90 days: a batch a minute on the first and last day, one a quarter of an hour between.
