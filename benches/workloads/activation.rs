@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use service_twin::store::Level;
 
 use super::{
-    Arbiters, Bars, Contestant, Host, Lap, Ledger, Pick, Plan, Row, Setting, Until, WINDOW, ids, ledger_to,
+    Arbiters, Bars, Contestant, Driver, Host, Lap, Ledger, Pick, Plan, Row, Setting, Until, WINDOW, ids, ledger_to,
     limits::{lock, sled_read},
     naive::{self, durable::Disk},
     ours::{self, Asker, Counter, Counts, Entity, Kept, Reader},
@@ -26,23 +26,35 @@ pub(crate) const CACHE_BYTES: u64 = 256 << 20;
 /// W1.
 pub(crate) fn cold(setting: &Setting) -> Row {
     let bars = Bars { limit: Some(1.2), naive: Some(3.0), ..Bars::default() };
-    activations::<Counter>(setting, "W1", "none", bars)
+    activations::<Counter>(setting, "W1", Driver::Host, "none", bars)
+}
+
+/// W1 with the client loops on the arbiters.
+pub(crate) fn cold_on_arbiters(setting: &Setting) -> Row {
+    activations::<Counter>(setting, "W1-driver-a", Driver::Arbiters, "none", Bars::default())
 }
 
 /// W1 with a commit to the memory store in each turn.
 pub(crate) fn cold_in_memory(setting: &Setting) -> Row {
     let bars = Bars { limit: Some(0.7), naive: Some(2.0), ..Bars::default() };
-    activations::<Kept>(setting, "W1+memory", "memory", bars)
+    activations::<Kept>(setting, "W1+memory", Driver::Host, "memory", bars)
 }
 
-fn activations<K: Counts>(setting: &Setting, workload: &'static str, durability: &'static str, bars: Bars) -> Row {
+fn activations<K: Counts>(
+    setting: &Setting,
+    workload: &'static str,
+    driver: Driver,
+    durability: &'static str,
+    bars: Bars,
+) -> Row {
     let (cpus, ids) = (setting.cpus, ids(IDS));
 
     let (host, of) = (Host::start(cpus), ids.clone());
     let ours = Contestant::ours(move |time| {
         passes(time, || {
             let runtime = ours::start_in_memory(cpus);
-            let lap = answered(1, host.run(ONCE, |_| Asker::<K>::new(&runtime, &of, Pick::InOrder)));
+            let asker = |_| Asker::<K>::new(&runtime, &of, Pick::InOrder);
+            let lap = answered(1, ours::run(driver, &host, &runtime, ONCE, asker));
             ours::stop(host.handle(), runtime);
             lap
         })
@@ -62,7 +74,7 @@ fn activations<K: Counts>(setting: &Setting, workload: &'static str, durability:
             answered(1, Arbiters::start(cpus).run(ONCE, |_| registry.clone()))
         })
     });
-    Row { workload, driver: "b", durability, bars, contestants: vec![ours, limit, naive] }
+    Row { workload, driver: driver.letter(), durability, bars, contestants: vec![ours, limit, naive] }
 }
 
 /// W2.
@@ -166,6 +178,14 @@ pub(crate) fn open(path: &Path) -> sled::Db {
         }
     }
     panic!("{} is in use by another process", path.display());
+}
+
+/// Waits until nobody holds a database that was closed: its threads end a little later.
+pub(crate) fn settled(path: &Path) {
+    let file = std::fs::File::open(path.join("db")).expect("sled's file is there");
+    while file.try_lock().is_err() {
+        pause();
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the bench waits for the lock of a database that was just closed")]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Arbiters, Audit, Bars, Contestant, Host, Lap, Pick, Plan, Row, Setting, Until, WINDOW, ids,
+    Arbiters, Audit, Bars, Contestant, Driver, Host, Lap, Pick, Plan, Row, Setting, Until, WINDOW, ids,
     limits::{actix_send::Actors, lock, tokio_mpsc::Tasks},
     naive::actor::Registry,
     ours::{self, Asker, Counter, Counts, Kept, Slow, counters, work},
@@ -14,17 +14,22 @@ const TWINS: u64 = 1_000;
 /// W3 with 256 callers.
 pub(crate) fn hot_asks(setting: &Setting) -> Row {
     let bar = if setting.cpus == 1 { 1.3 } else { 1.0 };
-    row::<Counter>(setting, "W3", "none", WINDOW, Bars { limit: Some(bar), ..Bars::default() })
+    row::<Counter>(setting, "W3", Driver::Host, "none", WINDOW, Bars { limit: Some(bar), ..Bars::default() })
+}
+
+/// W3 with the client loops on the arbiters.
+pub(crate) fn hot_asks_on_arbiters(setting: &Setting) -> Row {
+    row::<Counter>(setting, "W3-driver-a", Driver::Arbiters, "none", WINDOW, Bars::default())
 }
 
 /// W3 with a commit to the memory store in each turn.
 pub(crate) fn hot_asks_in_memory(setting: &Setting) -> Row {
-    row::<Kept>(setting, "W3+memory", "memory", WINDOW, Bars::default())
+    row::<Kept>(setting, "W3+memory", Driver::Host, "memory", WINDOW, Bars::default())
 }
 
 /// W3 with one caller.
 pub(crate) fn one_caller(setting: &Setting) -> Row {
-    row::<Counter>(setting, "W3-window-1", "none", 1, Bars { p50_us: Some(1.0), ..Bars::default() })
+    row::<Counter>(setting, "W3-window-1", Driver::Host, "none", 1, Bars { p50_us: Some(1.0), ..Bars::default() })
 }
 
 /// W3h: everybody asks one twin whose turns take 2 µs; the limit does nothing but such turns, one after the other.
@@ -58,14 +63,22 @@ pub(crate) fn one_hot_twin(setting: &Setting) -> Row {
 /// Turns of one pass of the limit of W3h.
 const TURNS: u32 = 10_000;
 
-fn row<K: Counts>(setting: &Setting, workload: &'static str, durability: &'static str, window: u64, bars: Bars) -> Row {
+fn row<K: Counts>(
+    setting: &Setting,
+    workload: &'static str,
+    driver: Driver,
+    durability: &'static str,
+    window: u64,
+    bars: Bars,
+) -> Row {
     let (cpus, ids) = (setting.cpus, ids(TWINS));
     let plan = move |time: Duration| Plan { window, until: Until::Elapsed(time), timed: window == 1 };
 
     let (host, runtime, of, mut audit) =
         (Host::start(cpus), ours::start_in_memory(cpus), ids.clone(), Audit::default());
     let ours = move |time| {
-        let lap = host.run(plan(time), |_| Asker::<K>::new(&runtime, &of, Pick::Hot));
+        let asker = |_| Asker::<K>::new(&runtime, &of, Pick::Hot);
+        let lap = ours::run(driver, &host, &runtime, plan(time), asker);
         audit.check("ours", &lap, counters::<K>(host.handle(), &runtime, &of));
         lap
     };
@@ -111,5 +124,5 @@ fn row<K: Counts>(setting: &Setting, workload: &'static str, durability: &'stati
         contestants.push(Contestant::limit("tokio mpsc + oneshot", tokio));
         contestants.push(Contestant::other("actix send", actix));
     }
-    Row { workload, driver: "b", durability, bars, contestants }
+    Row { workload, driver: driver.letter(), durability, bars, contestants }
 }

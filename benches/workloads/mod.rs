@@ -19,11 +19,12 @@ pub(crate) mod naive;
 pub(crate) mod ours;
 pub(crate) mod run;
 pub(crate) mod service;
+pub(crate) mod start;
 pub(crate) mod state;
 pub(crate) mod volley;
 
 pub(crate) use harness::drive::{Arbiters, Audit, Client, Host, Lap, Plan, Until, passes};
-pub(crate) use harness::row::{Bars, Contestant, Row};
+pub(crate) use harness::row::{Bars, Contestant, Peers, Row};
 pub(crate) use run::{Options, run};
 pub(crate) use state::{Ledger, Pick, State, hot, ids, ledger_bytes, ledger_from, ledger_to};
 
@@ -36,6 +37,27 @@ pub(crate) struct Setting {
     pub(crate) cpus: usize,
     /// A folder of this run's own, removed afterwards.
     pub(crate) dir: std::path::PathBuf,
+    /// Whether a smaller one will do.
+    pub(crate) quick: bool,
+}
+
+/// Where the client loops of ours run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Driver {
+    /// (a): on the threads that host the twins.
+    Arbiters,
+    /// (b): on a host's own runtime.
+    Host,
+}
+
+impl Driver {
+    /// As a row names it.
+    pub(crate) fn letter(self) -> &'static str {
+        match self {
+            Self::Arbiters => "a",
+            Self::Host => "b",
+        }
+    }
 }
 
 /// One entry of the list of rows.
@@ -61,6 +83,8 @@ pub(crate) enum Work {
         subjects: &'static [memory::Subject],
         /// The bar under the system's allocator and under mimalloc.
         most: [f64; 2],
+        /// The bar against others: ours ÷ the smallest of these, at most.
+        peers: Option<Peers>,
     },
 }
 
@@ -79,6 +103,12 @@ pub(crate) const ROWS: &[Entry] = &[
         work: Work::Rates(activation::cold_in_memory),
     },
     Entry {
+        name: "W1-driver-a",
+        question: "W1 with the client loops on the threads that host the twins",
+        cpus: &[1, 2],
+        work: Work::Rates(activation::cold_on_arbiters),
+    },
+    Entry {
         name: "W2",
         question: "re-activations a second from sled by a read: 100,000 states of 1 KiB, store just opened, warm",
         cpus: &[2],
@@ -95,6 +125,12 @@ pub(crate) const ROWS: &[Entry] = &[
         question: "hot asks a second: 1,000 twins found by id, window 256",
         cpus: &[1, 2],
         work: Work::Rates(messaging::hot_asks),
+    },
+    Entry {
+        name: "W3-driver-a",
+        question: "W3 with the client loops on the threads that host the twins",
+        cpus: &[1, 2],
+        work: Work::Rates(messaging::hot_asks_on_arbiters),
     },
     Entry {
         name: "W3-window-1",
@@ -145,10 +181,16 @@ pub(crate) const ROWS: &[Entry] = &[
         work: Work::Rates(durable::one_hot_twin_keyed),
     },
     Entry {
+        name: "start",
+        question: "start with 1,000,000 stored twins and 1,000 due reminders; p50, p99: from ready to the first one fired",
+        cpus: &[2],
+        work: Work::Rates(start::start),
+    },
+    Entry {
         name: "W5",
         question: "resident bytes per idle twin: 1,000,000 of them, ids and directory included",
         cpus: &[2],
-        work: Work::Bytes { subjects: memory::SUBJECTS, most: [380.0, 460.0] },
+        work: Work::Bytes { subjects: memory::SUBJECTS, most: [380.0, 460.0], peers: None },
     },
     Entry {
         name: "W4s",
@@ -166,13 +208,13 @@ pub(crate) const ROWS: &[Entry] = &[
         name: "service-untouched",
         question: "resident bytes of a service twin's state that has seen nothing",
         cpus: &[1],
-        work: Work::Bytes { subjects: service::UNTOUCHED, most: [1_024.0, 1_024.0] },
+        work: Work::Bytes { subjects: service::UNTOUCHED, most: [1_024.0, 1_024.0], peers: None },
     },
     Entry {
         name: "service-full",
         question: "the same after 90 simulated days of 10 operations and 20 series",
         cpus: &[1],
-        work: Work::Bytes { subjects: service::FULL, most: [204_800.0, 204_800.0] },
+        work: Work::Bytes { subjects: service::FULL, most: [204_800.0, 204_800.0], peers: None },
     },
     #[cfg(feature = "server")]
     Entry {

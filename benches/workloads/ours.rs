@@ -7,9 +7,11 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    thread::ThreadId,
     time::{Duration, Instant},
 };
 
+use actix::{Arbiter, ArbiterHandle};
 use serde::{Deserialize, Serialize};
 use service_twin::{
     model::{Clock as _, RequestKey, SystemClock, Timestamp},
@@ -20,7 +22,10 @@ use service_twin::{
 
 use tokio::runtime::Handle;
 
-use super::{Client, Ledger, Pick, State, activation::CACHE_BYTES, volley::Player};
+use super::{
+    Client, Driver, Host, Lap, Ledger, Pick, Plan, State, activation::CACHE_BYTES, harness::drive::run_on,
+    volley::Player,
+};
 
 /// W1, W3, W5: nothing is stored.
 pub(crate) struct Counter(State);
@@ -154,7 +159,7 @@ impl Decide<Keyed> for Entity {
 pub(crate) fn start(cpus: usize, store: Arc<dyn Store>) -> Runtime {
     let config = Config { arbiters: cpus, ..Config::default() };
     let kinds = Runtime::builder().kind::<Counter>().kind::<Kept>().kind::<Entity>().kind::<Slow>().kind::<Player>();
-    kinds.wire::<Keyed>().config(config).store(store).start().expect("a runtime starts")
+    kinds.kind::<Scout>().wire::<Keyed>().config(config).store(store).start().expect("a runtime starts")
 }
 
 /// The same over a store in memory.
@@ -173,6 +178,66 @@ pub(crate) fn stop(host: &Handle, runtime: Runtime) {
     let drained = host.block_on(runtime.drain(Duration::from_secs(10)));
     assert_eq!(drained.unsettled, 0, "nothing is left under way");
     drop(runtime);
+}
+
+/// Driver (a): a twin that tells on which arbiter it lives.
+struct Scout;
+
+/// Where do you live?
+struct Where;
+
+/// Scouts asked; with 16 shards an arbiter, so many find every arbiter.
+const SCOUTS: u32 = 256;
+
+impl Twin for Scout {
+    const KIND: &'static str = "scout";
+    type Persistence = Volatile;
+    type Change = ();
+
+    fn create(_: &str) -> Self {
+        Self
+    }
+
+    fn apply(&mut self, (): &(), _: Timestamp) {}
+}
+
+impl Message for Where {
+    type Twin = Scout;
+    type Reply = (ThreadId, ArbiterHandle);
+    const INLINE: bool = false;
+}
+
+impl Decide<Where> for Scout {
+    fn decide(&self, _: &Where, _: &Turn<'_>) -> Result<Decision<(), (ThreadId, ArbiterHandle)>, Rejection> {
+        Ok(Decision::new((std::thread::current().id(), Arbiter::current())))
+    }
+}
+
+/// The arbiters that host the twins of a runtime.
+fn arbiters(host: &Handle, runtime: &Runtime) -> Vec<ArbiterHandle> {
+    let mut found: Vec<(ThreadId, ArbiterHandle)> = Vec::new();
+    for at in 0..SCOUTS {
+        let one = host.block_on(async { runtime.twin(&format!("scout/{at}")).ask(Where).await });
+        let one = one.expect("the twin answers");
+        if found.iter().all(|(thread, _)| *thread != one.0) {
+            found.push(one);
+        }
+    }
+    found.into_iter().map(|(_, arbiter)| arbiter).collect()
+}
+
+/// Runs the client loops of one lap.
+pub(crate) fn run<C: Client>(
+    driver: Driver,
+    host: &Host,
+    runtime: &Runtime,
+    plan: Plan,
+    make: impl FnMut(u64) -> C,
+) -> Lap {
+    match driver {
+        Driver::Arbiters => run_on(&arbiters(host.handle(), runtime), plan, make),
+        Driver::Host => host.run(plan, make),
+    }
 }
 
 /// A caller that increments twins of one kind.

@@ -10,7 +10,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    Entry, Setting, Work,
+    Entry, Peers, Setting, Work,
     harness::{
         machine,
         report::{self, HEAD, median, round, table_line},
@@ -191,7 +191,7 @@ fn run_row(options: &Options, rows: &'static [Entry], row: &str) -> Outcome {
             let dir = parent.join(format!("twin-bench-{}", std::process::id()));
             std::fs::create_dir_all(&dir)?;
             let folder = Folder(dir.clone());
-            let ready = build(&Setting { cpus, dir: dir.clone() });
+            let ready = build(&Setting { cpus, dir: dir.clone(), quick: options.quick });
             let durable = ready.durability == "fsync";
             let mut line = ready.run(cpus, options.rounds(), &mut progress).json();
             if durable {
@@ -200,7 +200,7 @@ fn run_row(options: &Options, rows: &'static [Entry], row: &str) -> Outcome {
             drop(folder);
             line
         }
-        Work::Bytes { subjects, most } => bytes_line(options, entry.name, row, cpus, subjects, most)?,
+        Work::Bytes { subjects, most, peers } => bytes_line(options, entry.name, row, cpus, subjects, most, peers)?,
     };
     progress("");
     print(&line.to_string())?;
@@ -214,6 +214,7 @@ fn bytes_line(
     cpus: usize,
     subjects: &[super::memory::Subject],
     most: [f64; 2],
+    peers: Option<Peers>,
 ) -> Result<Value, Box<dyn std::error::Error>> {
     let runs = if options.quick || name != "W5" { 1 } else { 3 };
     let mut line = json!({
@@ -242,7 +243,18 @@ fn bytes_line(
             }
         }
         let most = most[usize::from(machine::allocator() == "mimalloc")];
-        line["bars"] = report::bar("ours_bytes", Some(ours), Some(most), false).into_iter().collect();
+        for (_, figures) in line["others"].as_object_mut().into_iter().flatten() {
+            figures["ratio"] = json!(figures["bytes"].as_f64().map(|theirs| round(ours / theirs)));
+        }
+        let smallest = peers.and_then(|peers| {
+            let ratios = peers.names.iter().filter_map(|name| line["others"][name]["ratio"].as_f64());
+            ratios.max_by(f64::total_cmp)
+        });
+        let bars = [
+            report::bar("ours_bytes", Some(ours), Some(most), false),
+            report::bar("ratio_smallest_peer", smallest, peers.map(|peers| peers.bar), false),
+        ];
+        line["bars"] = bars.into_iter().flatten().collect();
     }
     Ok(line)
 }
@@ -278,7 +290,8 @@ fn say(line: &str) {
     if writeln!(std::io::stderr().lock(), "{line}").is_err() {}
 }
 
-fn progress(step: &str) {
+/// A word on what is being done, for people who wait.
+pub(crate) fn progress(step: &str) {
     if std::io::IsTerminal::is_terminal(&std::io::stderr())
         && write!(std::io::stderr().lock(), "\r\x1b[K{step}").is_err()
     {}

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{Arbiter, System};
+use actix::{Arbiter, ArbiterHandle, System};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::machine;
@@ -159,6 +159,14 @@ impl Drop for Arbiters {
             thread.join().expect("the system ends in order");
         }
     }
+}
+
+/// Driver (a) for actors on arbiters of somebody else: the loops run on these.
+pub(crate) fn run_on<C: Client>(arbiters: &[ArbiterHandle], plan: Plan, make: impl FnMut(u64) -> C) -> Lap {
+    let mut next = arbiters.iter().cycle();
+    gather(plan, make, |_, task| {
+        next.next().expect("there is an arbiter").spawn(task);
+    })
 }
 
 type Task = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;

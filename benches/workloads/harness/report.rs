@@ -69,12 +69,18 @@ impl Line {
         let (p50, p99) = (quantile(ours, 0.5), quantile(ours, 0.99));
         let limit_p50 = quantile(limit, 0.5);
         let p50_ratio = p50.zip(limit_p50).map(|(ours, limit)| ours / limit);
+        let peers = self.bars.peers.map_or(&[][..], |peers| peers.names);
+        let peers = self.runs.iter().filter(|runs| peers.contains(&runs.name));
+        let fastest = peers.filter_map(|runs| ratio(Some(runs))).min_by(f64::total_cmp);
         let others: Map<String, Value> = self
             .runs
             .iter()
             .filter(|runs| limit.is_none_or(|limit| limit.name != runs.name))
-            .filter(|runs| matches!(runs.role, Role::Limit | Role::Other))
+            .filter(|runs| matches!(runs.role, Role::Limit | Role::Other | Role::Figure))
             .map(|runs| {
+                if runs.role == Role::Figure {
+                    return (runs.name.to_owned(), json!({ "value": round(median(&runs.rates)) }));
+                }
                 let figures = json!({
                     "per_s": round(median(&runs.rates)), "ratio": ratio(Some(runs)).map(round),
                     "p50_us": quantile(Some(runs), 0.5).map(round), "cpu_ns_each": round(runs.cpu_ns / runs.ops),
@@ -88,6 +94,7 @@ impl Line {
             bar("p50_us", p50, self.bars.p50_us, false),
             bar("p99_us", p99, self.bars.p99_us, false),
             bar("p50_ratio_limit", p50_ratio, self.bars.p50_ratio, false),
+            bar("ratio_fastest_peer", fastest, self.bars.peers.map(|peers| peers.bar), true),
         ];
         json!({
             "workload": self.workload, "cpus": self.cpus, "driver": self.driver, "allocator": machine::allocator(),
@@ -130,7 +137,8 @@ pub(crate) fn table_line(line: &Value) -> String {
         notes.push(format!("limit: {limit}"));
     }
     for (name, figures) in line["others"].as_object().into_iter().flatten() {
-        let figure = short(figures["per_s"].as_f64().or(figures["bytes"].as_f64()));
+        let figure = ["per_s", "bytes", "value"].into_iter().find_map(|what| figures[what].as_f64());
+        let figure = short(figure);
         let ratio = figures["ratio"].as_f64().map_or_else(String::new, |ratio| format!(" ({}×)", plain(Some(ratio))));
         notes.push(format!("{name}: {figure}{ratio}"));
     }
@@ -157,7 +165,8 @@ fn short(value: Option<f64>) -> String {
         None => "–".into(),
         Some(value) if value >= 1e6 => format!("{:.2} M", value / 1e6),
         Some(value) if value >= 1e4 => format!("{:.1} k", value / 1e3),
-        Some(value) => format!("{value:.0}"),
+        Some(value) if value >= 10.0 => format!("{value:.0}"),
+        Some(value) => format!("{value:.2}"),
     }
 }
 

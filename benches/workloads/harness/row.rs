@@ -15,6 +15,8 @@ pub(crate) enum Role {
     Naive,
     /// Somebody else's work, or a second limit.
     Other,
+    /// No rate, and compared with nothing.
+    Figure,
 }
 
 /// Whoever runs laps in a row.
@@ -48,7 +50,8 @@ impl Contestant {
 
     /// A figure that is no rate, shown beside the rates.
     pub(crate) fn figure(name: &'static str, read: impl Fn() -> u64 + 'static) -> Self {
-        Self::other(name, move |_| Lap { ops: read(), elapsed: Duration::from_secs(1), ..Lap::default() })
+        let lap = move |_| Lap { ops: read(), elapsed: Duration::from_secs(1), ..Lap::default() };
+        Self { role: Role::Figure, name, lap: Box::new(lap) }
     }
 
     /// Anybody else.
@@ -70,6 +73,15 @@ pub(crate) struct Bars {
     pub(crate) p99_us: Option<f64>,
     /// Ours ÷ limit of the medians of single calls, at most.
     pub(crate) p50_ratio: Option<f64>,
+    /// Ours ÷ the fastest of these peers, at least.
+    pub(crate) peers: Option<Peers>,
+}
+
+/// A bar against others of the row, by name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peers {
+    pub(crate) names: &'static [&'static str],
+    pub(crate) bar: f64,
 }
 
 /// One row, ready to run.
