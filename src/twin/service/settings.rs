@@ -9,7 +9,7 @@ use super::limits;
 
 /// Most series that may be chosen: what the pages hold, one place kept for `_other`.
 pub const SERIES_MAX: usize = 95;
-/// Most operation–version pairs that may be chosen: what one page holds.
+/// Most operation–version pairs that may be chosen: what two pages hold, one place kept for `_other`.
 pub const PAIRS_MAX: usize = 48;
 /// Bins of all resolutions together, those of the two coarser ones counted twice since they keep extremes: what eight
 /// series in one page leave for each.

@@ -11,6 +11,7 @@ use super::{
     num,
     operation::Source,
     page::{Reader, Writer},
+    season::Season,
 };
 use crate::{
     model::Timestamp,
@@ -187,8 +188,8 @@ impl Baselines {
         self.lines.iter().filter_map(move |line| line.view(CompactString::const_new(line.key().name()), now))
     }
 
-    pub(super) fn write(&self, writer: &mut Writer, season_bytes_max: usize) {
-        self.lines.iter().for_each(|line| line.write(writer, season_bytes_max));
+    pub(super) fn write(&self, writer: &mut Writer) {
+        self.lines.iter().for_each(|line| line.write(writer, Season::BYTES_MAX));
     }
 
     pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {

@@ -7,7 +7,7 @@
 use super::{
     limits::WINDOW_MS,
     page::{Reader, Writer},
-    sketch::{COARSE, Sketch, Spot},
+    sketch::{COARSE, SCALE, Sketch, Spot},
     tally::Tally,
 };
 use crate::{model::Timestamp, twin::service::view::DistributionView};
@@ -15,6 +15,8 @@ use crate::{model::Timestamp, twin::service::view::DistributionView};
 /// Of the bytes in a page, the period before gets at most this part, and the open one this part of what is left.
 const BEFORE_SHARE: usize = 8;
 const OPEN_SHARE: usize = 3;
+/// What each of them gets in any case: some six doublings at their coarsest. What does not fit that is left out.
+const PART_BYTES_MIN: usize = 64;
 
 /// Measurements ever, in the last minutes and, for whoever asks, since they were last judged.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -169,6 +171,10 @@ impl Distribution {
         let part = |sketch: &Sketch, bytes_max: usize| {
             let mut writer = Writer::bare();
             sketch.write(&mut writer, bytes_max);
+            if writer.len() > bytes_max.max(PART_BYTES_MIN) {
+                writer = Writer::bare();
+                Sketch::<SCALE>::default().write(&mut writer, 0);
+            }
             writer
         };
         // What one does not need the next one may have.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::{
-    BASELINES, BATCHES, Fact, OPERATIONS, Observed, REST, SERIES, SERIES_PER_PAGE, STREAMS,
+    BASELINES, BATCHES, Fact, OPERATIONS, OPERATIONS_MORE, Observed, REST, SERIES, SERIES_PER_PAGE, STREAMS,
     distribution::Distribution,
     edge::Calls,
     num,
@@ -82,8 +82,8 @@ impl Observed {
             }
         }
         batch.logs.iter().for_each(|log| self.log(log, fit(log.time)));
-        for page in [OPERATIONS, BASELINES] {
-            self.saved.dirty[page] |= !batch.spans.is_empty();
+        if !batch.spans.is_empty() {
+            self.mark_operations();
         }
         self.saved.dirty[REST] |= !batch.spans.is_empty() || !batch.logs.is_empty();
         self.close(now, alerts)
@@ -99,6 +99,13 @@ impl Observed {
             facts.extend(orphans.map(|alert| Fact::Close { key: alert.key.clone() }));
         }
         facts
+    }
+
+    /// Operations and what is usual of them are saved together: they name each other.
+    fn mark_operations(&mut self) {
+        for page in [OPERATIONS, OPERATIONS_MORE, BASELINES] {
+            self.saved.dirty[page] = true;
+        }
     }
 
     /// Whether the same batch was folded not long ago: an exporter that heard no answer sends it again.
@@ -204,8 +211,7 @@ impl Observed {
         red.note(from, point.time, more.count, point.failed);
         red.durations.add_sum(more.sum * unit_s);
         add(&mut red.durations, &more, unit_s);
-        self.saved.dirty[OPERATIONS] = true;
-        self.saved.dirty[BASELINES] = true;
+        self.mark_operations();
         self.saved.dirty[REST] |= point.peer.is_some();
         let (count, failed, sum_s) = (more.count, point.failed, more.sum * unit_s);
         if is_entry(kind) {

@@ -54,12 +54,18 @@ const SERIES_PER_PAGE: usize = 8;
 const BATCHES: usize = 32;
 /// From so many series on, pages are written in their tight form.
 const TIGHT_FROM: usize = 21;
+/// What pages get in bytes, as a rule and in their tight form: streams, each page of operations, and for each of those
+/// what is usual of them.
+const STREAMS_BYTES: [usize; 2] = [8 * 1024, 4 * 1024];
+const OPERATIONS_BYTES: [usize; 2] = [12 * 1024, 8 * 1024];
+const LINES_BYTES: [usize; 2] = [13 * 1024, 9 * 1024];
 
 /// The pages, in the order in which they are saved: what counts a stream lies before what was counted from it, and both
 /// go together.
-const PAGES: [&str; 16] = [
+const PAGES: [&str; 17] = [
     "observed/streams",
     "observed/operations",
+    "observed/operations-1",
     "observed/baselines",
     "observed/rest",
     "observed/series-0",
@@ -77,9 +83,10 @@ const PAGES: [&str; 16] = [
 ];
 const STREAMS: usize = 0;
 const OPERATIONS: usize = 1;
-const BASELINES: usize = 2;
-const REST: usize = 3;
-const SERIES: usize = 4;
+const OPERATIONS_MORE: usize = 2;
+const BASELINES: usize = 3;
+const REST: usize = 4;
+const SERIES: usize = 5;
 
 /// What is known of the behaviour of one service.
 #[derive(Debug)]
@@ -152,8 +159,9 @@ impl Observed {
             STREAMS => self.streams = Streams::read(reader)?,
             OPERATIONS => {
                 self.samples = reader.number()?;
-                self.operations = Operations::read(reader)?;
+                self.operations.read(reader)?;
             }
+            OPERATIONS_MORE => self.operations.read(reader)?,
             BASELINES => {
                 self.baselines = Baselines::read(reader)?;
                 self.operations.read_lines(reader)?;
@@ -163,6 +171,8 @@ impl Observed {
                 self.logs = Logs::read(reader)?;
                 if reader.version() < 2 {
                     self.baselines = Baselines::read(reader)?;
+                    // Once this page is written anew it does not have them.
+                    self.saved.dirty[BASELINES] = true;
                 }
             }
             _ => {
@@ -192,6 +202,10 @@ impl Observed {
             if !self.saved.dirty[place] {
                 continue;
             }
+            if place == OPERATIONS_MORE && self.operations.pages() == 1 {
+                self.saved.dirty[place] = false;
+                continue;
+            }
             if place > REST && bytes > 0 && bytes >= bytes_max {
                 break;
             }
@@ -208,17 +222,19 @@ impl Observed {
 
     fn write(&self, place: usize, now: Timestamp) -> Vec<u8> {
         let is_tight = self.series.len() >= TIGHT_FROM;
+        let form = usize::from(is_tight);
         let mut writer = Writer::page();
         writer.time(now);
         match place {
-            STREAMS => self.streams.write(&mut writer, if is_tight { 4 * 1024 } else { 8 * 1024 }),
+            STREAMS => self.streams.write(&mut writer, STREAMS_BYTES[form]),
             OPERATIONS => {
                 writer.number(self.samples);
-                self.operations.write(&mut writer, if is_tight { 8 * 1024 } else { 12 * 1024 });
+                self.operations.write(0, &mut writer, OPERATIONS_BYTES[form]);
             }
+            OPERATIONS_MORE => self.operations.write(1, &mut writer, OPERATIONS_BYTES[form]),
             BASELINES => {
-                self.baselines.write(&mut writer, 170);
-                self.operations.write_lines(&mut writer, if is_tight { 6 * 1024 } else { 8 * 1024 });
+                self.baselines.write(&mut writer);
+                self.operations.write_lines(&mut writer, LINES_BYTES[form] * self.operations.pages());
             }
             REST => {
                 self.edges.write(&mut writer);

@@ -16,6 +16,7 @@ use super::{
     line::{Key, Line, Seen},
     num,
     page::{Reader, Writer},
+    season::Season,
 };
 use crate::{
     model::{
@@ -37,6 +38,11 @@ const STEPS_KEPT: u64 = 3;
 const LINE_BYTES: usize = 60;
 /// Longest name kept, in bytes.
 const NAME_BYTES_MAX: usize = 64;
+/// Pairs in one page: as many as there are if nothing else was chosen, and `_other`.
+const PAIRS_PER_PAGE: usize = 25;
+const _: () = assert!(PAIRS_MAX < 2 * PAIRS_PER_PAGE, "there are two pages");
+/// Most that a page knows of a bin: what three bytes hold, 200,000 requests a second.
+const BIN_MAX: u64 = (1 << 21) - 1;
 
 /// Where numbers come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,8 +173,7 @@ impl Red {
         writer.number(self.recent.newest);
         for number in 0..BINS {
             let (count, errors) = self.recent.bins[number];
-            writer.number(num::whole(f64::from(count).round()));
-            writer.number(num::whole(f64::from(errors).round()));
+            [count, errors].into_iter().for_each(|of| writer.number(num::whole(f64::from(of).round()).min(BIN_MAX)));
         }
         self.durations.write(writer, bytes_max.saturating_sub(2 * BINS + 24));
     }
@@ -347,12 +352,20 @@ impl Operations {
 
     /// Writes what is usual, within about `bytes_max`; after [`Operations::write`], in the same order.
     pub(super) fn write_lines(&self, writer: &mut Writer, bytes_max: usize) {
-        let each = (bytes_max / (3 * self.lines().count()).max(1)).saturating_sub(LINE_BYTES);
+        let lines = || self.lines().flat_map(|(pair, lines)| lines.iter().map(|line| (pair.alerts(line.key()), line)));
+        let mut left = bytes_max.saturating_sub(lines().count() * LINE_BYTES);
+        // What opens alerts first: those shall not open again each week because the twin was away.
+        let [alerting, others] = [true, false].map(|alerts| {
+            let among = lines().filter(|line| line.0 == alerts).count();
+            let each = (left / among.max(1)).min(Season::BYTES_MAX);
+            left -= each * among;
+            each
+        });
         writer.number(num::long(self.lines().count()));
         for (pair, lines) in self.lines() {
             writer.fixed(pair.hash);
             for line in lines {
-                line.write(writer, each);
+                line.write(writer, if pair.alerts(line.key()) { alerting } else { others });
             }
         }
     }
@@ -370,11 +383,18 @@ impl Operations {
         Some(())
     }
 
-    pub(super) fn write(&self, writer: &mut Writer, bytes_max: usize) {
-        let sources = self.pairs.iter().flat_map(|pair| pair.red.iter().flatten()).count().max(1);
+    /// How many pages they are written in.
+    pub(super) fn pages(&self) -> usize {
+        self.pairs.len().div_ceil(PAIRS_PER_PAGE).max(1)
+    }
+
+    /// Writes those of one page, within about `bytes_max`.
+    pub(super) fn write(&self, page: usize, writer: &mut Writer, bytes_max: usize) {
+        let pairs = self.pairs.chunks(PAIRS_PER_PAGE).nth(page).unwrap_or_default();
+        let sources = pairs.iter().flat_map(|pair| pair.red.iter().flatten()).count().max(1);
         let each = (bytes_max / sources).saturating_sub(40);
-        writer.number(num::long(self.pairs.len()));
-        for pair in &self.pairs {
+        writer.number(num::long(pairs.len()));
+        for pair in pairs {
             writer.text(&pair.name, NAME_BYTES_MAX);
             writer.text(&pair.version, NAME_BYTES_MAX / 2);
             writer.byte(kind_index(pair.kind));
@@ -389,9 +409,10 @@ impl Operations {
         }
     }
 
-    pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
+    /// Takes back one more page.
+    pub(super) fn read(&mut self, reader: &mut Reader<'_>) -> Option<()> {
         let mut pairs = Vec::new();
-        for _ in 0..reader.count(PAIRS_MAX + 1)? {
+        for _ in 0..reader.count((PAIRS_MAX + 1).saturating_sub(self.pairs.len()))? {
             let (name, version) = (reader.text()?, reader.text()?);
             let kind = *KINDS.get(usize::from(reader.byte()?))?;
             let (hash, first_at) = (reader.fixed()?, reader.time()?);
@@ -405,7 +426,8 @@ impl Operations {
             pair.lines = (!pair.is_other()).then(|| Box::new(Key::ALL.map(Line::new)));
             pairs.push(pair);
         }
-        Some(Self { pairs })
+        self.pairs.append(&mut pairs);
+        Some(())
     }
 
     /// What each pair shows.

@@ -5,8 +5,9 @@ use compact_str::CompactString;
 use super::num;
 use crate::model::{Timestamp, telemetry::cut};
 
-/// Version of every observed page. 1 had no windows, and baselines of one day for the service as a whole; it is read.
-const VERSION: u8 = 2;
+/// Version of every observed page; earlier ones are read. 1 had no windows, and baselines of one day for the service as a
+/// whole; 2 all pairs in one page, and a number beside each bin.
+pub(super) const VERSION: u8 = 3;
 
 /// Appends fields.
 pub(super) struct Writer(Vec<u8>);

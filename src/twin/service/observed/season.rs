@@ -44,6 +44,9 @@ pub(super) struct Season {
 }
 
 impl Season {
+    /// What its hours take in a page at most.
+    pub(super) const BYTES_MAX: usize = HOURS;
+
     /// For values of at least 2^`least`, and up to 2^31 times that.
     pub(super) fn new(least: i32) -> Self {
         Self { least, hour: 0, sum: 0.0, weight: 0.0, means: None }

@@ -163,30 +163,34 @@ impl Tier {
     }
 
     fn write(&self, writer: &mut Writer, with_extremes: bool) {
+        writer.number(self.width_ms);
         writer.number(self.newest);
         writer.real(self.sum);
         writer.real(self.weight);
         writer.byte(u8::from(with_extremes));
         let kept: Vec<_> = self.kept().collect();
-        writer.number(num::long(kept.len()));
-        let mut previous = 0;
-        for (number, bin) in kept {
-            writer.number(number - previous);
-            previous = number;
-            writer.real3(bin.value);
-            if with_extremes {
-                writer.real2(bin.min);
-                writer.real2(bin.max);
+        let runs = || kept.chunk_by(|a, b| a.0 + 1 == b.0);
+        writer.number(num::long(runs().count()));
+        let mut end = 0;
+        for run in runs() {
+            writer.number(run[0].0 - end);
+            writer.number(num::long(run.len()));
+            end = run[0].0 + num::long(run.len());
+            for (_, bin) in run {
+                writer.real3(bin.value);
+                if with_extremes {
+                    writer.real2(bin.min);
+                    writer.real2(bin.max);
+                }
             }
         }
     }
 
-    /// Takes back what was saved. Bins of another width, from before other resolutions were chosen, are a gap; `last_at`
-    /// tells them apart: counted in another width, the newest bin lies years away from it.
+    /// Takes back what was saved. Bins of another width, from before other resolutions were chosen, are a gap.
     fn read(resolution: Resolution, last_at: Timestamp, reader: &mut Reader<'_>) -> Option<Self> {
-        let empty = Self::new(resolution);
-        let mut tier =
-            Self { newest: reader.number()?, sum: reader.real()?, weight: reader.real()?, ..Self::new(resolution) };
+        let mut tier = Self::new(resolution);
+        let width_ms = if reader.version() < 3 { None } else { Some(reader.number()?) };
+        (tier.newest, tier.sum, tier.weight) = (reader.number()?, reader.real()?, reader.real()?);
         if tier.newest > NUMBER_MAX {
             return None;
         }
@@ -194,21 +198,36 @@ impl Tier {
         let mut number = 0_u64;
         for _ in 0..reader.count(BINS_MAX)? {
             number = number.checked_add(reader.number()?)?;
-            let value = reader.real3()?;
-            let (min, max) = if with_extremes { (reader.real2()?, reader.real2()?) } else { (value, value) };
-            if number <= tier.newest && tier.newest - number < num::long(tier.bins.len()) {
-                let slot = tier.slot(number);
-                tier.bins[slot] = Bin { value, min, max, weight: 1.0 };
+            // Earlier versions have a number beside each bin, counted from the one before it.
+            let run = if width_ms.is_some() { num::long(reader.count(BINS_MAX)?) } else { 1 };
+            for number in number..number.checked_add(run)? {
+                tier.take(number, with_extremes, reader)?;
             }
+            number += if width_ms.is_some() { run } else { 0 };
         }
-        if tier.newest.abs_diff(last_at.unix_ms() / tier.width_ms) > num::long(tier.bins.len()) {
-            return Some(empty);
+        // Before version 3 it was to be guessed: counted in another width, the newest bin lies far from the last value.
+        let is_same = width_ms.map_or_else(
+            || tier.newest.abs_diff(last_at.unix_ms() / tier.width_ms) <= num::long(tier.bins.len()),
+            |width_ms| width_ms == tier.width_ms,
+        );
+        if !is_same {
+            return Some(Self::new(resolution));
         }
         if tier.weight > 0.0 {
             let slot = tier.slot(tier.newest);
             tier.bins[slot].weight = num::short(tier.weight);
         }
         Some(tier)
+    }
+
+    fn take(&mut self, number: u64, with_extremes: bool, reader: &mut Reader<'_>) -> Option<()> {
+        let value = reader.real3()?;
+        let (min, max) = if with_extremes { (reader.real2()?, reader.real2()?) } else { (value, value) };
+        if number <= self.newest && self.newest - number < num::long(self.bins.len()) {
+            let slot = self.slot(number);
+            self.bins[slot] = Bin { value, min, max, weight: 1.0 };
+        }
+        Some(())
     }
 
     fn view(&self, shape: Shape, last_at: Timestamp) -> TierView {

@@ -394,7 +394,7 @@ fn an_operation_that_its_sender_calls_other_is_judged_after_a_restart_too() {
     assert_eq!(told, ["+errors", "+errors _other (1)", "-errors", "-errors _other (1)"]);
 }
 
-/// A twin after 90 days: a batch a minute on the first and last day, one a quarter of an hour between.
+/// A twin after 90 days: a batch each ten minutes, and four a minute on the last day.
 fn full(pairs: u64, series: u64) -> (Observed, u64) {
     let minute = 60_000;
     full_with(Observed::default(), pairs, series, |now| if now > 89 * DAY { minute / 4 } else { 10 * minute })
@@ -465,6 +465,39 @@ fn a_twin_filled_to_the_brim_still_fits_its_pages() {
     assert!(pages <= 64 * 1024, "{pages} bytes of pages");
 }
 
+#[test]
+fn what_was_usual_of_operations_at_each_hour_outlives_a_save_of_a_twin_filled_to_the_brim() {
+    let (mut observed, mut alerts) = (Observed::default(), Vec::new());
+    for number in 0..30 {
+        let mut batch = batch("1");
+        point(&mut batch, &format!("level {number}"), number, 0, Value::Gauge(1.0));
+        fold(&mut observed, &batch, 0);
+    }
+    // What is usual changes each hour, so that no two hours are put together for being the same.
+    let of_hour = |hour: u64, pair: u64| (hour + pair).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 61;
+    for minute in 0..175 * 60 {
+        let mut batch = batch("1");
+        for pair in 0..24 {
+            for number in 0..6 {
+                let (name, usual) = (format!("GET /{pair}"), of_hour(minute / 60, pair));
+                span(&mut batch, &name, at(minute * 60_000 + number), 10 << usual.min(3), number < usual / 2);
+            }
+        }
+        fold_into(&mut observed, &mut alerts, &batch, minute * 60_000);
+    }
+    let now = 175 * 3_600_000;
+    let (back, pages) = reload(&mut observed, now);
+    assert!(pages <= 64 * 1024, "{pages} bytes of pages");
+    // The means of two hours are put together at most.
+    let in_sight = |observed: &Observed| {
+        let judged = |line: &&crate::twin::service::view::BaselineView| {
+            line.key.starts_with("errors GET") || line.key.starts_with("duration GET")
+        };
+        observed.view(at(now)).baselines.iter().filter(judged).filter(|line| line.seasonal.is_some()).count()
+    };
+    assert_eq!((in_sight(&observed), in_sight(&back)), (48, 48));
+}
+
 fn value() -> impl Strategy<Value = Value> {
     let temporality = prop_oneof![Just(Temporality::Delta), Just(Temporality::Cumulative)];
     let counts = || proptest::collection::vec(prop_oneof![0..9_u64, any::<u64>()], 0..20);
@@ -532,7 +565,7 @@ proptest! {
 
     #[test]
     fn a_page_of_any_bytes_is_a_gap_and_no_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-        for (name, version) in PAGES.into_iter().flat_map(|name| [1, 2].map(|version| (name, version))) {
+        for (name, version) in PAGES.into_iter().flat_map(|name| (1..=page::VERSION).map(move |version| (name, version))) {
             let mut page = vec![version];
             page.extend_from_slice(&bytes);
             let observed = Observed::restored(&Pages::from([(name.to_owned(), page)]));
@@ -583,15 +616,34 @@ fn pages_of_version_1_are_read_as_they_were_meant() {
     assert!(back.baselines.iter().filter(|line| !line.key.contains(' ')).all(|line| line.expected > 0.0));
 }
 
+#[test]
+fn what_an_old_page_has_and_its_new_form_has_not_is_saved_elsewhere_with_it() {
+    let names = ["streams", "operations", "rest", "series-0"];
+    let mut pages = golden_pages(1, &names);
+    let mut observed = Observed::restored(&pages);
+    let before = observed.view(at(4_000_000)).baselines;
+    // Nothing but a log record comes.
+    let mut batch = batch("1");
+    let (body, severity) = ("it broke".into(), Severity::Error);
+    batch.logs.push(LogSample { time: at(0), severity, body, exception: None, trace_id: None });
+    fold(&mut observed, &batch, 4_000_000);
+    for page in observed.save(at(4_000_000), usize::MAX) {
+        pages.insert(page.name.to_string(), page.value.unwrap());
+    }
+    let after = Observed::restored(&pages).view(at(4_000_000)).baselines;
+    assert_eq!(after.len(), before.len(), "{after:?}");
+}
+
 fn golden_pages(version: u8, names: &[&str]) -> Pages {
     names.iter().map(|name| (format!("{PREFIX}{name}"), std::fs::read(golden(version, name)).unwrap())).collect()
 }
 
-#[test]
-fn pages_of_version_2_are_read_as_they_were_meant() {
-    let (now, names) = (at(4_000_000), ["streams", "operations", "baselines", "rest", "series-0"]);
+const GOLDEN: [&str; 5] = ["streams", "operations", "baselines", "rest", "series-0"];
+
+fn is_read_as_it_was_meant(version: u8) {
+    let now = at(4_000_000);
     let written = ever_since().view(now);
-    let back = Observed::restored(&golden_pages(2, &names)).view(now);
+    let back = Observed::restored(&golden_pages(version, &GOLDEN)).view(now);
     assert_eq!((back.samples, &back.logs, &back.errors), (written.samples, &written.logs, &written.errors));
     assert_eq!((&back.operations, &back.edges), (&written.operations, &written.edges));
     assert_eq!(back.baselines.len(), written.baselines.len());
@@ -599,9 +651,31 @@ fn pages_of_version_2_are_read_as_they_were_meant() {
         // The deviation of the last step is not kept.
         assert_eq!((&back.key, back.expected, back.seasonal), (&written.key, written.expected, written.seasonal));
     }
+    assert_eq!(back.series.len(), written.series.len());
+    for (back, written) in back.series.iter().zip(&written.series) {
+        assert_eq!((&back.name, back.last, back.last_at), (&written.name, written.last, written.last_at));
+        for (back, written) in back.tiers.iter().zip(&written.tiers) {
+            assert_eq!(back.bins.len(), written.bins.len());
+            for (back, written) in back.bins.iter().zip(&written.bins) {
+                assert_eq!(back.start, written.start);
+                near(back.value, written.value, 1e-4);
+            }
+        }
+    }
     assert!(written.operations.iter().any(|operation| operation.p99_s.is_some()), "windows are in it");
-    let bytes: Vec<_> = ever_since().save(now, usize::MAX).into_iter().map(|page| page.value.unwrap()).collect();
-    let golden: Vec<_> = names.iter().map(|name| std::fs::read(golden(2, name)).unwrap()).collect();
+}
+
+#[test]
+fn pages_of_version_2_are_read_as_they_were_meant() {
+    is_read_as_it_was_meant(2);
+}
+
+#[test]
+fn pages_of_version_3_are_read_as_they_were_meant() {
+    is_read_as_it_was_meant(3);
+    let bytes: Vec<_> =
+        ever_since().save(at(4_000_000), usize::MAX).into_iter().map(|page| page.value.unwrap()).collect();
+    let golden: Vec<_> = GOLDEN.iter().map(|name| std::fs::read(golden(3, name)).unwrap()).collect();
     assert!(bytes == golden, "a new layout needs a new version and files of its own");
 }
 
@@ -615,8 +689,8 @@ fn golden(version: u8, name: &str) -> std::path::PathBuf {
 #[ignore = "writes the files that another test reads"]
 fn write_golden_pages() {
     for page in ever_since().save(at(4_000_000), usize::MAX) {
-        if !golden(2, &page.name).exists() {
-            std::fs::write(golden(2, &page.name), page.value.unwrap()).unwrap();
+        if !golden(page::VERSION, &page.name).exists() {
+            std::fs::write(golden(page::VERSION, &page.name), page.value.unwrap()).unwrap();
         }
     }
 }

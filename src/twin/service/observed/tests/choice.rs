@@ -85,3 +85,37 @@ fn the_most_that_can_be_chosen_fits_its_pages() {
     assert_eq!((before.operations.len(), before.series.len()), (49, 96));
     assert_eq!((after.operations.len(), after.series.len()), (49, 96));
 }
+
+#[test]
+fn the_operations_that_can_be_chosen_fit_their_pages_whatever_is_told_of_them() {
+    let most = settings(|settings| settings.operations_max = crate::twin::service::settings::PAIRS_MAX);
+    let mut observed = Observed::with(most);
+    let version = "v".repeat(32);
+    for round in 0..70_u64 {
+        let mut batch = batch(&version);
+        for pair in 0..50 {
+            let name = format!("{:/<60}{pair:04}", "GET ");
+            let now = round * 10_000;
+            // Twenty doublings, so that no page can be made coarse enough to matter.
+            span(&mut batch, &name, at(now), 1 << (round % 20), true);
+            let bounds: Vec<f64> = (0..20).map(|power| f64::from(1 << power) * 1e-3).collect();
+            let counts = vec![u64::MAX / 64; 21];
+            let count = counts.iter().sum();
+            let temporality = Temporality::Delta;
+            let histogram = Explicit { temporality, bounds, counts, sum: Some(1e9), count };
+            let metric = "http.server.request.duration";
+            point(&mut batch, metric, pair, now, Value::Explicit(Box::new(histogram)));
+            let point = batch.metrics.last_mut().unwrap();
+            (point.operation, point.failed, point.start) = (batch.symbols.intern(&name), true, at(now));
+        }
+        fold(&mut observed, &batch, round * 10_000);
+    }
+    // Each page is held against the store's bound.
+    let (back, pages) = reload(&mut observed, 700_000);
+    println!("49 pairs of everything: {pages} bytes of pages");
+    let (before, after) = (observed.view(at(700_000)).operations, back.view(at(700_000)).operations);
+    assert_eq!((before.len(), after.len()), (49, 49));
+    for (before, after) in before.iter().zip(&after) {
+        assert_eq!((&before.operation, before.count, before.errors), (&after.operation, after.count, after.errors));
+    }
+}
