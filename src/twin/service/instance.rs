@@ -246,7 +246,9 @@ impl Draft<'_> {
         let open = |core: &Core, key: &str| core.alerts.iter().any(|alert| alert.key == key);
         match fact {
             Fact::Open { key, status, value, expected } if !open(&self.core, key) => {
-                if self.core.alerts.len() < ALERTS_MAX {
+                // One bad release of many operations leaves room for what is said of the service as a whole.
+                let kept = if Fact::is_of_operation(key) { Fact::OF_SERVICE } else { 0 };
+                if self.core.alerts.len() < ALERTS_MAX - kept {
                     let opened_at = self.now();
                     let alert =
                         Alert { key: key.clone(), status: *status, opened_at, value: *value, expected: *expected };

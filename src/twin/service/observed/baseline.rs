@@ -34,6 +34,9 @@ pub(in crate::twin::service) enum Fact {
 }
 
 impl Fact {
+    /// How many alerts there can be about the service as a whole.
+    pub(in crate::twin::service) const OF_SERVICE: usize = Key::ALL.len();
+
     /// Whether a key is that of one operation, not of the service as a whole.
     pub(in crate::twin::service) fn is_of_operation(key: &str) -> bool {
         Key::ALL.iter().any(|ours| key.strip_prefix(ours.name()).is_some_and(|rest| rest.starts_with(' ')))

@@ -136,6 +136,32 @@ fn attributes_are_merged_under_the_revision_they_were_read_at() {
 }
 
 #[test]
+fn alerts_of_many_operations_leave_room_for_that_of_the_service() {
+    use crate::twin::service::observed::tests::{batch, span};
+    let mut world = World::new();
+    for second in 0..15 * 60_u64 {
+        let mut batch = batch("1");
+        for _ in 0..100 {
+            span(&mut batch, "GET /", world.now, 10, second > 10 * 60);
+        }
+        // Few in number: the service as a whole does not notice.
+        if second.is_multiple_of(10) {
+            for operation in 0..16 {
+                span(&mut batch, &format!("POST /{operation}"), world.now, 10, second > 120);
+            }
+        }
+        world.tell(Ingest(Box::new(batch))).unwrap();
+        world.now = world.now.after(Duration::from_secs(1));
+        if second == 10 * 60 {
+            let open = view(&mut world).alerts;
+            assert!(open.len() == 9 && open.iter().all(|alert| alert.key.starts_with("errors POST")), "{open:?}");
+        }
+    }
+    let open: Vec<_> = view(&mut world).alerts.into_iter().map(|alert| alert.key).collect();
+    assert!(open.iter().any(|key| key == "errors"), "{open:?}");
+}
+
+#[test]
 fn an_alert_opens_once_as_a_change_and_closes_with_health() {
     use crate::twin::service::observed::tests::{batch, span};
     let mut world = World::new();
