@@ -203,7 +203,9 @@ impl Line {
         let away = value - self.mean;
         self.mean += alpha * away;
         self.steps = self.steps.saturating_add(1);
-        if self.key == Key::Level && self.season.is_empty() && value != 0.0 {
+        // Made to fit the first value, and anew for one that is far larger.
+        let is_unfit = (self.season.is_empty() && value != 0.0) || self.season.is_beyond(value);
+        if self.key == Key::Level && is_unfit {
             self.season = Season::around_value(value);
         }
         self.season.learn(at_ms, value);
@@ -367,6 +369,14 @@ mod tests {
         line.write(&mut writer, usize::MAX);
         let back = Line::read(Key::Duration, &mut Reader::bare(&writer.done())).unwrap();
         assert_eq!((back.mean, back.steps), (0.0, 0), "it begins anew");
+    }
+
+    #[test]
+    fn a_level_that_grows_beyond_its_season_has_another() {
+        // A counter of bytes that begins with a few and ends with gigabytes.
+        let (_, line) = run(Key::Level, 3 * DAY, |minute| if minute < 60 { 3.0 } else { 4e9 });
+        let expected = line.season.naive(START + 3 * DAY * 60_000).unwrap();
+        assert!((expected - 4e9).abs() < 0.05 * 4e9, "{expected}");
     }
 
     #[test]

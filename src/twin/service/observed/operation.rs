@@ -24,6 +24,7 @@ use crate::{
         telemetry::{SpanKind, Symbols, cut},
     },
     twin::service::{
+        limits::VERSION_BYTES_MAX,
         settings::PAIRS_MAX,
         view::{BaselineView, OperationView, Status},
     },
@@ -244,6 +245,10 @@ pub(super) const fn is_entry(kind: SpanKind) -> bool {
     }
 }
 
+fn hash_of(name: &str, version: &str, kind: SpanKind) -> u64 {
+    xxh3_64(name.as_bytes()) ^ xxh3_64(version.as_bytes()).rotate_left(8 + u32::from(kind_index(kind)))
+}
+
 impl Operations {
     /// The position of a pair, made if there is room for it among at most `pairs_max`.
     pub(super) fn find(
@@ -254,7 +259,9 @@ impl Operations {
         now: Timestamp,
         pairs_max: usize,
     ) -> usize {
-        let hash = xxh3_64(name.as_bytes()) ^ xxh3_64(version.as_bytes()).rotate_left(8 + u32::from(kind_index(kind)));
+        // As a page keeps it, so that it is found again.
+        let (name, version) = (cut(name, NAME_BYTES_MAX), cut(version, VERSION_BYTES_MAX));
+        let hash = hash_of(name, version, kind);
         let is_it =
             |pair: &Pair| pair.hash == hash && pair.kind == kind && pair.name == name && pair.version == version;
         if let Some(at) = self.pairs.iter().position(is_it) {
@@ -396,7 +403,7 @@ impl Operations {
         writer.number(num::long(pairs.len()));
         for pair in pairs {
             writer.text(&pair.name, NAME_BYTES_MAX);
-            writer.text(&pair.version, NAME_BYTES_MAX / 2);
+            writer.text(&pair.version, VERSION_BYTES_MAX);
             writer.byte(kind_index(pair.kind));
             writer.fixed(pair.hash);
             writer.time(pair.first_at);
@@ -422,6 +429,8 @@ impl Operations {
                     *red = Some(Box::new(Red::read(reader)?));
                 }
             }
+            // One of a longer name had the hash of all of it once.
+            let hash = if hash == 0 { 0 } else { hash_of(&name, &version, kind) };
             let mut pair = Pair { hash, name, version, kind, first_at, red, lines: None, next: 0 };
             pair.lines = (!pair.is_other()).then(|| Box::new(Key::ALL.map(Line::new)));
             pairs.push(pair);

@@ -52,7 +52,7 @@ impl Season {
         Self { least, hour: 0, sum: 0.0, weight: 0.0, means: None }
     }
 
-    /// For values around this one: up to 65,000 times as large, or as small.
+    /// For values around this one: up to 2^15 times as large, or as small.
     pub(super) fn around_value(value: f64) -> Self {
         Self::new(num::index(value.abs().log2().floor()).clamp(-LEAST_MAX, LEAST_MAX) - 16)
     }
@@ -104,9 +104,18 @@ impl Season {
         }
     }
 
+    /// Whether a value is larger than what it is for.
+    pub(super) fn is_beyond(&self, value: f64) -> bool {
+        (value.log2() - f64::from(self.least)) * STEPS > f64::from(u8::MAX - FIRST)
+    }
+
     fn code(&self, value: f64) -> u8 {
+        if value < 0.0 {
+            // There is no code for it, and it is not nothing.
+            return EMPTY;
+        }
         let steps = (value.log2() - f64::from(self.least)) * STEPS;
-        if steps.is_nan() || steps < -0.5 {
+        if steps < -0.5 {
             return ZERO;
         }
         num::byte(num::whole(steps.round()).min(u64::from(u8::MAX - FIRST))) + FIRST
@@ -252,6 +261,13 @@ mod tests {
         assert!(is_near(learned(6 * 24 + 12, by_day).naive(at(6 * 24 + 12)), 60.0), "still yesterday");
         assert!(is_near(learned(7 * 24 + 12, by_day).naive(at(7 * 24 + 12)), 10.0), "last week");
         assert!(is_near(learned(15 * 24 + 12, by_day).naive(at(15 * 24 + 12)), 20.0), "the week before is forgotten");
+    }
+
+    #[test]
+    fn a_negative_mean_is_a_gap_and_not_nothing() {
+        let season = learned(26, |hour| if hour < 2 { -5.0 } else { 5.0 });
+        assert_eq!((season.naive(at(24)), season.value(START / HOUR_MS)), (None, None));
+        assert!(is_near(season.naive(at(26)), 5.0));
     }
 
     #[test]

@@ -380,6 +380,19 @@ fn an_alert_of_sparse_traffic_ends_with_the_trouble() {
 }
 
 #[test]
+fn a_long_name_is_the_same_operation_after_a_restart() {
+    let mut observed = Observed::default();
+    let name = format!("GET /{}", "long/".repeat(20));
+    for round in 0..2 {
+        let mut batch = batch("1");
+        span(&mut batch, &name, at(round), 20, false);
+        fold(&mut observed, &batch, round);
+        observed = reload(&mut observed, round).0;
+    }
+    assert_eq!(only(&observed, 2).count, 2);
+}
+
+#[test]
 fn an_operation_that_its_sender_calls_other_is_judged_after_a_restart_too() {
     let (mut observed, mut alerts, mut told) = (Observed::default(), Vec::<Alert>::new(), Vec::new());
     for second in 0..45 * 60 {
