@@ -41,6 +41,8 @@ pub struct Presented<'a> {
     /// Public id: the key of its twin.
     pub id: &'a str,
     hash: [u8; 32],
+    /// Keys revoked before its twin was asked. After one more, what the twin said may be old, and is not remembered.
+    revoked_before: u64,
 }
 
 impl<'a> Presented<'a> {
@@ -48,7 +50,7 @@ impl<'a> Presented<'a> {
     pub fn parse(text: &'a str) -> Option<Self> {
         let (id, secret) = text.strip_prefix(PREFIX)?.split_once('_')?;
         let hex = |text: &str, digits: usize| text.len() == digits && text.bytes().all(|b| b.is_ascii_hexdigit());
-        (hex(id, ID_DIGITS) && hex(secret, SECRET_DIGITS)).then(|| Self { id, hash: digest(text) })
+        (hex(id, ID_DIGITS) && hex(secret, SECRET_DIGITS)).then(|| Self { id, hash: digest(text), revoked_before: 0 })
     }
 }
 
@@ -152,7 +154,7 @@ impl Doorkeeper {
             return Ok(Claim::Settled(known.principal.clone()));
         }
         self.admit(peer, now)?;
-        Ok(Claim::Ask(presented))
+        Ok(Claim::Ask(Presented { revoked_before: *self.revoked.borrow(), ..presented }))
     }
 
     /// Judges a key by what its twin keeps, and remembers the good ones.
@@ -176,6 +178,10 @@ impl Doorkeeper {
         }
         let principal = Arc::new(principal_of(presented.id, &entry.covers));
         let mut known = self.known.write();
+        // Under the lock: a revocation from here on finds the key and removes it.
+        if *self.revoked.borrow() != presented.revoked_before {
+            return Ok(principal);
+        }
         if known.len() >= CACHE_KEYS_MAX {
             known.clear();
         }
@@ -186,8 +192,9 @@ impl Doorkeeper {
 
     /// Forgets a key that was revoked: the next request with it asks its twin, and so do streams that are open.
     pub fn forget(&self, hash: &[u8; 32]) {
-        self.known.write().remove(&slot(hash));
+        // Counted first: whoever asked before must not remember the key after it was removed.
         self.revoked.send_modify(|count| *count += 1);
+        self.known.write().remove(&slot(hash));
     }
 
     /// Counts the keys that are revoked through this node.
@@ -330,6 +337,17 @@ mod tests {
         assert!(matches!(door.claim(&headers, PEER, NOW.after(CACHE_AGE_MAX)), Ok(Claim::Ask(_))));
         door.forget(&fresh.hash);
         assert!(matches!(door.claim(&headers, PEER, NOW), Ok(Claim::Ask(_))));
+    }
+
+    #[test]
+    fn a_key_that_is_revoked_while_its_twin_is_asked_is_asked_for_again() {
+        let (door, fresh) = (Doorkeeper::new(false), Fresh::draw());
+        let headers = with_key(&fresh.key);
+        let Ok(Claim::Ask(presented)) = door.claim(&headers, PEER, NOW) else { panic!("unknown yet") };
+        let answered_before = entry(&fresh);
+        door.forget(&fresh.hash);
+        door.verify(&presented, Some(&answered_before), PEER, NOW).unwrap();
+        assert!(matches!(door.claim(&headers, PEER, NOW), Ok(Claim::Ask(_))), "the next request asks");
     }
 
     #[test]
