@@ -84,24 +84,24 @@ impl Watch {
         key: Option<(&'static str, Key)>,
     ) -> Self {
         let newest = shared.hub.newest.subscribe();
-        let next = after.map_or_else(|| shared.hub.ring.lock().next, |after| after + 1);
+        let next = after.map_or_else(|| shared.hub.ring.lock().next, |after| after.saturating_add(1));
         Self { shared: Arc::clone(shared), newest, next, key }
     }
 
-    /// Waits for the next event; `None` when the runtime has stopped.
+    /// Waits for the next event, for ever if there is none.
     ///
     /// # Errors
     /// [`Behind`] once, when events were dropped before they were read; the watch goes on after the gap.
     ///
     /// # Cancel safety
     /// Nothing is lost if the future is dropped.
-    pub async fn next(&mut self) -> Option<Result<Arc<Published>, Behind>> {
+    pub async fn next(&mut self) -> Result<Arc<Published>, Behind> {
         loop {
             // Mark as seen before looking, so that an event published in between wakes the wait below.
             self.newest.borrow_and_update();
             match self.look() {
-                Some(found) => return Some(found),
-                None => self.newest.changed().await.ok()?,
+                Some(found) => return found,
+                None => self.newest.changed().await.expect("the hub lives as long as its watch"),
             }
         }
     }

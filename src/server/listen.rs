@@ -39,6 +39,8 @@ use crate::metrics::Door;
 
 /// Streams of one HTTP/2 connection at once.
 const STREAMS_MAX: u32 = 256;
+/// Most that is kept of an answer for an HTTP/2 stream whose peer does not read it, in bytes.
+const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Largest head of a request, in bytes.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// How often an HTTP/2 connection without traffic is asked whether it lives.
@@ -89,9 +91,8 @@ pub async fn serve(server: Arc<Server>, listener: TcpListener, grace: Duration) 
             };
             let (doors, builder, watcher) = (doors.clone(), builder.clone(), graceful.watcher());
             tokio::spawn(async move {
-                doors.server.metrics.connections.inc();
+                let _counted = Counted::new(Arc::clone(&doors.server));
                 connection(&doors, &builder, watcher, stream, peer).await;
-                doors.server.metrics.connections.dec();
                 drop(permit);
             });
         }
@@ -99,6 +100,22 @@ pub async fn serve(server: Arc<Server>, listener: TcpListener, grace: Duration) 
     drop(listener);
     if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
         tracing::warn!(grace_s = grace.as_secs(), "connections were still open after the grace time");
+    }
+}
+
+/// Counts an open connection for as long as it is open, however it ends.
+struct Counted(Arc<Server>);
+
+impl Counted {
+    fn new(server: Arc<Server>) -> Self {
+        server.metrics.connections.inc();
+        Self(server)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.metrics.connections.dec();
     }
 }
 
@@ -114,6 +131,7 @@ fn builder(header_timeout_s: u64) -> auto::Builder<TokioExecutor> {
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
+        .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
         .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
         .keep_alive_interval(PING_EVERY)
         .adaptive_window(true);

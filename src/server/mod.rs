@@ -22,7 +22,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use axum::http::HeaderMap;
 use compact_str::CompactString;
 pub use ingest::Accepted;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use self::{
     newcomers::Newcomers,
@@ -51,7 +51,8 @@ pub struct Config {
     pub otlp_bytes_max: usize,
     /// How long a connection may take to send a request's head, in seconds.
     pub header_timeout_s: u64,
-    /// How long a peer may take nothing of an answer or a stream before its connection is closed, in seconds.
+    /// How long a peer may take nothing off its connection before that is closed, in seconds. One that reads its HTTP/2
+    /// connection and leaves a stream on it unread is not closed; what is kept for such a stream is bounded.
     pub stall_timeout_s: u64,
     /// Connections open at once.
     pub connections_max: usize,
@@ -78,6 +79,8 @@ impl Default for Config {
     }
 }
 
+/// Event and command streams open at once.
+pub const OPEN_STREAMS_MAX: usize = 8192;
 /// Longest deadline a request may ask for.
 pub const DEADLINE_MAX: Duration = Duration::from_secs(300);
 
@@ -103,6 +106,7 @@ pub struct Server {
     /// Bounds.
     pub config: Config,
     phase: watch::Sender<Phase>,
+    streams: Arc<Semaphore>,
     /// Tells event numbers of this start from those of an earlier one.
     started: Timestamp,
 }
@@ -117,6 +121,7 @@ impl Server {
             metrics,
             config,
             phase: watch::Sender::new(Phase::Starting),
+            streams: Arc::new(Semaphore::new(OPEN_STREAMS_MAX)),
             started: clock.now(),
             clock,
         })
@@ -231,6 +236,13 @@ impl Server {
             Some(service) => self.runtime.watch_twin::<Service>(service.key(), after),
             None => self.runtime.watch(after),
         }
+    }
+
+    /// Room for one more stream, for as long as the permit is held.
+    pub fn stream(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let detail =
+            || format!("the node has {OPEN_STREAMS_MAX} streams open, as many as it takes; close one, or try later");
+        Arc::clone(&self.streams).try_acquire_owned().map_err(|_| Problem::new(Code::Overloaded, detail()))
     }
 
     /// Tells the event numbers of this start from those of an earlier one.

@@ -1,7 +1,7 @@
 //! The native API over real HTTP.
 
 use serde_json::{Value, json};
-use service_twin::config::StoreKind;
+use service_twin::{config::StoreKind, server::OPEN_STREAMS_MAX};
 
 use crate::api_world::{Answer, World, config, event};
 
@@ -176,6 +176,49 @@ async fn a_command_reaches_the_stream_of_an_instance_and_its_result_comes_back()
 }
 
 #[tokio::test]
+async fn commands_that_nobody_acknowledges_hide_none_that_come_after_them_and_each_is_handed_over_once() {
+    let world = World::new().await;
+    world.done("PUT", &path("/instances/i1"), json!({"version": "1.2"})).await;
+    let post = async || {
+        let posted = world.done("POST", &path("/commands"), json!({"name": "drain"})).await;
+        posted["id"].as_u64().unwrap()
+    };
+    let mut stream = world.request("GET", &path("/instances/i1/commands")).send().await.unwrap();
+    let (mut posted, mut handed, mut text) = (Vec::new(), Vec::new(), String::new());
+    for _ in 0..20 {
+        posted.push(post().await);
+        while handed.len() < posted.len() {
+            text.push_str(std::str::from_utf8(&stream.chunk().await.unwrap().unwrap()).unwrap());
+            while let Some((block, rest)) = text.split_once("\n\n") {
+                let id = block.lines().find_map(|line| line.strip_prefix("id: "));
+                handed.extend(id.map(|id| id.parse::<u64>().unwrap()));
+                text = rest.to_owned();
+            }
+        }
+    }
+    assert_eq!(handed, posted);
+    world.node.shutdown().await;
+    while let Some(chunk) = stream.chunk().await.unwrap() {
+        text.push_str(std::str::from_utf8(&chunk).unwrap());
+    }
+    assert!(text.contains("event: end") && !text.contains("event: command"), "{text}");
+}
+
+#[tokio::test]
+async fn more_streams_than_the_bound_are_refused_with_a_reason() {
+    let world = World::new().await;
+    world.done("PUT", &path("/instances/i1"), json!({"version": "1.2"})).await;
+    let mut room: Vec<_> = (0..OPEN_STREAMS_MAX).map(|_| world.node.server().stream().unwrap()).collect();
+    let streams = ["/api/v1/events".to_owned(), path("/events"), path("/instances/i1/commands")];
+    for stream in &streams {
+        assert_eq!(world.send("GET", stream, Value::Null).await.problem(), (503, "overloaded".into()), "{stream}");
+    }
+    room.truncate(OPEN_STREAMS_MAX - 1);
+    let open = world.request("GET", &streams[0]).send().await.unwrap();
+    assert_eq!((open.status().as_u16(), world.send("GET", &streams[1], Value::Null).await.status), (200, 503));
+}
+
+#[tokio::test]
 async fn a_stream_of_events_goes_on_after_the_last_one_that_was_seen() {
     let world = World::new().await;
     let mut stream = world.request("GET", "/api/v1/events").send().await.unwrap();
@@ -187,8 +230,11 @@ async fn a_stream_of_events_goes_on_after_the_last_one_that_was_seen() {
     let resumed = world.request("GET", &path("/events")).header("last-event-id", &id);
     let (_, changed) = event(&mut resumed.send().await.unwrap(), "twin.attributes.changed").await;
     assert_eq!(changed["data"]["attributes"], json!({"n": 1}));
-    let foreign = world.request("GET", "/api/v1/events").header("last-event-id", "7.1");
-    event(&mut foreign.send().await.unwrap(), "gap").await;
+    let start = id.split_once('.').unwrap().0;
+    for elsewhere in ["7.1".to_owned(), format!("{start}.{}", u64::MAX)] {
+        let foreign = world.request("GET", "/api/v1/events").header("last-event-id", elsewhere);
+        event(&mut foreign.send().await.unwrap(), "gap").await;
+    }
 }
 
 #[tokio::test]

@@ -248,17 +248,23 @@ fn tallies(history: &History) {
     }
 }
 
-/// Watchers hear of what is durable, once, in the order of revisions; and of everything that was answered before them.
+/// Watchers hear of what is durable, once, in the order of revisions; and of everything that was answered as done, unless
+/// the process died. What was done by an attempt whose outcome was unknown is told by nobody.
 fn events(history: &History, books: &[Book]) {
     let mut heard = std::collections::HashSet::new();
-    for life in &history.events {
+    let ends = history.lives.iter().skip(1).map(|next| next.first).chain([history.records.len()]);
+    for (life, end) in history.lives.iter().zip(ends) {
         let mut newest = HashMap::new();
-        for told in life {
+        for told in &life.events {
             assert!(heard.insert(told.id), "operation {} was told twice", told.id);
             let before = newest.insert(&told.key, told.revision);
             assert!(before.is_none_or(|before| before <= told.revision), "{told:?} after revision {before:?}");
             let twin = (0..books.len()).find(|twin| *key(*twin) == *told.key).expect("an event is of one of them");
             assert!(books[twin].done.contains(&told.id), "{told:?} did not become durable");
+        }
+        for (id, record) in (0..).zip(&history.records).take(end).skip(life.first) {
+            let entered = matches!(record.attempts[..], [Heard::Done(_)]) && books[record.twin].done.contains(&id);
+            assert!(!(entered && life.drained) || heard.contains(&id), "nobody was told of operation {id}: {record:?}");
         }
     }
 }

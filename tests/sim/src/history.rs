@@ -65,6 +65,17 @@ pub struct Told {
     pub id: u32,
 }
 
+/// One life of the process, up to its drain or crash.
+#[derive(Debug)]
+pub struct Life {
+    /// The id of its first operation; a client lives in one life only.
+    pub first: usize,
+    /// Events that its watcher heard.
+    pub events: Vec<Told>,
+    /// Whether it ended with a drain, after which the watcher had time to hear everything.
+    pub drained: bool,
+}
+
 /// Everything callers were told.
 #[derive(Debug, Default)]
 pub struct History {
@@ -74,8 +85,8 @@ pub struct History {
     pub sights: Vec<Sight>,
     /// What volatile twins answered: in which stay in memory, how many.
     pub tallies: Vec<(u32, u32)>,
-    /// Events that a watcher heard, life by life.
-    pub events: Vec<Vec<Told>>,
+    /// Life by life.
+    pub lives: Vec<Life>,
     /// What happened, in words.
     pub trace: String,
 }
@@ -84,6 +95,16 @@ pub struct History {
 pub type Shared = Rc<RefCell<History>>;
 
 impl History {
+    /// Notes that a process began.
+    pub fn live(&mut self) {
+        self.lives.push(Life { first: self.records.len(), events: Vec::new(), drained: false });
+    }
+
+    /// The present life.
+    pub fn life(&mut self) -> &mut Life {
+        self.lives.last_mut().expect("a life has begun")
+    }
+
     /// Notes an operation before it is sent; answers its id.
     pub fn begin(&mut self, client: usize, twin: usize, op: Op, keyed: bool) -> u32 {
         let id = u32::try_from(self.records.len()).unwrap_or(u32::MAX);

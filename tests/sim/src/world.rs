@@ -160,7 +160,7 @@ impl World {
             let clock = Arc::new(Virtual::from(base));
             history.borrow_mut().note(base, "a life begins");
             let runtime = start(config, Arc::clone(&clock), Arc::clone(&disk)).await;
-            history.borrow_mut().events.push(Vec::new());
+            history.borrow_mut().live();
             actix::spawn(watch(runtime.clone(), Rc::clone(&history)));
             let check: Rc<dyn Fn()> = {
                 let (store, seen) = (Arc::clone(&store), RefCell::new(vec![0; twins]));
@@ -194,7 +194,8 @@ impl World {
                     history.borrow_mut().note(clock.now(), &format!("drained: {drained:?}"));
                     assert_eq!(drained.unsettled, 0, "a drain ends clean");
                     tokio::time::sleep(Duration::from_millis(1)).await;
-                    let heard = history.borrow().events.last().map_or(0, Vec::len);
+                    history.borrow_mut().life().drained = true;
+                    let heard = history.borrow_mut().life().events.len();
                     history.borrow_mut().note(clock.now(), &format!("a watcher heard {heard} events"));
                 }
             }
@@ -256,11 +257,11 @@ async fn watch(runtime: Runtime, history: Shared) {
     let mut watch = runtime.watch(None);
     // A watcher does not keep the runtime.
     drop(runtime);
-    while let Some(next) = watch.next().await {
-        let event = next.expect("nothing is dropped before a prompt watcher has read it");
+    loop {
+        let event = watch.next().await.expect("nothing is dropped before a prompt watcher has read it");
         let data: [u8; 4] = event.event.data[..].try_into().expect("an event names its operation");
         let told = Told { key: event.key.to_string(), revision: event.revision, id: u32::from_le_bytes(data) };
-        history.borrow_mut().events.last_mut().expect("each life has its list").push(told);
+        history.borrow_mut().life().events.push(told);
     }
 }
 

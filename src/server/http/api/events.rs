@@ -11,6 +11,7 @@ use axum::{
 };
 use futures_util::Stream;
 use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{At, Id};
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
     },
     twin::{
         Failure, Twin,
-        service::{Service, message::NextCommands, view::DeliveryView},
+        service::{Service, limits::COMMANDS_LIVE_MAX, message::NextCommands, view::DeliveryView},
     },
 };
 
@@ -34,22 +35,24 @@ use crate::{
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How often a command stream looks for commands without having been woken.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// Most commands taken at once.
-const COMMANDS_AT_ONCE: u16 = 16;
 
-/// Counts an open stream for as long as it is open.
-struct Open(Arc<Server>);
+/// One of the streams that may be open; counted for as long as it is.
+struct Open {
+    server: Arc<Server>,
+    _permit: OwnedSemaphorePermit,
+}
 
 impl Open {
-    fn new(server: Arc<Server>) -> Self {
+    fn new(server: Arc<Server>) -> Result<Self, Problem> {
+        let permit = server.stream()?;
         server.metrics.streams.inc();
-        Self(server)
+        Ok(Self { server, _permit: permit })
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.metrics.streams.dec();
+        self.server.metrics.streams.dec();
     }
 }
 
@@ -88,7 +91,7 @@ pub(super) async fn of_twin(
     let service = caller.service(&namespace, &name, Wish::Read)?;
     let from = resume(&headers, caller.server.started())?;
     let watch = caller.server.watch(Some(&service), after(from));
-    Ok(sse(follow(caller, watch, from)))
+    Ok(sse(follow(caller, watch, from)?))
 }
 
 /// Follows every service twin.
@@ -96,7 +99,7 @@ pub(super) async fn of_all(caller: Caller, headers: HeaderMap) -> Result<Respons
     operator(&caller.principal)?;
     let from = resume(&headers, caller.server.started())?;
     let watch = caller.server.watch(None, after(from));
-    Ok(sse(follow(caller, watch, from)))
+    Ok(sse(follow(caller, watch, from)?))
 }
 
 fn after(from: From) -> Option<u64> {
@@ -108,17 +111,21 @@ fn after(from: From) -> Option<u64> {
 
 /// Events as they are committed. A reader that falls behind what is kept hears of the gap and goes on after it; nothing
 /// is held for it, so a slow one costs what its socket buffers.
-fn follow(caller: Caller, watch: Watch, from: From) -> impl Stream<Item = Result<Event, Infallible>> {
+fn follow(
+    caller: Caller,
+    watch: Watch,
+    from: From,
+) -> Result<impl Stream<Item = Result<Event, Infallible>> + use<>, Problem> {
     let started = caller.server.started();
     let missed = (from == From::AnotherStart).then(|| gap("the node was started again since", started, watch.after()));
     let follow = Follow {
         pass: Pass::new(Arc::clone(&caller.server), &caller.principal),
-        open: Open::new(caller.server),
+        open: Open::new(caller.server)?,
         watch,
         pending: missed,
         over: false,
     };
-    futures_util::stream::unfold(follow, Follow::next)
+    Ok(futures_util::stream::unfold(follow, Follow::next))
 }
 
 struct Follow {
@@ -139,11 +146,11 @@ impl Follow {
         }
         loop {
             let next = tokio::select! {
-                next = self.watch.next() => next?,
+                next = self.watch.next() => next,
                 problem = self.pass.over() => return Some((Ok(end(&problem)), Self { over: true, ..self })),
-                () = self.open.0.stopping() => return Some((Ok(end(&stopping())), Self { over: true, ..self })),
+                () = self.open.server.stopping() => return Some((Ok(end(&stopping())), Self { over: true, ..self })),
             };
-            let started = self.open.0.started();
+            let started = self.open.server.started();
             let event = match next {
                 Ok(published) if published.kind == Service::KIND => cloud_event(&published, started),
                 Ok(_) => continue,
@@ -191,7 +198,8 @@ fn cloud_event(published: &Published, started: u64) -> Event {
     Event::default().id(id).event(published.event.name).data(body.to_string())
 }
 
-/// Hands an instance its commands as they come; what was handed over counts as delivered.
+/// Hands an instance its commands as they come, each once on one stream; what was handed over counts as delivered. What
+/// was not acknowledged is handed over again by the next stream.
 pub(super) async fn commands(
     caller: Caller,
     At((namespace, name, instance)): At<(String, String, String)>,
@@ -199,20 +207,23 @@ pub(super) async fn commands(
     let service = caller.service(&namespace, &name, Wish::Serve)?;
     let watch = caller.server.watch(Some(&service), None);
     let header = caller.header();
-    let next = NextCommands { instance: instance.into(), limit: COMMANDS_AT_ONCE };
+    let open = Open::new(Arc::clone(&caller.server))?;
+    // All that can be: what stays unacknowledged must not hide what comes after it.
+    let next = NextCommands { instance: instance.into(), limit: u16::try_from(COMMANDS_LIVE_MAX).unwrap_or(u16::MAX) };
     // The first look is made before the answer begins, so that a refusal is a proper one.
     let ready = caller.ask(&service, next.clone()).await?;
-    let hand = Hand {
-        pass: Pass::new(Arc::clone(&caller.server), &caller.principal),
-        open: Open::new(caller.server),
+    let mut hand = Hand {
+        pass: Pass::new(caller.server, &caller.principal),
+        open,
         watch,
         service,
         header,
         next,
-        ready: ready.into(),
-        full: false,
+        ready: VecDeque::new(),
+        handed: Vec::new(),
         over: false,
     };
+    hand.take(ready);
     Ok(sse(futures_util::stream::unfold(hand, Hand::next)))
 }
 
@@ -224,11 +235,18 @@ struct Hand {
     header: Header,
     next: NextCommands,
     ready: VecDeque<DeliveryView>,
-    full: bool,
+    /// What the last look saw: handed over on this stream, or about to be.
+    handed: Vec<u64>,
     over: bool,
 }
 
 impl Hand {
+    /// The twin answers what is unacknowledged each time; here it is handed over once.
+    fn take(&mut self, seen: Vec<DeliveryView>) {
+        let handed = std::mem::replace(&mut self.handed, seen.iter().map(|command| command.id).collect());
+        self.ready.extend(seen.into_iter().filter(|command| !handed.contains(&command.id)));
+    }
+
     async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
         if self.over {
             return None;
@@ -242,22 +260,17 @@ impl Hand {
                 let event = Event::default().id(command.id.to_string()).event("command").data(data);
                 return Some((Ok(event), self));
             }
-            if !self.full {
-                tokio::select! {
-                    woken = self.watch.next() => drop(woken?),
-                    () = tokio::time::sleep(LOOK_EVERY) => {}
-                    problem = self.pass.over() => return Some((Ok(end(&problem)), Self { over: true, ..self })),
-                    () = self.open.0.stopping() => return Some((Ok(end(&stopping())), Self { over: true, ..self })),
-                }
+            tokio::select! {
+                woken = self.watch.next() => drop(woken),
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                problem = self.pass.over() => return Some((Ok(end(&problem)), Self { over: true, ..self })),
+                () = self.open.server.stopping() => return Some((Ok(end(&stopping())), Self { over: true, ..self })),
             }
             match self.look().await {
-                Ok(commands) => {
-                    self.full = commands.len() >= usize::from(COMMANDS_AT_ONCE);
-                    self.ready = commands.into();
-                }
-                Err(Failure::Overloaded { .. } | Failure::Expired | Failure::Backoff { .. }) => self.full = false,
+                Ok(commands) => self.take(commands),
+                Err(Failure::Overloaded { .. } | Failure::Expired | Failure::Backoff { .. }) => {}
                 Err(failure) => {
-                    let problem = self.open.0.problem(&failure);
+                    let problem = self.open.server.problem(&failure);
                     tracing::debug!(service = %self.service, %problem, "a command stream ended");
                     return Some((Ok(end(&problem)), Self { over: true, ..self }));
                 }
@@ -266,7 +279,7 @@ impl Hand {
     }
 
     async fn look(&self) -> Result<Vec<DeliveryView>, Failure> {
-        let server = &self.open.0;
+        let server = &self.open.server;
         let deadline = server.now().after(Duration::from_secs(server.config.deadline_s));
         let header = self.header.clone().with_deadline(deadline);
         server.ask(&self.service, self.next.clone(), header, None).await
