@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{
     error::Error,
+    print,
     sse::{Event, Events},
 };
 
@@ -15,6 +16,8 @@ use super::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an answer may take; the node's own deadline is shorter.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a stream may be silent; a node says every 15 seconds that it lives.
+const SILENCE_MAX: Duration = Duration::from_secs(45);
 /// How often a write is sent at most; its idempotency key makes that safe.
 const ATTEMPTS_MAX: u32 = 3;
 /// Pause before a write is sent again.
@@ -103,8 +106,11 @@ impl Client {
         if let Some(id) = after {
             request = request.header("last-event-id", id);
         }
-        let response = self.send(request).await?;
-        Ok(Stream { response, events: Events::default(), node: self.node.clone() })
+        let response = match tokio::time::timeout(ANSWER_TIMEOUT, self.send(request)).await {
+            Ok(response) => response?,
+            Err(_) => return Err(silent(&self.node, ANSWER_TIMEOUT)),
+        };
+        Ok(Stream { response, events: Events::default(), node: self.node.clone(), silence_max: SILENCE_MAX })
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -138,6 +144,10 @@ fn unreachable(node: &str, error: &reqwest::Error) -> Error {
     Error::Unreachable { node: node.to_owned(), cause: cause.to_string() }
 }
 
+fn silent(node: &str, time: Duration) -> Error {
+    Error::Unreachable { node: node.to_owned(), cause: format!("it has said nothing for {} s", time.as_secs()) }
+}
+
 /// Nobody answered, or the node asks for patience: the same request under the same key may be sent again.
 fn is_worth_repeating(error: &Error) -> bool {
     match error {
@@ -154,9 +164,9 @@ fn parsed(body: &[u8]) -> Result<Value, Error> {
     serde_json::from_slice(body).map_err(|error| Error::Answer(error.to_string()))
 }
 
-/// A document as a type of ours.
+/// A document as a type of ours, to be shown: what a terminal would obey is taken out of it.
 pub(crate) fn typed<T: DeserializeOwned>(value: Value) -> Result<T, Error> {
-    serde_json::from_value(value)
+    serde_json::from_value(print::plain_document(value))
         .map_err(|error| Error::Answer(format!("{error}; are node and 'twin' of one version?")))
 }
 
@@ -165,19 +175,22 @@ pub struct Stream {
     response: Response,
     events: Events,
     node: String,
+    silence_max: Duration,
 }
 
 impl Stream {
-    /// The next event; `None` once the node has ended the stream.
+    /// The next event; `None` once the node has ended the stream. A node of which nothing is heard, not even that it
+    /// lives, is gone.
     pub async fn next(&mut self) -> Result<Option<Event>, Error> {
         loop {
             if let Some(event) = self.events.pop() {
                 return Ok(Some(event));
             }
-            match self.response.chunk().await {
-                Ok(Some(bytes)) => self.events.push(&bytes),
-                Ok(None) => return Ok(None),
-                Err(error) => return Err(unreachable(&self.node, &error)),
+            match tokio::time::timeout(self.silence_max, self.response.chunk()).await {
+                Ok(Ok(Some(bytes))) => self.events.push(&bytes),
+                Ok(Ok(None)) => return Ok(None),
+                Ok(Err(error)) => return Err(unreachable(&self.node, &error)),
+                Err(_) => return Err(silent(&self.node, self.silence_max)),
             }
         }
     }
@@ -206,9 +219,56 @@ pub(crate) fn twin_path(id: &str) -> Result<String, Error> {
     Ok(format!("/api/v1/twins/{}/{}", segment(id.namespace()), segment(id.name())))
 }
 
+/// A node that gives a ready answer to each path.
+#[cfg(test)]
+pub(crate) mod canned {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::{Client, Path};
+
+    pub(crate) struct Canned(String);
+
+    impl Canned {
+        /// Connections stay open after the answer.
+        pub(crate) async fn new(answer: fn(&str) -> String) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}", listener.local_addr().unwrap());
+            tokio::spawn(async move {
+                let mut open = Vec::new();
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    let (mut head, mut byte) = (Vec::new(), [0]);
+                    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).await.unwrap() > 0 {
+                        head.extend(byte);
+                    }
+                    let head = String::from_utf8(head).unwrap();
+                    let path = head.split(' ').nth(1).unwrap_or_default();
+                    stream.write_all(answer(path).as_bytes()).await.unwrap();
+                    open.push(stream);
+                }
+            });
+            Self(url)
+        }
+
+        pub(crate) fn client(&self) -> Client {
+            Client::new(&self.0, Some("twk_test"), Path::new("nowhere")).unwrap()
+        }
+    }
+
+    /// A whole answer, after which the client connects anew.
+    pub(crate) fn canned(status: &str, body: &str) -> String {
+        format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        canned::{Canned, canned},
+        *,
+    };
 
     #[test]
     fn a_name_that_needs_it_is_escaped() {
@@ -221,6 +281,26 @@ mod tests {
         assert_eq!(twin_path("orders").unwrap(), "/api/v1/twins/default/orders");
         assert_eq!(twin_path("shop/orders").unwrap(), "/api/v1/twins/shop/orders");
         assert_eq!(twin_path("").unwrap_err().exit_code(), super::super::error::code::USAGE);
+    }
+
+    #[tokio::test]
+    async fn a_stream_of_which_nothing_is_heard_is_given_up() {
+        let node =
+            Canned::new(|_| "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n7\r\n: hello\r\n".into()).await;
+        let mut stream = node.client().events("/api/v1/events", None).await.unwrap();
+        stream.silence_max = Duration::from_millis(20);
+        let error = stream.next().await.unwrap_err();
+        assert_eq!(error.exit_code(), super::super::error::code::UNAVAILABLE);
+        assert!(error.to_string().contains("said nothing"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_a_node_says_is_typed_without_what_a_terminal_would_obey() {
+        let node = Canned::new(|_| canned("200 OK", r#"{"a":"\u001b[31mred"}"#)).await;
+        let read: std::collections::BTreeMap<String, String> = node.client().read("/").await.unwrap();
+        assert_eq!(read["a"], "\u{fffd}[31mred");
+        let whole = node.client().get("/").await.unwrap();
+        assert_eq!(whole["a"], "\u{1b}[31mred", "--json hides nothing");
     }
 
     #[test]

@@ -78,12 +78,7 @@ pub(super) fn parse(text: &str) -> Result<Value, Error> {
 
 fn show(view: &FeatureView) -> Result<(), Error> {
     let text = |json: &Option<Json>| json.as_ref().map_or_else(|| "-".to_owned(), |json| json.text().to_owned());
-    print::line(&format!(
-        "{}  in sync: {}  revision {}",
-        bold(&view.name),
-        if view.in_sync { "yes" } else { "no" },
-        view.revision
-    ))?;
+    print::line(&format!("{}  in sync: {}  revision {}", bold(&view.name), print::yes(view.in_sync), view.revision))?;
     print::line(&format!("  desired    {}  (revision {})", text(&view.desired), view.desired_version))?;
     print::line(&format!("  reported   {}  (revision {})", text(&view.reported), view.reported_version))?;
     print::line(&format!("  effective  {}", text(&view.effective)))?;

@@ -5,6 +5,8 @@ use std::io;
 use reqwest::StatusCode;
 use serde_json::Value;
 
+use super::print::plain;
+
 /// Why a command did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -62,12 +64,12 @@ impl Error {
     /// From the body of an answer that is no success.
     pub(crate) fn refused(status: StatusCode, body: &[u8]) -> Self {
         let problem: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
-        let text = |name: &str| problem.get(name).and_then(Value::as_str).map(str::to_owned);
+        let text = |name: &str| problem.get(name).and_then(Value::as_str).map(|text| plain(text).into_owned());
         Self::Refused {
             status: status.as_u16(),
             code: text("code").unwrap_or_else(|| status.to_string()),
             detail: text("detail")
-                .unwrap_or_else(|| String::from_utf8_lossy(body).trim().chars().take(400).collect::<String>()),
+                .unwrap_or_else(|| plain(String::from_utf8_lossy(body).trim()).chars().take(400).collect::<String>()),
         }
     }
 
@@ -145,6 +147,10 @@ mod tests {
         let error = Error::refused(StatusCode::BAD_GATEWAY, b"upstream is gone\n");
         assert_eq!(error.to_string(), "502 Bad Gateway: upstream is gone");
         assert_eq!(error.exit_code(), code::UNAVAILABLE);
+        let told = Error::refused(StatusCode::BAD_REQUEST, br#"{"code":"invalid","detail":"no \u001b[2Jfield"}"#);
+        assert_eq!(told.to_string(), "invalid: no \u{fffd}[2Jfield", "a terminal obeys nothing of it");
+        let told = Error::refused(StatusCode::BAD_GATEWAY, b"\x1b]0;gone\x07");
+        assert_eq!(told.to_string(), "502 Bad Gateway: \u{fffd}]0;gone\u{fffd}");
     }
 
     #[test]

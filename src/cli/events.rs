@@ -19,7 +19,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// What `twin events` takes.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
-Each line is a CloudEvent; its id is what --after takes to go on after it.
+Each line is a CloudEvent; its id is what --after takes to go on after it. A line that has a 'reason' and no 'id' is no
+event and does not count: the node says that events were dropped before they were read, or why it ends the stream.
 
 Examples:
   twin events shop/orders --count 10
@@ -79,7 +80,7 @@ async fn followed(
         while let Ok(Some(event)) = stream.next().await {
             after = event.id.clone().or(after);
             print(&event)?;
-            count -= 1;
+            count -= u64::from(!is_about_the_stream(&event));
             if count == 0 {
                 return Ok(());
             }
@@ -98,8 +99,8 @@ async fn followed(
 
 /// `12:03:04  shop/orders  #12  health  degraded → unhealthy`.
 pub(super) fn readable(event: &Event) -> String {
-    let body: Value = serde_json::from_str(&event.data).unwrap_or(Value::Null);
-    if matches!(&*event.kind, "gap" | "end") {
+    let body = print::plain_document(serde_json::from_str(&event.data).unwrap_or(Value::Null));
+    if is_about_the_stream(event) {
         return format!("--:--:--  {}", print::member(&body, "reason"));
     }
     let time = print::member(&body, "time");
@@ -114,12 +115,25 @@ pub(super) fn readable(event: &Event) -> String {
         Some(other) => other.to_string(),
     };
     let subject = print::member(&body, "subject");
-    format!("{time}  {}  #{}  {}  {data}", print::bold(&subject), print::member(&body, "revision"), event.kind)
+    format!(
+        "{time}  {}  #{}  {}  {data}",
+        print::bold(&subject),
+        print::member(&body, "revision"),
+        print::plain(&event.kind)
+    )
+}
+
+/// What the node says of the stream itself is no event of a twin.
+fn is_about_the_stream(event: &Event) -> bool {
+    matches!(&*event.kind, "gap" | "end")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::client::canned::{Canned, canned},
+        *,
+    };
 
     #[test]
     fn an_event_reads_as_a_line() {
@@ -128,5 +142,31 @@ mod tests {
         let event = Event { id: Some("1.2".into()), kind: "health".into(), data: data.into() };
         let line = readable(&event);
         assert_eq!(console::strip_ansi_codes(&line), "12:03:04  shop/orders  #12  health  to=degraded");
+    }
+
+    #[test]
+    fn what_an_event_carries_reaches_no_terminal_as_an_escape() {
+        let data = "{\"data\":{\"a\\u001b[31m\":\"\\u001b]52;c;eA==\\u0007\",\"b\":[\"\u{9b}31m\"]}}";
+        let event = Event { id: None, kind: "he\u{1b}[2Jalth".into(), data: data.into() };
+        let line = console::strip_ansi_codes(&readable(&event)).into_owned();
+        assert!(!line.contains(char::is_control) && line.contains("]52;c;eA=="), "{line:?}");
+    }
+
+    #[tokio::test]
+    async fn what_the_node_says_of_the_stream_counts_as_no_event() {
+        let node = Canned::new(|_| {
+            canned(
+                "200 OK",
+                "event: gap\ndata: {}\n\nid: 1.1\nevent: health\ndata: {}\n\nid: 1.2\nevent: health\ndata: {}\n\n",
+            )
+        })
+        .await;
+        let seen = parking_lot::Mutex::new(Vec::new());
+        let note = |event: &Event| {
+            seen.lock().push(event.kind.clone());
+            Ok(())
+        };
+        followed(&node.client(), "/", None, 2, note).await.unwrap();
+        assert_eq!(*seen.lock(), ["gap", "health", "health"]);
     }
 }

@@ -51,7 +51,7 @@ pub(super) fn text(view: &ServiceView) -> String {
         view.revision,
         optional(&view.version),
         optional(&view.environment),
-        if view.in_sync { "yes" } else { "no" },
+        print::yes(view.in_sync),
     )];
     for reason in &view.health.reasons {
         text.push(format!("  {} {} ({})\n", print::status(reason.status), reason.subject, reason.code));
@@ -97,7 +97,7 @@ fn features(view: &ServiceView) -> Table {
         };
         table.row([
             feature.name.to_string(),
-            if feature.in_sync { "yes" } else { "no" }.to_owned(),
+            print::yes(feature.in_sync).to_owned(),
             json(&feature.desired),
             json(&feature.reported),
             json(&feature.delta),

@@ -41,7 +41,7 @@ pub(super) async fn run(client: &Client, args: JournalArgs, json: bool) -> Resul
             print::member(entry, "revision"),
             print::member_ago(entry, "at"),
             print::member(entry, "principal"),
-            print::cut(&changes(entry), 100),
+            print::cut(&print::plain(&changes(entry)), 100),
         ]);
     }
     if table.is_empty() {

@@ -48,15 +48,16 @@ pub struct LsArgs {
     quiet: bool,
 }
 
+/// A page of the API's list of twins.
 #[derive(Deserialize)]
-struct Page {
-    twins: Vec<Listed>,
-    next: Option<String>,
+pub(super) struct Page {
+    pub(super) twins: Vec<Listed>,
+    pub(super) next: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct Listed {
-    id: String,
+pub(super) struct Listed {
+    pub(super) id: String,
     #[serde(default)]
     terms: Map<String, Value>,
 }
@@ -120,14 +121,10 @@ impl Shown {
         }
         for twin in found {
             let term = |name: &str| text(twin.terms.get(name));
-            let (health, is_unwell) = match term("health").as_str() {
-                "healthy" => (Status::Healthy, false),
-                "degraded" => (Status::Degraded, true),
-                "unhealthy" => (Status::Unhealthy, true),
-                _ => (Status::Unknown, false),
-            };
+            let health =
+                twin.terms.get("health").and_then(|health| Status::deserialize(health).ok()).unwrap_or_default();
             let mut why = String::new();
-            if is_unwell && self.reasons_left > 0 {
+            if health >= Status::Degraded && self.reasons_left > 0 {
                 self.reasons_left -= 1;
                 why = reasons(client, &twin.id).await?;
             }
@@ -141,7 +138,7 @@ impl Shown {
                 print::status(health),
                 term("version"),
                 term("environment"),
-                term("in_sync"),
+                twin.terms.get("in_sync").map_or_else(|| "-".to_owned(), |is| print::yes(is == "true").to_owned()),
                 print::cut(&why, 60),
                 print::cut(&attributes.join(" "), 60),
             ]);

@@ -1,6 +1,7 @@
 //! How answers look: tables for people, JSON for programs.
 
 use std::{
+    borrow::Cow,
     fmt::Write as _,
     io::{self, Write as _},
     time::Duration,
@@ -100,6 +101,11 @@ pub(crate) fn command_state(state: CommandState) -> String {
     style.apply_to(state.as_str()).to_string()
 }
 
+/// A flag.
+pub(crate) fn yes(is: bool) -> &'static str {
+    if is { "yes" } else { "no" }
+}
+
 /// A heading.
 pub(crate) fn bold(text: &str) -> String {
     Style::new().bold().apply_to(text).to_string()
@@ -150,12 +156,33 @@ pub(crate) fn cut(text: &str, width: usize) -> String {
     console::truncate_str(text, width, "…").into_owned()
 }
 
-/// A member of an object as text, or a dash.
+/// Text from elsewhere, such as telemetry, without what a terminal would obey: escapes, line breaks, other controls.
+pub(crate) fn plain(text: &str) -> Cow<'_, str> {
+    if text.chars().any(char::is_control) {
+        Cow::Owned(text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect())
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+/// A document of which each text and name is [`plain`].
+pub(crate) fn plain_document(value: Value) -> Value {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => value,
+        Value::String(text) => Value::String(plain(&text).into_owned()),
+        Value::Array(values) => values.into_iter().map(plain_document).collect(),
+        Value::Object(members) => {
+            members.into_iter().map(|(name, value)| (plain(&name).into_owned(), plain_document(value))).collect()
+        }
+    }
+}
+
+/// A member of an object as plain text, or a dash.
 pub(crate) fn member(value: &Value, name: &str) -> String {
     match value.get(name) {
         None | Some(Value::Null) => "-".into(),
-        Some(Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
+        Some(Value::String(text)) => plain(text).into_owned(),
+        Some(other) => plain(&other.to_string()).into_owned(),
     }
 }
 
@@ -179,6 +206,15 @@ mod tests {
         assert!(below.is_empty() && !table.is_empty());
         below.row(["y".into(), "3".into()]);
         assert_eq!(console::strip_ansi_codes(&below.to_string()), "y            3\n");
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_taken_out_of_what_others_wrote() {
+        let wrote = serde_json::json!({"a\u{1b}[2J": ["\u{9b}31m", {"b": "x\r\ny\u{7f}"}], "n": 1, "ö": "ö → 汉"});
+        let plain = serde_json::json!({"a\u{fffd}[2J": ["\u{fffd}31m", {"b": "x\u{fffd}\u{fffd}y\u{fffd}"}], "n": 1, "ö": "ö → 汉"});
+        assert_eq!(plain_document(wrote.clone()), plain);
+        assert_eq!(member(&serde_json::json!({"a": "\u{1b}]0;title\u{7}"}), "a"), "\u{fffd}]0;title\u{fffd}");
+        assert!(!member(&wrote, "a\u{1b}[2J").contains(char::is_control), "a list is text, too");
     }
 
     #[test]

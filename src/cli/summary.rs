@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::print;
-use crate::twin::service::view::{OperationView, Presence, ServiceView};
+use crate::twin::service::view::{OperationView, Presence, ServiceView, Status};
 
 /// What stands above the rows.
 pub(crate) const HEADS: [&str; 9] =
@@ -28,6 +28,15 @@ pub(crate) fn cells(view: &ServiceView, rate: f64, failing: f64) -> [String; 9] 
         print::seconds(slowest),
         print::cut(&why(view), WHY_WIDTH),
     ]
+}
+
+/// The row of a service that could not be read.
+pub(crate) fn unread(id: &str, health: Status, why: &impl ToString) -> [String; 9] {
+    let mut cells = std::array::from_fn(|_| "-".to_owned());
+    cells[0] = id.to_owned();
+    cells[1] = print::status(health);
+    cells[8] = print::cut(&why.to_string(), WHY_WIDTH);
+    cells
 }
 
 /// Why its health is what it is.

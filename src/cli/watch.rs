@@ -4,18 +4,18 @@ use std::{collections::VecDeque, time::Duration};
 
 use clap::Args;
 use parking_lot::Mutex;
-use serde::Deserialize;
 
 use super::{
     client::{Client, twin_path},
-    error::Error,
+    error::{Error, code},
     events, get,
     live::Live,
+    ls::Page,
     print::{self, Table},
     sse::Event,
     summary,
 };
-use crate::twin::service::view::ServiceView;
+use crate::twin::service::view::{ServiceView, Status};
 
 /// How often the table is drawn.
 const DRAW_EVERY: Duration = Duration::from_secs(2);
@@ -24,7 +24,7 @@ const EVENTS: usize = 6;
 /// Most services shown, however high the terminal is: each is read each time.
 const ROWS_MAX: usize = 40;
 /// Healths in the order in which somebody wants to see them.
-const WORST_FIRST: [&str; 4] = ["unhealthy", "degraded", "unknown", "healthy"];
+const WORST_FIRST: [Status; 4] = [Status::Unhealthy, Status::Degraded, Status::Unknown, Status::Healthy];
 
 /// What `twin watch` takes.
 #[derive(Clone, Debug, Args)]
@@ -52,17 +52,6 @@ pub struct WatchArgs {
     /// End after so many seconds
     #[arg(long = "for", value_name = "SECONDS")]
     seconds: Option<u64>,
-}
-
-#[derive(Deserialize)]
-struct Page {
-    twins: Vec<Listed>,
-    next: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Listed {
-    id: String,
 }
 
 /// Watches.
@@ -98,22 +87,26 @@ async fn draw(
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let room = live.height().saturating_sub(EVENTS + 4).clamp(1, ROWS_MAX);
-        let text = match id {
+        let room = live.height().saturating_sub(EVENTS + 4).max(1);
+        let read = match id {
             Some(id) => one(client, id, room).await,
-            None => fleet(client, room).await,
+            None => fleet(client, room.min(ROWS_MAX)).await,
         };
-        let mut text = match text {
-            Ok(text) => text,
-            Err(error @ Error::Unreachable { .. }) => format!("{error}; waiting for it\n"),
-            Err(error) => return Err(error),
-        };
+        let mut text = or_wait(read)?;
         text.push('\n');
         for line in newest.lock().iter() {
             text.push_str(line);
             text.push('\n');
         }
         live.draw(&text)?;
+    }
+}
+
+/// A node that does not answer, or is busy, or a twin that cannot come to memory at present: each may be back soon.
+fn or_wait(read: Result<String, Error>) -> Result<String, Error> {
+    match read {
+        Err(error) if error.exit_code() == code::UNAVAILABLE => Ok(format!("{error}; waiting for it\n")),
+        Ok(_) | Err(_) => read,
     }
 }
 
@@ -130,7 +123,7 @@ async fn fleet(client: &Client, room: usize) -> Result<String, Error> {
             has_more = true;
             break;
         }
-        let page: Page = client.read(&format!("/api/v1/twins?health={health}&limit={left}")).await?;
+        let page: Page = client.read(&format!("/api/v1/twins?health={}&limit={left}", health.as_str())).await?;
         has_more |= page.next.is_some();
         for listed in page.twins {
             match client.read::<ServiceView>(&format!("{}?behaviour=true", twin_path(&listed.id)?)).await {
@@ -141,6 +134,11 @@ async fn fleet(client: &Client, room: usize) -> Result<String, Error> {
                 }
                 // Removed between the two readings.
                 Err(Error::Refused { status: 404 | 410, .. }) => {}
+                // Such as a twin whose record does not load: the others are shown all the same.
+                Err(error @ Error::Refused { .. }) if error.exit_code() == code::UNAVAILABLE => {
+                    table.row(summary::unread(&listed.id, health, &error));
+                    left = left.saturating_sub(1);
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -150,4 +148,36 @@ async fn fleet(client: &Client, room: usize) -> Result<String, Error> {
     }
     let more = if has_more { "and more: twin ls\n" } else { "" };
     Ok(format!("{table}{more}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::client::canned::{Canned, canned},
+        *,
+    };
+
+    const BUSY: &str = r#"{"code":"twin-unavailable","detail":"its record does not load","status":503}"#;
+
+    #[tokio::test]
+    async fn a_twin_that_is_not_available_is_shown_with_the_reason_among_the_others() {
+        let node = Canned::new(|path| match path {
+            "/api/v1/twins?health=degraded&limit=9" => canned("200 OK", r#"{"twins":[{"id":"shop/orders"}]}"#),
+            "/api/v1/twins/shop/orders?behaviour=true" => canned("503 Service Unavailable", BUSY),
+            _ => canned("200 OK", r#"{"twins":[]}"#),
+        });
+        let shown = fleet(&node.await.client(), 9).await.unwrap();
+        let row = shown.lines().find(|line| line.contains("shop/orders")).unwrap();
+        assert!(row.contains("degraded") && row.contains("its record does not load"), "{row}");
+    }
+
+    #[test]
+    fn a_node_that_is_busy_is_waited_for_and_a_refusal_is_not() {
+        let refused = |status: u16| {
+            let status = reqwest::StatusCode::from_u16(status).unwrap();
+            or_wait(Err(Error::refused(status, BUSY.as_bytes())))
+        };
+        assert!(refused(503).unwrap().ends_with("its record does not load; waiting for it\n"));
+        assert!(refused(429).is_ok() && refused(404).is_err() && refused(401).is_err());
+    }
 }

@@ -55,6 +55,9 @@ fn twins_are_found_by_terms_and_gone_once_removed() {
     assert_eq!(ids(&["namespace=shop", "--after", "shop/a", "--limit", "1"]), "shop/b\n");
     assert_eq!(node.run(&["ls", "colour=red"]).code, 4);
 
+    let row = node.run(&["ls", "namespace=farm"]).text;
+    assert!(row.split_whitespace().any(|cell| cell == "no"), "IN SYNC reads as in 'twin get': {row}");
+
     assert_eq!(node.run(&["rm", "shop/b"]).code, 0);
     assert_eq!(node.run(&["get", "shop/b"]).code, 3);
     assert_eq!(ids(&["namespace=shop"]), "shop/a\nshop/c\n");
