@@ -1,6 +1,7 @@
 //! Node, fleet, customers and screen together, from start to summary.
 
 use std::{
+    io::ErrorKind,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -22,7 +23,7 @@ use crate::{
     app::{self, Node},
     cli::{self, Client, Global, KEY_FILE, print},
     config::{Config, LogConfig},
-    server::Server,
+    server::{Server, principal::Fresh},
     twin::keyring::Covers,
 };
 
@@ -45,9 +46,18 @@ pub async fn run(args: DemoArgs, global: &Global) -> ExitCode {
                 text = format!("{text}: {deeper}");
                 cause = deeper.source();
             }
-            cli::complain(&text, Some("if the port is taken, choose another one: twin demo --port 0"));
+            cli::complain(&text, hint(&*error));
             ExitCode::FAILURE
         }
+    }
+}
+
+fn hint(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    match error.downcast_ref() {
+        Some(app::Error::Listen { source, .. }) if source.kind() == ErrorKind::AddrInUse => {
+            Some("choose another port, or any that is free: twin demo --port 0")
+        }
+        Some(_) | None => None,
     }
 }
 
@@ -71,7 +81,7 @@ impl Drop for Folder {
     fn drop(&mut self) {
         if self.is_ours
             && let Err(error) = std::fs::remove_dir_all(&self.path)
-            && error.kind() != std::io::ErrorKind::NotFound
+            && error.kind() != ErrorKind::NotFound
         {
             tracing::warn!(%error, folder = %self.path.display(), "the demo's folder was not removed");
         }
@@ -87,7 +97,7 @@ async fn demo(args: &DemoArgs, global: &Global) -> Result<bool, Failed> {
         ..Config::default()
     };
     let node = Node::start(config).await?;
-    let shown = with_node(&node, args, global, &folder.path).await;
+    let shown = with_keys(&node, args, global, &folder.path).await;
     let drained = node.shutdown().await;
     if drained.unsettled > 0 {
         cli::complain(&format!("{} twins had not settled when the node ended", drained.unsettled), None);
@@ -95,11 +105,41 @@ async fn demo(args: &DemoArgs, global: &Global) -> Result<bool, Failed> {
     shown
 }
 
-async fn with_node(node: &Node, args: &DemoArgs, global: &Global, folder: &Path) -> Result<bool, Failed> {
-    let url = node.url();
-    let (operator, _) = Server::mint(node.server(), Covers::Operator, "demo").await.map_err(|p| p.to_string())?;
+/// The demo's keys end with it, however it ends: the folder may stay.
+async fn with_keys(node: &Node, args: &DemoArgs, global: &Global, folder: &Path) -> Result<bool, Failed> {
+    let server = node.server();
+    let (operator, _) = server.mint(Covers::Operator, "demo").await.map_err(|problem| problem.to_string())?;
     let covers = Covers::Ingest { namespace: NAMESPACE.into() };
-    let (ingest, _) = Server::mint(node.server(), covers, "demo fleet").await.map_err(|p| p.to_string())?;
+    let shown = match server.mint(covers, "demo fleet").await {
+        Ok((ingest, _)) => {
+            let shown = with_node(node, &operator, &ingest, args, global, folder).await;
+            revoke(server, &ingest).await;
+            shown
+        }
+        Err(problem) => Err(problem.to_string().into()),
+    };
+    revoke(server, &operator).await;
+    shown
+}
+
+async fn revoke(server: &Server, key: &Fresh) {
+    if let Err(problem) = server.revoke(&key.id).await {
+        cli::complain(
+            &format!("the demo's key {} is still good: {problem}", key.id),
+            Some("'twin key revoke' ends it"),
+        );
+    }
+}
+
+async fn with_node(
+    node: &Node,
+    operator: &Fresh,
+    ingest: &Fresh,
+    args: &DemoArgs,
+    global: &Global,
+    folder: &Path,
+) -> Result<bool, Failed> {
+    let url = node.url();
     let client = Arc::new(Client::new(&url, Some(&operator.key), folder)?);
     let mut fleet = Fleet::start(&url, &ingest.key, Arc::clone(&client)).await?;
     let tally = Arc::new(Tally::default());
