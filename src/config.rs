@@ -318,14 +318,13 @@ impl Config {
     }
 
     fn layered(file: &Path, set: &[(String, String)]) -> Result<Self, Error> {
-        const PARTS: [&str; 9] =
-            ["listen", "insecure_listen", "data_dir", "drain_s", "store", "server", "runtime", "service", "log"];
-        // Other programs' variables, and those of `twin`'s own commands, may start alike.
-        let ours = |name: &figment::value::UncasedStr| {
-            let first = name.as_str().split("__").next().unwrap_or_default();
-            PARTS.iter().any(|part| part.eq_ignore_ascii_case(first))
+        let defaults = Self::default();
+        let parts = defaults.tree();
+        // Other variables may start alike, such as TWIN_KEY of `twin`'s own commands; but a section is only meant for us.
+        let ours = move |name: &figment::value::UncasedStr| {
+            name.as_str().contains("__") || parts.keys().any(|part| part.eq_ignore_ascii_case(name.as_str()))
         };
-        let mut figment = Figment::from(Serialized::defaults(Self::default()));
+        let mut figment = Figment::from(Serialized::defaults(defaults.clone()));
         if file.is_file() {
             figment = figment.merge(Toml::file_exact(file));
         }

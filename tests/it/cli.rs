@@ -148,3 +148,16 @@ fn the_journal_tells_who_changed_what_and_the_past_can_be_read() {
     assert_eq!(past["features"][0]["desired"], 1, "{past}");
     assert_eq!(node.run(&["get", "shop/orders", "--at", "some day"]).code, 4);
 }
+
+#[test]
+fn a_setting_of_the_environment_that_does_not_exist_is_refused_by_name() {
+    let config = |name: &str| Ran::from(twin().args(["serve", "--print-config"]).env(name, "7").output().unwrap());
+    let known = config("TWIN_SERVER__DEADLINE_S");
+    assert!(known.code == 0 && known.text.contains("deadline_s = 7"), "{}", known.errors);
+    for (wrong, meant) in [("TWIN_SERVER__DEADLIN_S", "server.deadline_s"), ("TWIN_SEVER__DEADLINE_S", "server")] {
+        let ran = config(wrong);
+        assert!(ran.code == 1 && ran.errors.contains(&format!("did you mean '{meant}'?")), "{wrong}: {}", ran.errors);
+        assert!(ran.errors.contains("environment"), "{wrong}: {}", ran.errors);
+    }
+    assert_eq!(config("TWIN_NODE").code, 0, "a variable of the commands is no setting of the node");
+}
