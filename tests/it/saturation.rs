@@ -146,7 +146,7 @@ async fn ten_minutes_of_saturation_see_no_flush_above_two_seconds_and_lose_nothi
     }
     let (commands, spans) = (load.commands.load(Ordering::Relaxed), load.spans.load(Ordering::Relaxed));
     eprintln!(
-        "{seconds} s: {} commands/s, {} spans/s, the longest flush {longest:?}, the longest bare write {quiet:?}",
+        "{seconds} s: {} commands/s, {} spans/s offered, the longest flush {longest:?}, the longest bare write {quiet:?}",
         commands / seconds,
         spans / seconds
     );

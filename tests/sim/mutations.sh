@@ -19,8 +19,8 @@ for mutation in "$root"/tests/sim/mutations/*"${1:-}"*.patch; do
         if output=$(cd "$copy" && cargo test --quiet --offline --manifest-path tests/sim/Cargo.toml --test "$target" "$test" 2>&1); then
             echo "NOT NOTICED  $name by $test"
             failed=1
-        elif grep -q 'could not compile' <<<"$output"; then
-            echo "BROKEN       $name does not compile"
+        elif ! grep -q 'panicked at' <<<"$output"; then
+            echo "BROKEN       $name: $test failed without a panic: $(grep -m1 -i error <<<"$output" | cut -c1-160)"
             failed=1
         else
             echo "red          $name"

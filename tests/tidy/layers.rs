@@ -1,4 +1,4 @@
-//! Who may import whom: STYLE.md, section 3, as a table.
+//! Who may import whom: docs/architecture.md, "The map", as a table.
 
 use crate::source::{File, words};
 

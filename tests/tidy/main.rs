@@ -20,7 +20,7 @@ fn verdict(rule: &str, complaints: &[String]) {
 fn no_module_imports_a_higher_one() {
     let files = File::under(&["src"], &["rs"]);
     assert!(files.len() > 10, "the walk found the sources");
-    verdict("layers (STYLE.md, section 3)", &files.iter().flat_map(layers::upward).collect::<Vec<_>>());
+    verdict("layers (docs/architecture.md, The map)", &files.iter().flat_map(layers::upward).collect::<Vec<_>>());
 }
 
 #[test]

@@ -17,7 +17,7 @@ use parent::Parent;
 const KILLS: u64 = 50;
 /// Kills between commit and delivery in a plain run.
 const CASES: u64 = 10;
-/// Every so many kills everything is compared; after the others only what was told since.
+/// Every so many kills, and after the last, all that was told since the first is compared with what is there.
 const WHOLE_EVERY: u64 = 10;
 
 fn number(name: &str, plain: u64) -> u64 {

@@ -23,8 +23,6 @@ struct Sent {
     line: String,
     /// Place and revision, once acknowledged.
     place: Option<(u32, u64)>,
-    /// Whether the last attempt was certainly not applied, and no earlier one may have been.
-    settled: bool,
 }
 
 /// What the dead processes said, and the directory they left.
@@ -59,7 +57,7 @@ impl Parent {
 
     /// One life under load, killed after some acknowledgements.
     pub(crate) fn life(&mut self, life: u64) {
-        let open = self.sent.values().filter(|sent| sent.place.is_none() && !sent.settled);
+        let open = self.sent.values().filter(|sent| sent.place.is_none());
         let retries: Vec<_> = open.map(|sent| sent.line.as_str()).collect();
         std::fs::write(self.home.path().join(RETRIES), retries.join("\n")).unwrap();
         let mut child = self.start(&format!("work {life}"));
@@ -88,7 +86,7 @@ impl Parent {
         match words[0] {
             "send" => {
                 let (twin, line) = (words[1].to_owned(), words[1..].join("\t"));
-                self.sent.insert(id(&words), Sent { twin, line, place: None, settled: false });
+                self.sent.insert(id(&words), Sent { twin, line, place: None });
             }
             "ack" => {
                 let place = (words[3].parse().unwrap(), words[4].parse().unwrap());

@@ -125,7 +125,7 @@ pub fn replay<K: Twin>(
 }
 
 fn not_yet(wanted: u64, newest: u64) -> Rejection {
-    Rejection::not_found(format!("revision {wanted}; the newest is {newest}"))
+    Rejection::not_found(format!("revision {wanted} (the newest is {newest})"))
 }
 
 fn nothing_yet() -> Rejection {
@@ -261,6 +261,11 @@ mod tests {
             }
             oldest
         }
+    }
+
+    #[test]
+    fn a_revision_that_is_still_to_come_is_refused_with_the_newest() {
+        assert_eq!(not_yet(9, 4).to_string(), "revision 9 (the newest is 4) not found");
     }
 
     proptest! {
