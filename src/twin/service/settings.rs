@@ -70,8 +70,8 @@ pub enum Unusable {
     },
     /// Resolutions that are no resolutions.
     #[error(
-        "service.resolutions must grow coarser, and their bins, those of the second and third counted twice, be at most \
-         {BINS_WEIGHT_MAX} together"
+        "service.resolutions must have at least one bin of at least a second each and grow coarser, and their bins, those of \
+         the second and third counted twice, be at most {BINS_WEIGHT_MAX} together"
     )]
     Resolutions,
     /// Twins of this process follow others already.
@@ -96,8 +96,9 @@ impl Settings {
         }
         let [fine, middle, coarse] = self.resolutions;
         let weight = usize::from(fine.bins) + 2 * (usize::from(middle.bins) + usize::from(coarse.bins));
+        let is_empty = self.resolutions.iter().any(|each| each.bins == 0 || each.width_s == 0);
         let is_ordered = fine.width_s < middle.width_s && middle.width_s < coarse.width_s;
-        if is_ordered && weight <= BINS_WEIGHT_MAX { Ok(()) } else { Err(Unusable::Resolutions) }
+        if !is_empty && is_ordered && weight <= BINS_WEIGHT_MAX { Ok(()) } else { Err(Unusable::Resolutions) }
     }
 
     /// Chooses for this process. The same choice may be made again.
@@ -217,6 +218,8 @@ mod tests {
         assert!(with(|settings| settings.series_max = 96).unwrap_err().contains("service.series_max is 96"));
         assert!(with(|settings| settings.presence_timeout_s = 0).unwrap_err().contains("presence_timeout_s"));
         assert!(with(|settings| settings.resolutions.reverse()).unwrap_err().contains("coarser"));
+        assert!(with(|settings| settings.resolutions[0].bins = 0).unwrap_err().contains("at least one bin"));
+        assert!(with(|settings| settings.resolutions[0].width_s = 0).unwrap_err().contains("at least a second"));
         assert!(with(|settings| settings.resolutions[0].bins = 61).unwrap_err().contains("at most 432"));
     }
 

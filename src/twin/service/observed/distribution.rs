@@ -4,6 +4,8 @@
 //! one takes what comes for five minutes and then gives way to the next, and both together are the window. Between five
 //! and ten minutes are seen, at the price of two sketches and an increment more per sample.
 
+use std::borrow::Cow;
+
 use super::{
     limits::WINDOW_MS,
     page::{Reader, Writer},
@@ -107,10 +109,21 @@ impl Distribution {
         }
     }
 
-    fn settled(&self) -> Self {
-        let mut settled = self.clone();
-        settled.settle();
+    /// With what is only counted in the sketches, which costs a copy if there is any.
+    fn settled(&self) -> Cow<'_, Self> {
+        let mut settled = Cow::Borrowed(self);
+        if self.tally.as_ref().is_some_and(|tally| !tally.is_empty()) {
+            settled.to_mut().settle();
+        }
         settled
+    }
+
+    /// Begins a step without judging the one that ends: another tells of the same.
+    pub(super) fn skip(&mut self) {
+        self.settle();
+        if let Some(step) = &mut self.step {
+            step.clear();
+        }
     }
 
     /// The value that a share `q` of those since the last judgement do not pass; this is the next one, if there are at

@@ -33,7 +33,6 @@ use operation::Operations;
 use page::{Reader, Writer};
 use series::Series;
 use stream::Streams;
-use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     model::Timestamp,
@@ -109,7 +108,6 @@ pub(super) struct Observed {
 struct Saved {
     at: Option<Timestamp>,
     dirty: [bool; PAGES.len()],
-    hashes: [u64; PAGES.len()],
 }
 
 impl Default for Observed {
@@ -145,7 +143,6 @@ impl Observed {
         let mut observed = Self::with(settings);
         for (place, name) in PAGES.iter().enumerate() {
             let Some(bytes) = pages.get(*name) else { continue };
-            observed.saved.hashes[place] = xxh3_64(bytes);
             if let Some(mut reader) = Reader::page(bytes) {
                 observed.read(place, &mut reader);
             }

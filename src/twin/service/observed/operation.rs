@@ -515,6 +515,11 @@ impl Pair {
             self.next = until;
             return true;
         }
+        // Once it is asked, the other source is not to answer for all the time before.
+        let silent = if timing == Source::Spans { Source::Metrics } else { Source::Spans };
+        if let Some(red) = &mut self.red[silent.index()] {
+            red.durations.skip();
+        }
         while self.next < until {
             let counts = self.red[counting.index()].as_ref();
             let (count, errors) = counts.map_or((0.0, 0.0), |red| red.recent.step(self.next * OPERATION.step_ms));

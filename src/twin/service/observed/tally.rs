@@ -31,6 +31,11 @@ impl Tally {
         }
     }
 
+    /// Whether nothing was counted since it was last drained.
+    pub(super) fn is_empty(&self) -> bool {
+        self.counts.iter().all(|count| *count == 0)
+    }
+
     pub(super) fn heap_bytes(&self) -> usize {
         size_of::<Self>() + size_of_val(&*self.bounds) + size_of_val(&*self.counts)
     }

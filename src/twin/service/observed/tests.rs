@@ -212,6 +212,29 @@ fn a_native_histogram_of_a_fine_scale_has_a_usual_duration_and_an_alert_when_it_
 }
 
 #[test]
+fn when_metrics_take_over_from_spans_they_tell_of_now() {
+    let mut observed = Observed::default();
+    for minute in 1..40_u64 {
+        let mut batch = batch("1");
+        for number in 0..if minute <= 10 { 30 } else { 0 } {
+            span(&mut batch, "GET /orders", at(minute * 60_000 + number), 20, false);
+        }
+        // Slow at first, as metrics see it.
+        let counts = if minute <= 5 { vec![0, 0, 0, 30, 0] } else { vec![0, 30, 0, 0, 0] };
+        let bounds = vec![0.01, 0.03, 0.5, 2.0];
+        let temporality = Temporality::Delta;
+        let value = Value::Explicit(Box::new(Explicit { temporality, bounds, counts, sum: None, count: 30 }));
+        point(&mut batch, "http.server.request.duration", 1, minute * 60_000, value);
+        batch.metrics[0].start = at((minute - 1) * 60_000);
+        fold(&mut observed, &batch, minute * 60_000);
+        let lines = observed.view(at(minute * 60_000)).baselines;
+        let told = lines.iter().find(|line| line.key == "duration GET /orders (1)");
+        assert!(told.is_none_or(|told| told.value < 0.1), "minute {minute}: {told:?}");
+    }
+    assert_eq!(only(&observed, 40 * 60_000).source, "metrics");
+}
+
+#[test]
 fn a_counter_is_a_rate_at_every_resolution_and_a_gauge_a_mean() {
     let mut observed = Observed::default();
     for minute in 1..=30 {
