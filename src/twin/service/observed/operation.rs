@@ -172,9 +172,10 @@ impl Red {
         writer.number(self.errors);
         writer.time(self.last_at);
         writer.number(self.recent.newest);
-        for number in 0..BINS {
-            let (count, errors) = self.recent.bins[number];
-            [count, errors].into_iter().for_each(|of| writer.number(num::whole(f64::from(of).round()).min(BIN_MAX)));
+        for (count, errors) in self.recent.bins {
+            for number in [count, errors] {
+                writer.number(num::whole(f64::from(number).round()).min(BIN_MAX));
+            }
         }
         self.durations.write(writer, bytes_max.saturating_sub(2 * BINS + 24));
     }
