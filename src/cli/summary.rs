@@ -32,11 +32,9 @@ pub(crate) fn cells(view: &ServiceView, rate: f64, failing: f64) -> [String; 9] 
 
 /// The row of a service that could not be read.
 pub(crate) fn unread(id: &str, health: Status, why: &impl ToString) -> [String; 9] {
-    let mut cells = std::array::from_fn(|_| "-".to_owned());
-    cells[0] = id.to_owned();
-    cells[1] = print::status(health);
-    cells[8] = print::cut(&why.to_string(), WHY_WIDTH);
-    cells
+    let not = || "-".to_owned();
+    let why = print::cut(&why.to_string(), WHY_WIDTH);
+    [id.to_owned(), print::status(health), not(), not(), not(), not(), not(), not(), why]
 }
 
 /// Why its health is what it is.
