@@ -1,6 +1,6 @@
 //! Actors of any peer by id, and the rows they run in.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use dashmap::DashMap;
 
@@ -61,20 +61,18 @@ pub(crate) fn cold<P: Peer>(cpus: usize, ids: &Arc<[String]>, once: Plan) -> Con
 }
 
 /// W3 of a peer.
-pub(crate) fn hot_asks<P: Peer>(cpus: usize, ids: &Arc<[String]>, window: u64) -> Contestant {
+pub(crate) fn hot_asks<P: Peer>(
+    cpus: usize,
+    ids: &Arc<[String]>,
+    plan: impl Fn(Duration) -> Plan + 'static,
+) -> Contestant {
     let (host, directory, mut audit) = (Host::start(cpus), Directory::<P>::new(ids, Pick::Hot), Audit::default());
     Contestant::other(P::NAME, move |time| {
-        let plan = Plan { window, until: Until::Elapsed(time), timed: window == 1 };
-        let lap = host.run(plan, |_| directory.clone());
+        let lap = host.run(plan(time), |_| directory.clone());
         let read = async |id: &String| directory.add(id, 0).await;
         audit.check(P::NAME, &lap, directory.ids.iter().map(|id| host.handle().block_on(read(id))).collect());
         lap
     })
-}
-
-/// W3 of a peer with one caller.
-pub(crate) fn one_caller<P: Peer>(cpus: usize, ids: &Arc<[String]>) -> Contestant {
-    hot_asks::<P>(cpus, ids, 1)
 }
 
 /// W5 of a peer.
