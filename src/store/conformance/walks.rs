@@ -26,6 +26,24 @@ pub(super) fn pages_of_one_twin_are_read_in_name_order_and_apart_from_others(wor
     assert_eq!(read("j/", Some("z"), 9), [""; 0]);
     assert_eq!(read("", None, 9), ["j/1", "j/10", "j/2", "k"]);
     assert_eq!(read("none", None, 9), [""; 0]);
+    assert_eq!(read("j", None, 9), ["j/1", "j/10", "j/2"]);
+    // Names without a slash, names that begin with one, and runs over several folders.
+    let names = ["/", "/x", "j", "ja/1", "j\0/1", "k/1", "k/2/3", "l"];
+    done(world.commit(world.pages("b", 0, names.map(|name| page(name, Some(b"b"))).to_vec())));
+    let read = |prefix: &str, after: Option<&str>, limit| {
+        let prefix = Some(Prefix { prefix: prefix.into(), after: after.map(Into::into), limit });
+        let loaded = world.load(Load { address: address("b"), core: false, pages: Vec::new(), prefix });
+        loaded.pages.into_iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>()
+    };
+    let mut all = names;
+    all.sort_unstable();
+    for (from, name) in all.iter().enumerate() {
+        assert_eq!(read("", Some(name), 9), all[from + 1..], "after {name:?}");
+        assert_eq!(read("", None, from), all[..from]);
+        let starting: Vec<_> = all.iter().filter(|other| other.starts_with(name)).copied().collect();
+        assert_eq!(read(name, None, 9), starting, "prefix {name:?}");
+        assert_eq!(read(name, Some("k/1"), 9), starting.into_iter().filter(|name| *name > "k/1").collect::<Vec<_>>());
+    }
     let both = Load {
         address: address("a"),
         core: true,

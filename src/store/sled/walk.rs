@@ -8,7 +8,7 @@ use sled::{IVec, Tree};
 use crate::{
     model::{Key, Timestamp},
     store::{
-        Address, Entry, Error, Item, Load, Loaded, Scan, Walked,
+        Address, Entry, Error, Item, Load, Loaded, Prefix, Scan, Walked,
         keyspace::{self, Bytes, CoreValue},
         matches,
     },
@@ -46,22 +46,61 @@ pub(super) fn load(tree: &Tree, load: &Load) -> Result<Loaded, Error> {
         }
     }
     if let Some(wanted) = &load.prefix {
-        let start = keyspace::page(kind, key, &wanted.prefix);
-        let end = keyspace::end_of(&start);
-        let after = wanted.after.as_ref().filter(|after| **after >= wanted.prefix);
-        let from = match after {
-            Some(after) => Bound::Excluded(keyspace::page(kind, key, after)),
-            None => Bound::Included(start),
-        };
-        for entry in tree.range((from, Bound::Excluded(end))).take(wanted.limit) {
-            let (key, value) = entry.map_err(failed)?;
-            let (_, name) = keyspace::of_page(&key).ok_or_else(|| unreadable("a page's key", &key))?;
-            loaded.pages.push((name, value.to_vec()));
-        }
+        loaded.pages.append(&mut run(tree, &load.address, wanted)?);
     }
     loaded.pages.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
     loaded.pages.dedup_by(|(one, _), (other, _)| one == other);
     Ok(loaded)
+}
+
+/// Reads a run of pages: of one folder if the prefix names it, else of every folder of the kind that starts so.
+fn run(tree: &Tree, address: &Address, wanted: &Prefix) -> Result<Vec<(CompactString, Vec<u8>)>, Error> {
+    let (folder, _) = keyspace::folded(&wanted.prefix);
+    let mut pages = run_in(tree, address, folder, wanted)?;
+    if folder.is_empty() {
+        let first = keyspace::folders(&address.kind, &wanted.prefix);
+        let (mut from, end) = (first.clone(), keyspace::end_of(&first));
+        while let Some(key) = tree.range(from..end.clone()).keys().next() {
+            let key = key.map_err(failed)?;
+            let folder = keyspace::folder_of(&key).ok_or_else(|| unreadable("a page's key", &key))?;
+            if !folder.is_empty() {
+                pages.extend(run_in(tree, address, folder, wanted)?);
+            }
+            from = keyspace::end_of(&keyspace::folder(&address.kind, folder));
+        }
+        pages.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        pages.truncate(wanted.limit);
+    }
+    Ok(pages)
+}
+
+/// Reads a run of pages of one folder.
+fn run_in(
+    tree: &Tree,
+    Address { kind, key }: &Address,
+    folder: &str,
+    wanted: &Prefix,
+) -> Result<Vec<(CompactString, Vec<u8>)>, Error> {
+    let rest = wanted.prefix.strip_prefix(folder).unwrap_or_default();
+    let start = keyspace::page_in(kind, folder, key, rest);
+    let end = keyspace::end_of(&start);
+    let from = match wanted.after.as_deref().map(|after| (after, after.strip_prefix(folder))) {
+        Some((_, Some(after))) if after >= rest => Bound::Excluded(keyspace::page_in(kind, folder, key, after)),
+        Some((after, None)) if after > folder => return Ok(Vec::new()),
+        Some(_) | None => Bound::Included(start),
+    };
+    if let Bound::Excluded(from) = &from
+        && *from >= end
+    {
+        return Ok(Vec::new());
+    }
+    let entries = tree.range((from, Bound::Excluded(end))).take(wanted.limit);
+    let read = |entry: Result<(IVec, IVec), sled::Error>| {
+        let (key, value) = entry.map_err(failed)?;
+        let (_, name) = keyspace::of_page(&key).ok_or_else(|| unreadable("a page's key", &key))?;
+        Ok((name, value.to_vec()))
+    };
+    entries.map(read).collect()
 }
 
 /// Reads a part of a walk.
