@@ -5,7 +5,7 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use parking_lot::Mutex;
@@ -20,6 +20,8 @@ use crate::store::{
 /// How often and how far apart an open is tried while another process holds the directory: 5 s.
 const ATTEMPTS: u32 = 50;
 const ATTEMPT_EVERY: Duration = Duration::from_millis(100);
+/// Two changes of a folder that are farther apart than this have different times, on every file system in use.
+const FOLDER_TIME_STEP: Duration = Duration::from_secs(2);
 /// How often sled flushes at `Buffered`, where the committer does not.
 const BUFFERED_FLUSH_MS: u64 = 500;
 
@@ -75,9 +77,16 @@ pub(super) struct SledDisk {
     file: File,
     /// Where sled puts tree nodes above 128 KiB, in files of their own that it never syncs.
     large: PathBuf,
-    /// The newest of these files that was synced; their names are growing numbers.
-    synced: Mutex<i64>,
+    synced: Mutex<Synced>,
     level: Level,
+}
+
+/// What is known of the files of large nodes.
+struct Synced {
+    /// The newest that was synced; their names are growing numbers.
+    newest: i64,
+    /// When their folder was changed last, if a change after it was looked at cannot have the same time.
+    looked_at: Option<SystemTime>,
 }
 
 impl SledDisk {
@@ -87,7 +96,13 @@ impl SledDisk {
         let db = open_sled(path, options)?;
         check_format(path, &db)?;
         let file = File::options().read(true).write(true).open(path.join("db")).map_err(directory)?;
-        let disk = Self { db, file, large: path.join("blobs"), synced: Mutex::new(-1), level: options.level };
+        let disk = Self {
+            db,
+            file,
+            large: path.join("blobs"),
+            synced: Mutex::new(Synced { newest: -1, looked_at: None }),
+            level: options.level,
+        };
         disk.finish().map_err(|cause| directory(io::Error::other(cause)))?;
         // A new file is safe only when the directories that name it are.
         for directory_of in [Some(path), path.parent().filter(|parent| !parent.as_os_str().is_empty())] {
@@ -105,13 +120,19 @@ impl SledDisk {
     }
 
     /// Syncs the large nodes that are new, then the directory that names them.
+    #[expect(clippy::disallowed_methods, reason = "compared with times of the same clock, which the file system took")]
     fn sync_large(&self) -> io::Result<()> {
         let mut synced = self.synced.lock();
-        let mut newest = *synced;
+        let changed_at = std::fs::metadata(&self.large)?.modified()?;
+        if synced.looked_at == Some(changed_at) {
+            return Ok(());
+        }
+        let looked_at = SystemTime::now();
+        let mut newest = synced.newest;
         for entry in std::fs::read_dir(&self.large)? {
             let entry = entry?;
             let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            if number > *synced {
+            if number > synced.newest {
                 match File::open(entry.path()) {
                     Ok(file) => file.sync_data()?,
                     // sled removes a node that a newer one replaced.
@@ -121,10 +142,12 @@ impl SledDisk {
                 newest = newest.max(number);
             }
         }
-        if newest > *synced {
+        if newest > synced.newest {
             File::open(&self.large)?.sync_all()?;
-            *synced = newest;
+            synced.newest = newest;
         }
+        let settled = looked_at.duration_since(changed_at).is_ok_and(|age| age > FOLDER_TIME_STEP);
+        synced.looked_at = settled.then_some(changed_at);
         Ok(())
     }
 
@@ -230,5 +253,33 @@ impl Disk for SledDisk {
         self.db.flush().map_err(words)?;
         // On Linux sled's flush hands the bytes to the kernel and leaves them there.
         self.sync_large().and_then(|()| self.file.sync_data()).map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_node_is_noticed_however_long_there_was_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = SledDisk::open(directory.path(), Options::default()).unwrap();
+        let folder = File::open(&disk.large).unwrap();
+        for number in 0..3 {
+            std::fs::write(disk.large.join(number.to_string()), "a node").unwrap();
+            if number > 0 {
+                // As if it had been long ago, so that the next look is the last until something changes.
+                folder.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(number)).unwrap();
+            }
+            for _ in 0..2 {
+                disk.sync_large().unwrap();
+                assert_eq!(disk.synced.lock().newest, i64::try_from(number).unwrap());
+            }
+            assert_eq!(
+                disk.synced.lock().looked_at.is_some(),
+                number > 0,
+                "a folder just changed may change again unseen"
+            );
+        }
     }
 }
