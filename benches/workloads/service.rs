@@ -2,6 +2,7 @@
 
 use std::{
     cell::OnceCell,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -46,6 +47,8 @@ const SERIES: u64 = 20;
 /// What a full twin has seen: 90 days, a batch each quarter of an hour.
 const DAYS: u64 = 90;
 const STEP: Duration = Duration::from_secs(900);
+/// Longest that saving the models may take.
+const DRAIN_MAX: Duration = Duration::from_secs(60);
 /// When its life begins: 2026-01-01.
 const BORN: Timestamp = Timestamp::from_unix_ms(1_767_225_600_000);
 
@@ -203,23 +206,14 @@ fn pages() -> f64 {
 /// W4s: durable writes to 1,000 service twins with full models.
 pub(crate) fn full_and_durable(setting: &Setting) -> Row {
     let (host, counts) = (Host::start(setting.cpus), Arc::new(Handed::default()));
-    let clock = Arc::new(Moved::default());
-    let options = service_twin::store::sled::Options {
-        level: Level::Fsync,
-        cache_bytes: CACHE_BYTES,
-        ..service_twin::store::sled::Options::default()
-    };
-    let store = SledStore::open(&setting.dir.join("ours"), options).expect("the store opens");
-    let store = Counting { inner: store, counts: counts.clone() };
-    // Its clock leaps through 90 days; nobody is to fall asleep on the way.
-    let idle_after = Duration::from_secs(400 * 86_400);
-    let config = Config { arbiters: setting.cpus, idle_after, ..Config::default() };
-    let runtime = Runtime::builder().config(config).clock(clock.clone()).store(Arc::new(store)).kind::<Service>();
-    let runtime = runtime.start().expect("a runtime starts");
     let services: Arc<[ServiceId]> =
         (0..TWINS).map(|at| ServiceId::new("bench", &format!("service-{at:05}")).expect("a service id")).collect();
-    fill(&host, &runtime, &services, &clock);
-    counts.reset();
+    let path = setting.dir.join("ours");
+    fill(setting, &host, &path, &services);
+    let store = Counting { inner: sled_at(&path), counts: counts.clone() };
+    let config = Config { arbiters: setting.cpus, ..Config::default() };
+    let runtime = Runtime::builder().config(config).store(Arc::new(store)).kind::<Service>();
+    let runtime = runtime.start().expect("a runtime starts");
     let seen = counts.clone();
     let writer = Writer { runtime, services };
     let ours = Contestant::ours(move |time| {
@@ -242,15 +236,33 @@ pub(crate) fn full_and_durable(setting: &Setting) -> Row {
     Row { workload: "W4s", driver: "b", durability: "fsync", bars, contestants: vec![ours, limit, mean, most] }
 }
 
-/// Gives every twin a model, in bigger steps than [`Alone::grow_old`]: what a write costs does not depend on it.
-fn fill(host: &Host, runtime: &Runtime, services: &Arc<[ServiceId]>, clock: &Arc<Moved>) {
+fn sled_at(path: &Path) -> SledStore {
+    let options = service_twin::store::sled::Options {
+        level: Level::Fsync,
+        cache_bytes: CACHE_BYTES,
+        ..service_twin::store::sled::Options::default()
+    };
+    SledStore::open(path, options).expect("the store opens")
+}
+
+/// Gives every twin a model, in bigger steps than [`Alone::grow_old`]: what a write costs does not depend on it. The
+/// runtime that did it is drained, so that all models are saved and none is while the writes are measured.
+fn fill(setting: &Setting, host: &Host, path: &Path, services: &Arc<[ServiceId]>) {
     const STEPS: u64 = 60;
+    let clock = Arc::new(Moved::default());
+    // Its clock leaps through 90 days; nobody is to fall asleep on the way.
+    let idle_after = Duration::from_secs(400 * 86_400);
+    let config = Config { arbiters: setting.cpus, idle_after, ..Config::default() };
+    let runtime = Runtime::builder().config(config).clock(clock.clone()).store(Arc::new(sled_at(path)));
+    let runtime = runtime.kind::<Service>().start().expect("a runtime starts");
     clock.back_ms.store(SystemClock.now().since(BORN).as_millis().try_into().unwrap_or(0), Ordering::Relaxed);
     for step in 0..STEPS {
         let filler = Filler { runtime: runtime.clone(), services: services.clone(), step, at: clock.now() };
         host.run(Plan { window: WINDOW, until: Until::Count(TWINS), timed: false }, |_| filler.clone());
         clock.back_ms.fetch_sub(DAYS * 86_400_000 / STEPS, Ordering::Relaxed);
     }
+    let drained = host.handle().block_on(runtime.drain(DRAIN_MAX));
+    assert_eq!(drained.unsettled, 0, "every model is saved");
 }
 
 #[derive(Clone)]
