@@ -1,5 +1,6 @@
 //! How a kind's state becomes bytes and back; or that it does not.
 
+use bincode::{enc::write::Writer, error::EncodeError};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Twin, record};
@@ -148,8 +149,18 @@ pub fn to_bytes<T: Serialize>(value: &T) -> Vec<u8> {
 /// # Panics
 /// If `Serialize` refuses its own value: a sequence or map of unknown length, which no stored type has.
 pub fn append<T: Serialize>(value: &T, out: &mut Vec<u8>) {
-    bincode::serde::encode_into_std_write(value, out, bincode::config::standard())
+    bincode::serde::encode_into_writer(value, Appended(out), bincode::config::standard())
         .expect("stored types encode: they have no unsized sequences and a Vec takes every byte");
+}
+
+/// Takes bytes as they come; bincode's own adapter counts them and maps errors that a `Vec` does not have.
+struct Appended<'a>(&'a mut Vec<u8>);
+
+impl Writer for Appended<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
 }
 
 /// Decodes with the one body codec; trailing bytes are refused.

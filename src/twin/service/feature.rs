@@ -194,16 +194,20 @@ impl Core {
 }
 
 /// The document after an edit.
-fn edited(document: Option<&Json>, edit: &Edit) -> Option<Json> {
-    match edit {
-        Edit::Replace(json) => Some(json.clone()),
-        Edit::Remove => None,
+fn edited(document: Option<&Json>, edit: &Edit) -> Result<Option<Json>, Rejection> {
+    let edited = match edit {
+        Edit::Replace(json) => json.clone(),
+        Edit::Remove => return Ok(None),
         Edit::Patch(patch) => {
             let mut value = document.map_or(Value::Null, Json::value);
             merge(&mut value, &patch.value());
-            Some(Json::from(&value))
+            Json::from(&value)
         }
+    };
+    if edited.is_shallow() {
+        return Ok(Some(edited));
     }
+    Err(Rejection::invalid(format!("a document is nested at most {} deep", Json::DEPTH_MAX)))
 }
 
 /// Refuses a name that is empty, too long, or hard to write down.
@@ -218,12 +222,7 @@ pub(super) fn check_name(what: &str, name: &str) -> Result<(), Rejection> {
 
 fn check_bounds(core: &Core) -> Result<(), Rejection> {
     within("features", FEATURES_MAX, core.features.len())?;
-    within("features_bytes", FEATURES_BYTES_MAX, core.features.iter().map(Feature::bytes).sum())?;
-    let documents = core.features.iter().flat_map(|feature| [&feature.desired, &feature.reported, &feature.effective]);
-    if documents.flatten().all(Json::is_shallow) {
-        return Ok(());
-    }
-    Err(Rejection::invalid(format!("a document is nested at most {} deep", Json::DEPTH_MAX)))
+    within("features_bytes", FEATURES_BYTES_MAX, core.features.iter().map(Feature::bytes).sum())
 }
 
 impl Decide<SetDesired> for Service {
@@ -232,7 +231,7 @@ impl Decide<SetDesired> for Service {
         check_name("feature", feature)?;
         let mut draft = Draft::write(self, turn, message.if_match)?;
         let before = draft.core.feature(feature).and_then(|feature| feature.desired.clone());
-        let document = edited(before.as_ref(), &message.edit);
+        let document = edited(before.as_ref(), &message.edit)?;
         if document != before {
             let version = draft.version_next();
             draft.push(Change::Desired { feature: feature.clone(), document, version });
@@ -250,14 +249,14 @@ impl Decide<Report> for Service {
         let instance = message.instance.as_deref().and_then(|id| draft.greet(Some(id), None));
         let known = draft.core.feature(feature).cloned().unwrap_or_default();
         if let Some(edit) = &message.reported {
-            let document = edited(known.reported.as_ref(), edit);
+            let document = edited(known.reported.as_ref(), edit)?;
             if document != known.reported {
                 let version = draft.version_next();
                 draft.push(Change::Reported { feature: feature.clone(), document, version });
             }
         }
         if let Some(edit) = &message.effective {
-            let document = edited(known.effective.as_ref(), edit);
+            let document = edited(known.effective.as_ref(), edit)?;
             if document != known.effective {
                 draft.push(Change::Effective { feature: feature.clone(), document });
             }

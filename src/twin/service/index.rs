@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Core, Instance};
+use super::{Core, Instance, Json};
 use crate::twin::Terms;
 
 /// Longest name of an attribute that is searchable, in bytes.
@@ -34,6 +34,9 @@ pub(super) fn terms(core: &Core, terms: &mut Terms) {
     versions.dedup();
     for version in versions.iter().rev().take(VERSIONS_MAX) {
         room = room && terms.add("version", version);
+    }
+    if core.attributes == Json::empty() {
+        return;
     }
     let Value::Object(attributes) = core.attributes.value() else { return };
     for (name, value) in attributes.iter().filter(|(name, _)| name.len() <= ATTRIBUTE_NAME_BYTES_MAX) {

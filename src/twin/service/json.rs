@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
 /// A JSON document, kept as compact text. Valid by construction.
 ///
@@ -38,14 +38,19 @@ impl Json {
 
     /// Whether nothing is nested deeper than [`Json::DEPTH_MAX`].
     pub fn is_shallow(&self) -> bool {
-        fn depth_fits(value: &Value, left: usize) -> bool {
-            match value {
-                Value::Array(items) => left > 0 && items.iter().all(|item| depth_fits(item, left - 1)),
-                Value::Object(members) => left > 0 && members.values().all(|member| depth_fits(member, left - 1)),
-                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => true,
+        let (mut depth, mut bytes) = (0_usize, self.0.bytes());
+        while let Some(byte) = bytes.next() {
+            match byte {
+                b'"' => {
+                    while bytes.next().is_some_and(|byte| byte != b'"' && (byte != b'\\' || bytes.next().is_some())) {}
+                }
+                b'{' | b'[' if depth == Self::DEPTH_MAX => return false,
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth -= 1,
+                _ => {}
             }
         }
-        depth_fits(&self.value(), Self::DEPTH_MAX)
+        true
     }
 }
 
@@ -82,7 +87,8 @@ impl fmt::Display for Json {
 impl Serialize for Json {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {
-            self.value().serialize(serializer)
+            // Text that is no JSON reads as null.
+            serde_json::from_str::<Option<&RawValue>>(&self.0).unwrap_or_default().serialize(serializer)
         } else {
             serializer.serialize_str(&self.0)
         }
@@ -150,6 +156,22 @@ mod tests {
         let text = serde_json::to_string(&document).unwrap();
         assert_eq!(text, r#"{"a":[1,null,{"b":"ö"}]}"#);
         assert_eq!(serde_json::from_str::<Json>(&text).unwrap(), document);
+        assert_eq!(serde_json::to_value(&document).unwrap(), document.value());
+    }
+
+    #[test]
+    fn nesting_is_counted_outside_of_strings_alone() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        for (text, is_shallow) in [
+            (nested(Json::DEPTH_MAX), true),
+            (nested(Json::DEPTH_MAX + 1), false),
+            (format!("[{0},{0}]", nested(Json::DEPTH_MAX - 1)), true),
+            (format!("[{0},{0}]", nested(Json::DEPTH_MAX)), false),
+            (json!(nested(99)).to_string(), true),
+            (json!({"\\\"": nested(99), "a": ["\\", "[[", "\""]}).to_string(), true),
+        ] {
+            assert_eq!(Json::parse(&text).unwrap().is_shallow(), is_shallow, "{text}");
+        }
     }
 
     #[test]
