@@ -322,13 +322,6 @@ struct Handed {
 }
 
 impl Handed {
-    fn reset(&self) {
-        for count in [&self.commits, &self.bytes, &self.most] {
-            count.store(0, Ordering::Relaxed);
-        }
-        self.shapes.lock().clear();
-    }
-
     /// Keeps which keys a commit has and how long their values are.
     fn keep(&self, commit: &Commit) {
         let mut shapes = self.shapes.lock();
