@@ -171,7 +171,7 @@ pub(crate) fn hot_asks(ids: &Arc<[String]>, plan: impl Fn(std::time::Duration) -
     })
 }
 
-/// On one worker: with two, W1 hangs in some runs and is slower in the others.
+/// On one worker: with two a first call costs three times the CPU time and is no faster.
 fn server(ids: &Arc<[String]>, pick: Pick) -> (Host, Caller) {
     let host = Host::start(1);
     let app = host.handle().block_on(serve());
