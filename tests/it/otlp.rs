@@ -122,6 +122,43 @@ async fn a_key_may_bring_only_so_many_twins_into_being() {
     assert_eq!((known.status, known.body.len()), (200, 0));
 }
 
+/// Reads a twin until it is there: what was told before a read is drained behind it.
+async fn appears(world: &World, twin: &str) -> Value {
+    for _ in 0..10_000 {
+        let answer = world.send("GET", twin, Value::Null).await;
+        if answer.status == 200 {
+            return answer.json();
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("'{twin}' does not appear");
+}
+
+#[tokio::test]
+async fn a_removed_service_that_speaks_again_gets_a_new_twin() {
+    let world = World::with(|config| config.server.new_twins_per_hour = 2).await;
+    let (_, key) = world.mint(json!({"kind": "ingest", "namespace": "shop"})).await;
+    let twin = "/api/v1/twins/shop/orders";
+    let bytes = || trace(&["orders"], 1).encode_to_vec();
+    assert_eq!(post(&world, &key, PROTOBUF, None, bytes()).await.body.len(), 0);
+    appears(&world, twin).await;
+    let removed = world.done("DELETE", twin, Value::Null).await;
+
+    assert_eq!(post(&world, &key, PROTOBUF, None, bytes()).await.body.len(), 0);
+    let anew = appears(&world, twin).await;
+    assert!(anew["revision"].as_u64() > removed["revision"].as_u64(), "{anew}");
+    assert_eq!(anew["instances"].as_array().unwrap().len(), 1);
+
+    world.done("DELETE", twin, Value::Null).await;
+    let answer = post(&world, &key, PROTOBUF, None, bytes()).await;
+    let partial = ExportTraceServiceResponse::decode(&answer.body[..]).unwrap().partial_success.unwrap();
+    assert!(partial.error_message.contains("new_twins_per_hour"), "it counts as new: {}", partial.error_message);
+    assert_eq!(world.send("GET", twin, Value::Null).await.problem(), (410, "removed".into()));
+    let beat = world.send("PUT", &format!("{twin}/instances/i1"), json!({})).await;
+    assert_eq!(beat.status, 200, "{:?}", String::from_utf8_lossy(&beat.body));
+    assert_eq!(world.send("GET", twin, Value::Null).await.status, 200);
+}
+
 #[tokio::test]
 async fn what_is_no_otlp_is_refused_with_its_reason() {
     let world = World::new().await;

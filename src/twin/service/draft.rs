@@ -22,25 +22,31 @@ impl<'a> Draft<'a> {
 
     /// A draft for a write: refuses a stale revision and a removed twin, brings a new twin into being.
     pub(super) fn write(service: &Service, turn: &'a Turn<'a>, if_match: Option<u64>) -> Result<Self, Rejection> {
-        let mut draft = Self::present(service, turn, if_match)?;
+        Self::present(service, turn, if_match)?;
+        Ok(Self::arrive(service, turn))
+    }
+
+    /// A draft for a sign of life: brings the twin into being, also again after its removal.
+    pub(super) fn arrive(service: &Service, turn: &'a Turn<'a>) -> Self {
+        let mut draft = Self::of(service, turn);
         if !service.core.exists {
             draft.push(Change::Created { attributes: super::Json::empty() });
         }
-        Ok(draft)
+        draft
     }
 
-    fn present(service: &Service, turn: &'a Turn<'a>, if_match: Option<u64>) -> Result<Self, Rejection> {
+    fn present(service: &Service, turn: &Turn<'_>, if_match: Option<u64>) -> Result<(), Rejection> {
         if service.core.removed {
             return Err(Rejection::Removed { revision: turn.revision });
         }
-        check(if_match, turn)?;
-        Ok(Self::of(service, turn))
+        check(if_match, turn)
     }
 
     /// The same for a write that needs an existing twin.
     pub(super) fn amend(service: &Service, turn: &'a Turn<'a>, if_match: Option<u64>) -> Result<Self, Rejection> {
         service.existing(turn)?;
-        Self::present(service, turn, if_match)
+        Self::present(service, turn, if_match)?;
+        Ok(Self::of(service, turn))
     }
 
     /// The time of the turn.

@@ -316,7 +316,7 @@ impl Decide<Ingest> for Service {
         if self.core.exists && self.knows(&batch.resource) {
             return Ok(Decision::new(()));
         }
-        let mut draft = Draft::write(self, turn, None)?;
+        let mut draft = Draft::arrive(self, turn);
         let Resource { instance, version, environment, .. } = &batch.resource;
         draft.greet(instance.as_deref(), version.as_deref());
         if let Some(environment) = environment.as_deref().map(|text| cut(text, ENVIRONMENT_BYTES_MAX))
@@ -366,7 +366,7 @@ impl Service {
 
 impl Decide<Heartbeat> for Service {
     fn decide(&self, message: &Heartbeat, turn: &Turn<'_>) -> Result<Decision<Change, Written>, Rejection> {
-        let mut draft = Draft::write(self, turn, None)?;
+        let mut draft = Draft::arrive(self, turn);
         let number = draft.greet(Some(&message.instance), message.version.as_deref());
         let known = number.and_then(|number| draft.core.instance_number(number));
         if let (Some(known), Some(health)) = (known, &message.health) {

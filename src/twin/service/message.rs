@@ -21,7 +21,7 @@ pub struct Written {
     pub revision: u64,
 }
 
-/// Observations; the twin comes into being with the first ones.
+/// Observations; the twin comes into being with the first ones, also again after its removal.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ingest(pub Box<Batch>);
 
@@ -246,7 +246,7 @@ pub struct SelfHealth {
     pub reason: CompactString,
 }
 
-/// An instance is there.
+/// An instance is there; the twin comes into being with it, also again after its removal.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// Who.

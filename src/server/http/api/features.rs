@@ -109,6 +109,7 @@ pub(super) async fn report(
     Document(body): Document<ReportBody>,
 ) -> Result<Response, Problem> {
     let service = caller.service(&namespace, &name, Wish::Serve)?;
+    caller.server.admit(&caller.principal, &service, &caller.header()).await?;
     let report = Report {
         instance: body.instance,
         feature: feature.into(),
@@ -135,6 +136,7 @@ pub(super) async fn heartbeat(
     Document(body): Document<Option<HeartbeatBody>>,
 ) -> Result<Response, Problem> {
     let service = caller.service(&namespace, &name, Wish::Serve)?;
+    caller.server.admit(&caller.principal, &service, &caller.header()).await?;
     let body = body.unwrap_or_default();
     let heartbeat = Heartbeat { instance: instance.into(), version: body.version, health: body.health };
     caller.write(&service, StatusCode::OK, heartbeat, |written| (written.revision, written)).await

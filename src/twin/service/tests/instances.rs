@@ -102,18 +102,27 @@ fn more_instances_than_there_is_room_for_displace_lost_ones_only() {
 }
 
 #[test]
-fn a_removed_twin_refuses_everything_but_its_creation() {
+fn a_removed_twin_refuses_everything_but_its_creation_and_signs_of_life() {
+    let set = |patch: &str| SetAttributes { patch: json(patch), if_match: None };
+    let returns: [fn(&mut World) -> bool; 3] = [
+        |world| world.speak("i1", "1").is_ok(),
+        |world| world.tell(Create::default()).is_ok(),
+        |world| world.tell(Heartbeat { instance: "i2".into(), version: None, health: None }).is_ok(),
+    ];
     let mut world = World::new();
-    world.speak("i1", "1").unwrap();
-    world.tell(Remove { if_match: None }).unwrap();
-    let revision = world.revision;
-    assert_eq!(world.speak("i1", "1"), Err(Rejection::Removed { revision }));
-    let patch = SetAttributes { patch: json("{}"), if_match: None };
-    assert!(matches!(world.tell(patch), Err(Rejection::Removed { .. })));
-    world.pass(Duration::from_secs(3600));
-    world.tell(Create::default()).unwrap();
-    assert!(world.revision > revision);
-    world.speak("i1", "1").unwrap();
+    for (made, returns) in returns.into_iter().enumerate() {
+        world.tell(set(r#"{"owner":"ada"}"#)).unwrap();
+        world.tell(Remove { if_match: None }).unwrap();
+        let revision = world.revision;
+        assert_eq!(world.tell(set("{}")), Err(Rejection::Removed { revision }));
+        assert_eq!(world.tell(GetView::default()).unwrap_err(), Rejection::Removed { revision });
+        world.pass(Duration::from_secs(3600));
+        assert!(returns(&mut world));
+        let anew = view(&mut world);
+        assert!(anew.revision > revision && anew.instances.len() <= 1);
+        assert_eq!((anew.created_at, anew.attributes), (world.now, Json::empty()));
+        assert_eq!(world.count("twin.created"), made + 2);
+    }
 }
 
 #[test]
