@@ -16,13 +16,15 @@ use service_twin::{
 use crate::account::{Account, Hear, Put, ear};
 
 pub(crate) const DIRECTORY: &str = "SERVICE_TWIN_TORTURE_DIRECTORY";
+pub(crate) const LEVEL: &str = "SERVICE_TWIN_TORTURE_LEVEL";
 pub(crate) const TASK: &str = "SERVICE_TWIN_TORTURE_TASK";
+pub(crate) const FSYNC: &str = "fsync";
 pub(crate) const RETRIES: &str = "retries";
 const CLIENTS: u64 = 8;
 
 /// Opens a directory and starts a runtime on it.
-pub(crate) fn open(directory: &std::path::Path, dies_after: Option<&str>) -> Runtime {
-    let options = Options { level: Level::Flushed, cache_bytes: 16 << 20, ..Options::default() };
+pub(crate) fn open(directory: &std::path::Path, level: Level, dies_after: Option<&str>) -> Runtime {
+    let options = Options { level, cache_bytes: 16 << 20, ..Options::default() };
     let sled = SledStore::open(directory, options).unwrap();
     let store: Arc<dyn Store> = match dies_after {
         None => Arc::new(sled),
@@ -36,6 +38,7 @@ pub(crate) fn run() {
     // Ends the line that the test harness has begun.
     println!();
     let directory = PathBuf::from(std::env::var(DIRECTORY).expect("only the parent starts this"));
+    let level = if std::env::var(LEVEL).unwrap() == FSYNC { Level::Fsync } else { Level::Flushed };
     let task = std::env::var(TASK).unwrap();
     let mut words = task.split(' ');
     let (what, argument) = (words.next().unwrap(), words.next().unwrap());
@@ -43,16 +46,16 @@ pub(crate) fn run() {
     match what {
         "work" => {
             let life: u64 = argument.parse().unwrap();
-            let runtime = open(&directory, None);
+            let runtime = open(&directory, level, None);
             tokio.block_on(work(&runtime, life, &directory));
         }
         "die" => {
-            let runtime = open(&directory, Some(argument));
+            let runtime = open(&directory, level, Some(argument));
             let died = tokio.block_on(async { runtime.twin(argument).ask(Put { id: 1, on_page: false }).await });
             println!("WRONG: answered {died:?} after the end");
         }
         "wait" => {
-            let runtime = open(&directory, None);
+            let runtime = open(&directory, level, None);
             tokio.block_on(wait(&runtime, &ear(argument)));
         }
         other => panic!("no such task: {other}"),

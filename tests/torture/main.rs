@@ -1,7 +1,7 @@
 //! The real runtime over the real store, killed with `kill -9` in the middle of its work, again and again.
 //!
 //! A child process (this very binary) works and says over a pipe what it sends and what it is told; the parent kills it,
-//! opens what it left through the public door, and compares. `TORTURE_KILLS=500` and `TORTURE_CASES=100` run longer.
+//! opens what it left through the public door, and compares. `TORTURE_KILLS=500` and `TORTURE_CASES=1000` run longer.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests")]
 #![expect(clippy::disallowed_methods, reason = "parent and child agree over the environment")]
@@ -16,9 +16,11 @@ use parent::Parent;
 /// Kills in a plain run.
 const KILLS: u64 = 50;
 /// Kills between commit and delivery in a plain run.
-const CASES: u64 = 10;
+const CASES: u64 = 100;
 /// Every so many kills, and after the last, all that was told since the first is compared with what is there.
 const WHOLE_EVERY: u64 = 10;
+/// Every so many lives run at `Fsync`, the others at `Flushed`: a kill spares what the kernel has, but the ways differ.
+const FSYNC_EVERY: u64 = 5;
 
 fn number(name: &str, plain: u64) -> u64 {
     std::env::var(name).map_or(plain, |text| text.parse().unwrap())

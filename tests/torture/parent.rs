@@ -9,12 +9,13 @@ use std::{
 };
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use service_twin::runtime::Runtime;
+use service_twin::{runtime::Runtime, store::Level};
 use tempfile::TempDir;
 
 use crate::{
+    FSYNC_EVERY,
     account::{Leaf, Read, ear},
-    child::{DIRECTORY, RETRIES, TASK, open},
+    child::{DIRECTORY, FSYNC, LEVEL, RETRIES, TASK, open},
 };
 
 /// One command, as the parent heard of it.
@@ -44,11 +45,14 @@ impl Parent {
         self.home.path().join("store")
     }
 
-    fn start(&self, task: &str) -> Child {
+    /// Starts a process; `turn` says at which level its store runs.
+    fn start(&self, task: &str, turn: u64) -> Child {
+        let level = if turn % FSYNC_EVERY == FSYNC_EVERY - 1 { FSYNC } else { "flushed" };
         Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "child", "--ignored", "--nocapture", "--test-threads", "1"])
             .env(DIRECTORY, self.directory())
             .env(TASK, task)
+            .env(LEVEL, level)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -60,7 +64,7 @@ impl Parent {
         let open = self.sent.values().filter(|sent| sent.place.is_none());
         let retries: Vec<_> = open.map(|sent| sent.line.as_str()).collect();
         std::fs::write(self.home.path().join(RETRIES), retries.join("\n")).unwrap();
-        let mut child = self.start(&format!("work {life}"));
+        let mut child = self.start(&format!("work {life}"), life);
         let mut output = BufReader::new(child.stdout.take().unwrap());
         let enough = self.lines + self.random.random_range(1..1_500_u64);
         let (mut line, mut killed) = (String::new(), false);
@@ -108,7 +112,7 @@ impl Parent {
     /// Compares all that was said with all that is there.
     pub(crate) fn compare(&mut self) {
         let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let runtime = open(&self.directory(), None);
+        let runtime = open(&self.directory(), Level::Flushed, None);
         tokio.block_on(async {
             let mut twins: BTreeMap<&str, Vec<(&u32, &Sent)>> = BTreeMap::new();
             for sent in &self.sent {
@@ -130,10 +134,10 @@ impl Parent {
     /// A process that dies when a promise is durable and not yet delivered; the next one is called by nobody.
     pub(crate) fn die_between(&mut self, case: u64) {
         let twin = format!("case-{case}");
-        let died = self.start(&format!("die {twin}")).wait_with_output().unwrap();
+        let died = self.start(&format!("die {twin}"), case).wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&died.stdout);
         assert!(!died.status.success() && !said.contains("WRONG"), "case {case}: {said}");
-        let waited = self.start(&format!("wait {twin}")).wait_with_output().unwrap();
+        let waited = self.start(&format!("wait {twin}"), case).wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&waited.stdout);
         assert!(waited.status.success() && said.contains("arrived"), "case {case}: {said}");
     }
