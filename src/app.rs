@@ -76,6 +76,9 @@ pub enum Error {
         /// Why.
         source: OpenError,
     },
+    /// An import was cut off.
+    #[error(transparent)]
+    Unfinished(#[from] transfer::Unfinished),
     /// The virtual actors.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
@@ -162,7 +165,7 @@ fn host(config: &Config) -> Result<Runtime, Error> {
             std::fs::create_dir_all(folder).map_err(|source| Error::Folder { folder: folder.clone(), source })?;
             let options =
                 Options { level: config.store.level, cache_bytes: config.store.cache_mib << 20, ..Options::default() };
-            let folder = folder.join(STORE_FOLDER);
+            let folder = transfer::store_folder(folder)?;
             Arc::new(SledStore::open(&folder, options).map_err(|source| Error::Store { folder, source })?)
         }
     };

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{BufReader, BufWriter, Write as _},
+    io::{BufReader, BufWriter, ErrorKind, Write as _},
     path::{Path, PathBuf},
     sync::mpsc::channel,
 };
@@ -10,11 +10,32 @@ use std::{
 use crate::{
     config::Config,
     store::{
-        Store as _,
+        self, Store as _,
         sled::{OpenError, Options, SledStore},
         transfer::{self, Progress},
     },
 };
+
+/// Where an import writes, in the data folder, until all of it is durable.
+const IMPORT_FOLDER: &str = "store.importing";
+
+/// An import into a data folder has not ended.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "an import into '{}' is under way or was cut off, and only a part of it is there; \
+     run `twin import FILE` again, which starts it anew, or remove '{IMPORT_FOLDER}' in it to begin empty",
+    .0.display()
+)]
+pub struct Unfinished(PathBuf);
+
+/// The folder of the store, unless it is still to come out of an import.
+pub(super) fn store_folder(data_dir: &Path) -> Result<PathBuf, Unfinished> {
+    let folder = data_dir.join(super::STORE_FOLDER);
+    if !folder.exists() && data_dir.join(IMPORT_FOLDER).exists() {
+        return Err(Unfinished(data_dir.to_owned()));
+    }
+    Ok(folder)
+}
 
 /// Why an export or import did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +59,9 @@ pub enum Error {
         /// Why.
         source: OpenError,
     },
+    /// An import was cut off.
+    #[error(transparent)]
+    Unfinished(#[from] Unfinished),
     /// The transfer itself.
     #[error(transparent)]
     Transfer(#[from] transfer::Error),
@@ -48,7 +72,7 @@ pub enum Error {
 /// # Errors
 /// Whatever was written by then is removed again.
 pub fn export(config: &Config, file: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Progress, Error> {
-    let folder = config.data_dir.join(super::STORE_FOLDER);
+    let folder = store_folder(&config.data_dir)?;
     if !folder.is_dir() {
         return Err(Error::NoStore(config.data_dir.clone()));
     }
@@ -60,7 +84,9 @@ pub fn export(config: &Config, file: &Path, progress: &mut dyn FnMut(Progress)) 
         out.flush().and_then(|()| out.get_ref().sync_all()).map_err(failed)?;
         Ok(total)
     });
-    close(&store);
+    if let Err(error) = close(&store) {
+        tracing::warn!(%error, "the store did not close in good order");
+    }
     if exported.is_err()
         && let Err(error) = std::fs::remove_file(file)
     {
@@ -69,17 +95,51 @@ pub fn export(config: &Config, file: &Path, progress: &mut dyn FnMut(Progress)) 
     exported
 }
 
-/// Reads such a file into a data folder that holds no twins yet. Blocks.
+/// Reads such a file into a data folder that holds no store yet. Blocks.
+///
+/// It is written to a folder beside the store's, which gets the store's name when all of it is durable. What an import
+/// that was cut off has left there is removed.
 pub fn import(config: &Config, file: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Progress, Error> {
     let failed = |source| Error::File { file: file.to_owned(), source };
     let mut input = BufReader::new(File::open(file).map_err(failed)?);
     let folder = config.data_dir.join(super::STORE_FOLDER);
+    match std::fs::remove_dir(&folder) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(_) => return Err(transfer::Error::NotEmpty.into()),
+    }
+    let part = config.data_dir.join(IMPORT_FOLDER);
+    let unusable =
+        |source| Error::Store { folder: part.clone(), source: OpenError::Directory { path: part.clone(), source } };
+    if part.exists() {
+        // Opened only to see that no other process is at it; it may be damaged in any way.
+        if let Err(error @ Error::Store { source: OpenError::InUse { .. }, .. }) = open(config, part.clone()) {
+            return Err(error);
+        }
+        std::fs::remove_dir_all(&part).map_err(unusable)?;
+    }
     std::fs::create_dir_all(&config.data_dir)
         .map_err(|source| Error::File { file: config.data_dir.clone(), source })?;
-    let store = open(config, folder)?;
-    let imported = transfer::import(&store, &mut input, progress);
-    close(&store);
-    Ok(imported?)
+    let store = open(config, part.clone())?;
+    let imported = transfer::import(&store, &mut input, progress).map_err(Error::from);
+    let closed = close(&store).map_err(|error| Error::from(transfer::Error::from(error)));
+    drop(store);
+    let settled = imported.and_then(|total| {
+        closed?;
+        std::fs::rename(&part, &folder).map_err(unusable)?;
+        Ok(total)
+    });
+    if settled.is_err()
+        && let Err(error) = std::fs::remove_dir_all(&part)
+    {
+        tracing::warn!(%error, folder = %part.display(), "what was written of the import could not be removed");
+    }
+    let total = settled?;
+    // The new name is safe only when the directory that holds it is.
+    if let Ok(handle) = File::open(&config.data_dir) {
+        handle.sync_all().map_err(unusable)?;
+    }
+    Ok(total)
 }
 
 fn open(config: &Config, folder: PathBuf) -> Result<SledStore, Error> {
@@ -89,10 +149,8 @@ fn open(config: &Config, folder: PathBuf) -> Result<SledStore, Error> {
 }
 
 /// Waits until everything is durable and the store's threads have ended.
-fn close(store: &SledStore) {
+fn close(store: &SledStore) -> Result<(), store::Error> {
     let (send, closed) = channel();
     store.close(Box::new(move |result| drop(send.send(result))));
-    if let Ok(Err(error)) = closed.recv() {
-        tracing::warn!(%error, "the store did not close in good order");
-    }
+    closed.recv().unwrap_or_else(|_| Err(store::Error::Unavailable("the store ended without an answer".into())))
 }

@@ -17,6 +17,8 @@ mod demo;
 mod disk;
 mod golden;
 #[cfg(all(feature = "server", feature = "cli"))]
+mod import;
+#[cfg(all(feature = "server", feature = "cli"))]
 mod keys;
 mod kinds;
 #[cfg(all(feature = "server", feature = "cli"))]
