@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use super::{Filler, Refused, Translated, covered, semantics::Facts, time};
 use crate::model::{
     ServiceId,
-    telemetry::{Buckets, Explicit, Exponential, MetricPoint, Role, SpanKind, Symbol, Temporality, Value},
+    telemetry::{Buckets, Explicit, Exponential, MetricPoint, Role, Symbol, Temporality, Value},
 };
 
 /// Most buckets of one histogram.
@@ -158,8 +158,7 @@ impl Sink<'_, '_> {
             Role::Duration(kind) => {
                 let facts = Facts::of(head.attributes);
                 let operation = facts.operation("", &mut batch.symbols, self.scratch);
-                let failed = facts.failed() || (kind == SpanKind::Client && facts.http_failed(kind));
-                (operation, failed, facts.peer(kind, &mut batch.symbols, self.scratch))
+                (operation, facts.failed(kind), facts.peer(kind, &mut batch.symbols, self.scratch))
             }
         };
         batch.metrics.push(MetricPoint {

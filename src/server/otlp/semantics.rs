@@ -14,6 +14,7 @@ pub(super) struct Facts<'a> {
     http_route: &'a str,
     url_template: &'a str,
     http_status: i64,
+    rpc_status: Option<RpcStatus>,
     rpc_service: &'a str,
     rpc_method: &'a str,
     db_system: &'a str,
@@ -58,6 +59,11 @@ impl<'a> Facts<'a> {
             "server.address" | "net.peer.name" => &mut self.address,
             "http.response.status_code" | "http.status_code" => {
                 self.http_status = number();
+                return;
+            }
+            "rpc.response.status_code" | "rpc.grpc.status_code" | "rpc.connect_rpc.error_code" => {
+                let status = attribute.value.as_ref().and_then(integer).map(RpcStatus::numbered);
+                self.rpc_status = status.or_else(|| text(attribute).map(RpcStatus::named)).or(self.rpc_status);
                 return;
             }
             "server.port" | "net.peer.port" => {
@@ -154,14 +160,66 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// Whether an HTTP status means an error on this side (semantic conventions, HTTP spans, Status).
-    pub(super) fn http_failed(&self, kind: SpanKind) -> bool {
-        self.status_class() == 5 || (kind == SpanKind::Client && self.status_class() == 4)
+    /// Whether the status of HTTP or RPC means an error on this side (semantic conventions: HTTP spans, Status; gRPC).
+    pub(super) fn status_failed(&self, kind: SpanKind) -> bool {
+        let http = self.status_class() == 5 || (kind == SpanKind::Client && self.status_class() == 4);
+        http || match self.rpc_status {
+            Some(RpcStatus::Refused) => kind == SpanKind::Client,
+            Some(RpcStatus::Broken) => true,
+            Some(RpcStatus::Ok) | None => false,
+        }
     }
 
-    /// Whether a data point counts failed operations.
-    pub(super) fn failed(&self) -> bool {
-        self.error || self.status_class() == 5
+    /// Whether a data point of this side counts failed operations.
+    pub(super) fn failed(&self, kind: SpanKind) -> bool {
+        self.error || self.status_failed(kind)
+    }
+}
+
+/// What a status code of gRPC or Connect says of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RpcStatus {
+    /// It went well, or the code is of a system whose codes are not known here: `error.type` tells.
+    Ok,
+    /// It failed for its caller; the server did as it should.
+    Refused,
+    /// It failed, and that is the server's error.
+    Broken,
+}
+
+impl RpcStatus {
+    fn numbered(code: i64) -> Self {
+        match code {
+            2 | 4 | 12..=15 => Self::Broken,
+            1 | 3 | 5..=11 | 16 => Self::Refused,
+            _ => Self::Ok,
+        }
+    }
+
+    fn named(name: &str) -> Self {
+        const BROKEN: [&str; 6] =
+            ["UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"];
+        const REFUSED: [&str; 11] = [
+            "CANCELLED",
+            "CANCELED",
+            "INVALID_ARGUMENT",
+            "NOT_FOUND",
+            "ALREADY_EXISTS",
+            "PERMISSION_DENIED",
+            "RESOURCE_EXHAUSTED",
+            "FAILED_PRECONDITION",
+            "ABORTED",
+            "OUT_OF_RANGE",
+            "UNAUTHENTICATED",
+        ];
+        let is_in = |names: &[&str]| names.iter().any(|known| known.eq_ignore_ascii_case(name));
+        if is_in(&BROKEN) {
+            Self::Broken
+        } else if is_in(&REFUSED) {
+            Self::Refused
+        } else {
+            Self::Ok
+        }
     }
 }
 

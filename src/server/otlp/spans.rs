@@ -46,7 +46,7 @@ fn sample(span: &Span, symbols: &mut Symbols, scratch: &mut String) -> SpanSampl
     let failed = match StatusCode::try_from(status) {
         Ok(StatusCode::Error) => true,
         Ok(StatusCode::Ok) => false,
-        Ok(StatusCode::Unset) | Err(_) => facts.http_failed(kind),
+        Ok(StatusCode::Unset) | Err(_) => facts.status_failed(kind),
     };
     SpanSample {
         id: span.span_id.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes)),

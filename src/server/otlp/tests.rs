@@ -117,6 +117,54 @@ fn a_status_that_was_set_beats_the_http_status() {
     assert_eq!(batch.spans.iter().map(|sample| sample.failed).collect::<Vec<_>>(), [true, false, false]);
 }
 
+/// Attributes of a call's status; whether it is an error of its server; whether it is one to its client.
+fn rpc_statuses() -> Vec<(KeyValue, bool, bool)> {
+    let grpc = |code| attribute("rpc.grpc.status_code", Value::IntValue(code));
+    let response = |code| named("rpc.response.status_code", code);
+    let mut cases: Vec<_> =
+        (0..=16).map(|code| (grpc(code), [2, 4, 12, 13, 14, 15].contains(&code), code != 0)).collect();
+    cases.extend([
+        (response("OK"), false, false),
+        (response("UNAVAILABLE"), true, true),
+        (response("NOT_FOUND"), false, true),
+        (response("14"), true, true),
+        (response("-32602"), false, false),
+        (named("rpc.connect_rpc.error_code", "data_loss"), true, true),
+        (named("rpc.connect_rpc.error_code", "canceled"), false, true),
+    ]);
+    cases
+}
+
+#[test]
+fn a_status_of_rpc_is_an_error_of_the_side_that_the_conventions_name() {
+    for (status, server, client) in rpc_statuses() {
+        let unset = span(2, "Add", vec![status.clone()]);
+        let ok = Span { status: Some(Status { code: 1, message: String::new() }), ..unset.clone() };
+        let call = span(3, "Add", vec![status.clone()]);
+        let spans = only(vec![unset, ok, call]).spans;
+        assert_eq!(spans.iter().map(|sample| sample.failed).collect::<Vec<_>>(), [server, false, client], "{status:?}");
+        for (name, failed) in [
+            ("rpc.server.duration", server),
+            ("rpc.server.call.duration", server),
+            ("rpc.client.duration", client),
+            ("rpc.client.call.duration", client),
+        ] {
+            let point = HistogramDataPoint {
+                attributes: vec![named("rpc.method", "shop.Cart/Add"), status.clone()],
+                count: 10,
+                sum: Some(0.6),
+                bucket_counts: vec![10],
+                ..HistogramDataPoint::default()
+            };
+            let data = Histogram { data_points: vec![point], aggregation_temporality: 1 };
+            let metric = Metric { name: name.into(), data: Some(Data::Histogram(data)), ..Metric::default() };
+            let batch = metrics(&metric_request(vec![metric]), &all).batches.remove(0);
+            assert!(matches!(batch.metrics[0].role, Role::Duration(_)), "{name}");
+            assert_eq!(batch.metrics[0].failed, failed, "{name} {status:?}");
+        }
+    }
+}
+
 #[test]
 fn a_service_without_name_or_cover_is_refused_by_name_and_the_rest_is_taken() {
     let mut request = trace("orders", vec![span(2, "a", vec![])]);
