@@ -37,6 +37,12 @@ impl Client {
     /// A way to `node`. Without a key, the one in `data_dir` is taken if there is one.
     pub fn new(node: &str, key: Option<&str>, data_dir: &Path) -> Result<Self, Error> {
         let node = node.trim_end_matches('/');
+        if node.starts_with("https://") {
+            return Err(Error::Usage(format!(
+                "--node is '{node}'; https is not supported: connect through a loopback that ends TLS, or a tunnel \
+                 (ssh -L 7070:127.0.0.1:7070 HOST), and say http://127.0.0.1:7070"
+            )));
+        }
         if !node.starts_with("http://") {
             return Err(Error::Usage(format!("--node is '{node}'; it must be a URL such as http://127.0.0.1:7070")));
         }
@@ -306,6 +312,8 @@ mod tests {
     #[test]
     fn a_node_must_be_a_url() {
         assert!(Client::new("127.0.0.1:7070", None, Path::new("nowhere")).is_err());
+        let tls = Client::new("https://twin.example", None, Path::new("nowhere")).map(drop).unwrap_err();
+        assert!(tls.to_string().contains("https is not supported"), "{tls}");
         assert!(Client::new("http://127.0.0.1:7070/", None, Path::new("nowhere")).is_ok());
     }
 }

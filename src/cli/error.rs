@@ -118,14 +118,23 @@ impl Error {
             Self::Refused { status: 412, .. } => {
                 Some("it was changed since; read it again and repeat with the revision you see then".into())
             }
-            Self::Refused { status: 404, code, .. } if code == "not-found" || code == "removed" => {
-                Some("'twin ls' lists the twins there are".into())
-            }
+            Self::Refused { code, detail, .. } if code == "not-found" => Some(missing(detail).into()),
             Self::Refused { code, .. } if !code.contains(' ') => {
                 Some(format!("more about this: GET /problems/{code} on the node"))
             }
             Self::Refused { .. } | Self::Answer(_) | Self::Usage(_) | Self::Io { .. } => None,
         }
+    }
+}
+
+/// Where to find the names there are, told by what is not found.
+fn missing(detail: &str) -> &'static str {
+    match detail.split(' ').next().unwrap_or_default() {
+        "feature" | "instance" => "'twin get ID' shows features and instances of a twin",
+        "command" => "'twin command ID ls' lists the commands of a twin",
+        "key" => "'twin key ls' lists the keys there are",
+        "revision" | "a" => "'twin journal ID' lists the revisions of a twin, with their times",
+        _ => "'twin ls' lists the twins there are",
     }
 }
 
@@ -140,6 +149,17 @@ mod tests {
         assert_eq!(error.to_string(), "not-found: there is no twin 'shop/cart'");
         assert_eq!(error.exit_code(), code::NOT_FOUND);
         assert!(error.hint().unwrap().contains("twin ls"));
+        for (missing, where_to_look) in [
+            ("feature 'limits' not found", "'twin get ID'"),
+            ("command 7 not found", "'twin command ID ls'"),
+            ("key not found", "'twin key ls'"),
+            ("revision 9 (the newest is 4) not found", "'twin journal ID'"),
+            ("service 'shop/cart' not found", "'twin ls'"),
+        ] {
+            let body = serde_json::json!({ "code": "not-found", "detail": missing }).to_string();
+            let hint = Error::refused(StatusCode::NOT_FOUND, body.as_bytes()).hint().unwrap();
+            assert!(hint.starts_with(where_to_look), "{missing}: {hint}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{
     client::{Client, segment},
     error::Error,
-    print::{self, Table, bold},
+    print::{self, Table},
 };
 
 /// Keys asked for at once.
@@ -20,6 +20,7 @@ Examples:
   twin key new ingest shop --label collector     telemetry for every service of the namespace 'shop'
   twin key new service shop/orders               what the service 'shop/orders' may do itself
   twin key new operator --label ci               everything
+  KEY=$(twin key new service shop/orders)        the key alone is on standard output
   twin key ls
   twin key revoke 00f1a2b3c4d5e6f7")]
 pub struct KeyArgs {
@@ -88,8 +89,11 @@ pub(super) async fn run(client: &Client, args: KeyArgs, json: bool) -> Result<()
                 return print::document(&made);
             }
             let key = print::member(&made, "key");
-            print::line(&format!("{}   keep it: it is not shown again", bold(&key)))?;
-            print::line(&format!("for OpenTelemetry: OTEL_EXPORTER_OTLP_HEADERS='authorization=Bearer%20{key}'"))
+            // The key alone, so that $(twin key new …) is the key.
+            print::line(&key)?;
+            print::aside("keep it: it is not shown again");
+            print::aside(&format!("for OpenTelemetry: OTEL_EXPORTER_OTLP_HEADERS='authorization=Bearer%20{key}'"));
+            Ok(())
         }
         Action::Ls => list(client, json).await,
         Action::Revoke { id } => {

@@ -22,6 +22,11 @@ pub(crate) fn line(text: &str) -> Result<(), Error> {
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(Error::io("standard output"))
 }
 
+/// Says something that belongs to no output: on standard error, in vain if that is gone.
+pub(crate) fn aside(text: &str) {
+    drop(console::Term::stderr().write_line(text));
+}
+
 /// Writes a document, readable.
 pub(crate) fn document(value: &Value) -> Result<(), Error> {
     line(&serde_json::to_string_pretty(value).unwrap_or_default())

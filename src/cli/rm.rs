@@ -15,7 +15,7 @@ use super::{
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 State, history, commands and journal go; a tombstone stays, so that the revision goes on growing. A service that still
-sends telemetry gets a new twin with its next batch.
+sends telemetry gets a new twin with its next batch. Without a terminal to ask in, --yes is needed.
 
 Examples:
   twin rm shop/orders
@@ -27,7 +27,7 @@ pub struct RmArgs {
     /// Only if the twin's revision is this one
     #[arg(long, value_name = "REVISION")]
     if_match: Option<u64>,
-    /// Do not ask
+    /// Do not ask; needed where there is no terminal to ask in
     #[arg(long, short)]
     yes: bool,
 }
@@ -35,7 +35,11 @@ pub struct RmArgs {
 /// Removes.
 pub(super) async fn run(client: &Client, args: RmArgs, json: bool) -> Result<(), Error> {
     let path = twin_path(&args.id)?;
-    if !args.yes && std::io::stdin().is_terminal() && !confirmed(&args.id)? {
+    if !args.yes && !std::io::stdin().is_terminal() {
+        let detail = format!("'{}' was not removed: there is no terminal to ask in; say --yes", args.id);
+        return Err(Error::Usage(detail));
+    }
+    if !args.yes && !confirmed(&args.id)? {
         return Err(Error::Usage(format!("'{}' was not removed", args.id)));
     }
     let removed = client.write(Method::DELETE, &path, None, args.if_match).await?;

@@ -31,7 +31,8 @@ const WORST_FIRST: [Status; 4] = [Status::Unhealthy, Status::Degraded, Status::U
 #[command(after_help = "\
 In a terminal: a live table, those that are not well first, with the newest events below it; one twin in full if you
 name it. Into a pipe or file, or with --lines: a line for each event as it is committed; with --json the event itself.
-It goes on by itself where it was when the connection breaks or the node restarts, until you press Ctrl-C.
+It goes on by itself until you press Ctrl-C: after a broken connection where it was; after a restart of the node, which
+keeps events in memory alone, with a line that tells of the gap and the events from then on.
 
 How to read the table: RATE and FAILING are of the last five minutes, P50 (of the busiest operation) and P99 (of the
 slowest) of the last five to ten. WHY names alerts and whatever else makes a service unwell: 'errors POST /orders (2.0.0)'

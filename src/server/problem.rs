@@ -146,7 +146,9 @@ impl Problem {
 
     /// From a twin's or the runtime's failure; `now` turns points in time into pauses.
     pub fn from_failure(failure: &Failure, now: Timestamp) -> Self {
-        let problem = Self::new(code_of(failure), failure.to_string());
+        let (code, text) = (code_of(failure), failure.to_string());
+        let detail = text.strip_prefix(code.row().name).and_then(|detail| detail.strip_prefix(": "));
+        let problem = Self::new(code, detail.map_or_else(|| text.clone(), str::to_owned));
         match failure {
             Failure::Backoff { until, .. } => problem.retry_after(until.since(now).max(Self::RETRY_AFTER)),
             Failure::Lost { outcome, .. } => Self { outcome: *outcome, ..problem },
@@ -283,6 +285,14 @@ mod tests {
             assert!(row.page.starts_with(&format!("# {}\n", row.name)), "{} starts with its name", row.name);
             assert!(row.page.contains("## What to do"), "{} says what to do", row.name);
         }
+    }
+
+    #[test]
+    fn a_detail_does_not_repeat_its_code() {
+        let conflict = Failure::Rejected(Rejection::conflict("service 'a/b' exists"));
+        assert_eq!(Problem::from_failure(&conflict, Timestamp::ZERO).to_string(), "conflict: service 'a/b' exists");
+        let stopping = Problem::from_failure(&Failure::Stopping, Timestamp::ZERO);
+        assert_eq!(stopping.detail, "the runtime is stopping");
     }
 
     #[test]

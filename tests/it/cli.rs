@@ -58,9 +58,15 @@ fn twins_are_found_by_terms_and_gone_once_removed() {
     let row = node.run(&["ls", "namespace=farm"]).text;
     assert!(row.split_whitespace().any(|cell| cell == "no"), "IN SYNC reads as in 'twin get': {row}");
 
-    assert_eq!(node.run(&["rm", "shop/b"]).code, 0);
+    let unasked = node.run(&["rm", "shop/b"]);
+    assert!(unasked.code == 2 && unasked.errors.contains("--yes"), "nobody was asked: {}", unasked.errors);
+    assert_eq!(node.run(&["rm", "shop/b", "--yes"]).code, 0);
     assert_eq!(node.run(&["get", "shop/b"]).code, 3);
     assert_eq!(ids(&["namespace=shop"]), "shop/a\nshop/c\n");
+    assert_eq!(ids(&[]), "farm/cow\nshop/a\nshop/c\n", "without terms, too");
+    let wrong = node.run(&["ls", "health=bad"]);
+    assert!(wrong.code == 4 && wrong.errors.contains("degraded"), "{}", wrong.errors);
+    assert_eq!(node.run(&["ls", "-q", "namespace=farm", "instances=0"]).text, "farm/cow\n");
 }
 
 #[test]
@@ -89,6 +95,10 @@ fn a_key_covers_what_it_was_made_for_until_it_is_revoked() {
     let id = made["id"].as_str().unwrap();
     assert!(node.run(&["key", "ls"]).text.contains(id));
     assert!(!node.run(&["key", "ls"]).text.contains(key), "a secret is shown once");
+    let alone = node.run(&["key", "new", "service", "shop/orders"]);
+    assert_eq!(alone.text.split_whitespace().count(), 1, "$(twin key new …) is the key: {}", alone.text);
+    assert_eq!(node.run(&["--key", alone.text.trim(), "get", "shop/orders"]).code, 0);
+    assert!(alone.errors.contains("not shown again"), "{}", alone.errors);
     assert_eq!(node.run(&["key", "revoke", id]).code, 0);
     assert_eq!(node.run(&["--key", key, "get", "shop/orders"]).code, 5);
 }

@@ -25,6 +25,7 @@ mod kinds;
 mod otlp;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod process;
+mod reads;
 mod records;
 mod runtime;
 #[cfg(all(unix, feature = "server", feature = "cli"))]

@@ -176,10 +176,34 @@ impl<T: DeserializeOwned> FromRequest<Arc<Server>> for Document<T> {
         let bytes: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
         let value = serde_json::from_slice(bytes).map_err(|error| {
             let code = if error.is_data() { Code::Invalid } else { Code::MalformedBody };
-            Problem::new(code, format!("the body: {error}"))
+            Problem::new(code, format!("the body: {}", plainly(&error.to_string())))
         })?;
         Ok(Self(value))
     }
+}
+
+/// What a parser says, with types of ours named by what a caller sends for them.
+pub(crate) fn plainly(said: &str) -> String {
+    let mut plain = String::with_capacity(said.len());
+    let mut words = said.split(' ').peekable();
+    while let Some(word) = words.next() {
+        let meant = match word {
+            "struct" => "an object",
+            "enum" => "a known word",
+            "u16" | "u32" | "u64" => "a whole number",
+            "Option" => "a value",
+            "unit" if words.next_if_eq(&"struct").is_some() => "null",
+            other => other,
+        };
+        if matches!(word, "struct" | "enum" | "unit") && meant != word {
+            words.next_if(|name| name.starts_with(char::is_uppercase));
+        }
+        if !plain.is_empty() {
+            plain.push(' ');
+        }
+        plain.push_str(meant);
+    }
+    plain
 }
 
 /// The media type without its parameters.
@@ -279,6 +303,14 @@ mod tests {
         assert_eq!(request_key(&named).unwrap().unwrap().made_at.unix_ms(), 1000);
         assert_eq!(request_key(&headers(&[("idempotency-key", "order-1")])).unwrap_err().code, Code::BadHeader);
         assert_eq!(request_key(&HeaderMap::new()), Ok(None));
+    }
+
+    #[test]
+    fn what_a_parser_says_is_said_without_names_of_types() {
+        let said = "invalid type: string \"x\", expected struct SelfHealth at line 1 column 13";
+        assert_eq!(plainly(said), "invalid type: string \"x\", expected an object at line 1 column 13");
+        assert_eq!(plainly("invalid type: map, expected u64"), "invalid type: map, expected a whole number");
+        assert_eq!(plainly("expected enum Target at line 1"), "expected a known word at line 1");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::{
 /// A moment in a twin's past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
-    /// After so many changes.
+    /// After so many changes; one inside a commit stands for the whole commit.
     Revision(u64),
     /// At this time.
     Time(Timestamp),
@@ -82,7 +82,7 @@ impl Tail {
 }
 
 /// Makes the twin as it was at a moment, from a base (or a new twin) and the entries after it. A revision inside a turn
-/// that made several changes is the state between them, which nobody saw at the time.
+/// that made several changes is answered as of the last of them: nobody ever saw the state between.
 pub fn replay<K: Twin>(
     upto: Moment,
     base: Option<(u64, K)>,
@@ -95,19 +95,18 @@ pub fn replay<K: Twin>(
     let mut first_at = None;
     for (shape, entry) in entries.skip_while(|(_, entry)| entry.revision <= oldest) {
         first_at = first_at.or(Some(entry.at));
-        let wanted = match upto {
-            Moment::Revision(wanted) => wanted.saturating_sub(revision),
-            Moment::Time(time) if entry.at > time => 0,
-            Moment::Time(_) => u64::MAX,
+        let is_there = match upto {
+            Moment::Revision(wanted) => wanted <= revision,
+            Moment::Time(time) => entry.at > time,
         };
-        if wanted == 0 {
+        if is_there {
             break;
         }
         if entry.since() != revision {
             let detail = format!("the journal goes from revision {revision} to {}", entry.since());
             return Err(record::frame(&detail).into());
         }
-        for change in entry.changes.iter().take(usize::try_from(wanted).unwrap_or(usize::MAX)) {
+        for change in &entry.changes {
             state.apply(&K::Persistence::decode_change(shape, change)?, entry.at);
             revision += 1;
         }
@@ -179,6 +178,8 @@ mod tests {
         tail: Tail,
         pages: BTreeMap<String, Vec<u8>>,
         was: Vec<(Sum, Timestamp)>,
+        /// Where the turn ended that made each revision.
+        ends: Vec<u64>,
         now: Timestamp,
     }
 
@@ -186,7 +187,7 @@ mod tests {
         fn new() -> Self {
             let state = Sum::create(KEY);
             let was = vec![(state.clone(), Timestamp::ZERO)];
-            Self { state, tail: Tail::default(), pages: BTreeMap::new(), was, now: Timestamp::ZERO }
+            Self { state, tail: Tail::default(), pages: BTreeMap::new(), was, ends: vec![0], now: Timestamp::ZERO }
         }
 
         fn turn(&mut self, changes: &[Vec<u8>], later_ms: u64) {
@@ -195,6 +196,7 @@ mod tests {
                 self.state.apply(change, self.now);
                 self.was.push((self.state.clone(), self.now));
             }
+            self.ends.resize(self.was.len(), self.newest());
             let entry = Entry {
                 revision: self.newest(),
                 at: self.now,
@@ -244,10 +246,12 @@ mod tests {
         /// Reads every moment and compares it with what was; answers the oldest readable revision.
         fn check(&self) -> u64 {
             let mut oldest = 1;
-            for (revision, (state, at)) in (0..).zip(&self.was).skip(1) {
+            for (revision, (_, at)) in (0..).zip(&self.was).skip(1) {
                 match self.read(Moment::Revision(revision)) {
                     Ok(read) => {
-                        assert_eq!((&read.state, read.revision, read.at), (state, revision, *at));
+                        let end = self.ends[usize::try_from(revision).unwrap()];
+                        let whole = &self.was[usize::try_from(end).unwrap()].0;
+                        assert_eq!((&read.state, read.revision, read.at), (whole, end, *at));
                         let last = self.was.iter().rposition(|(_, then)| then <= at).unwrap();
                         assert_eq!(self.read(Moment::Time(*at)).unwrap().state, self.was[last].0);
                     }
@@ -271,7 +275,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
-        fn every_revision_reads_back_as_it_was(
+        fn every_revision_reads_back_as_the_commit_that_made_it_left_it(
             turns in vec((vec(vec(any::<u8>(), 0..300), 1..4), 0_u64..3, any::<bool>()), 1..150),
         ) {
             let mut world = World::new();

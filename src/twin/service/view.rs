@@ -22,6 +22,9 @@ pub enum Status {
 }
 
 impl Status {
+    /// Each, the best first.
+    pub const ALL: [Self; 4] = [Self::Unknown, Self::Healthy, Self::Degraded, Self::Unhealthy];
+
     /// The word for it.
     pub const fn as_str(self) -> &'static str {
         match self {

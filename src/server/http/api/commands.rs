@@ -47,6 +47,7 @@ pub(super) async fn send(
     Document(body): Document<PostBody>,
 ) -> Result<Response, Problem> {
     let service = caller.service(&namespace, &name, Wish::Administer)?;
+    caller.server.admit(&caller.principal, &service, &caller.header()).await?;
     let post = PostCommand {
         name: body.name,
         parameters: body.parameters,
@@ -63,7 +64,7 @@ pub(super) async fn send(
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
     before: Option<u64>,
-    limit: Option<u16>,
+    limit: Option<u64>,
 }
 
 /// Reads commands, newest first.
@@ -138,6 +139,7 @@ pub(super) async fn define(
     Document(schema): Document<Json>,
 ) -> Result<Response, Problem> {
     let service = caller.service(&namespace, &name, Wish::Administer)?;
+    caller.server.admit(&caller.principal, &service, &caller.header()).await?;
     let define = DefineCommand { name: command.into(), schema: Some(schema), if_match: caller.if_match };
     caller.write(&service, StatusCode::OK, define, |written| (written.revision, written)).await
 }
@@ -148,6 +150,7 @@ pub(super) async fn undefine(
     At((namespace, name, command)): At<(String, String, String)>,
 ) -> Result<Response, Problem> {
     let service = caller.service(&namespace, &name, Wish::Administer)?;
+    caller.server.admit(&caller.principal, &service, &caller.header()).await?;
     let define = DefineCommand { name: command.into(), schema: None, if_match: caller.if_match };
     caller.write(&service, StatusCode::OK, define, |written| (written.revision, written)).await
 }

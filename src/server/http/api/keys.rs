@@ -63,7 +63,7 @@ fn show(id: &str, entry: &Entry, key: Option<String>) -> KeyView {
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
     after: Option<String>,
-    limit: Option<u16>,
+    limit: Option<u64>,
 }
 
 #[derive(Serialize)]

@@ -10,7 +10,7 @@ mod twins;
 use std::sync::Arc;
 
 use axum::{
-    extract::{FromRequestParts, Path, Query},
+    extract::{FromRequestParts, Path, Query, rejection::QueryRejection},
     http::request::Parts,
     routing::{MethodRouter, delete, get, post, put},
 };
@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 
 use crate::server::{
     Server,
+    http::caller::plainly,
     problem::{Code, Problem},
 };
 
@@ -70,7 +71,11 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for At<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         match Path::from_request_parts(parts, state).await {
             Ok(Path(value)) => Ok(Self(value)),
-            Err(error) => Err(Problem::new(Code::Invalid, format!("the path: {}", error.body_text()))),
+            Err(error) => {
+                let text = error.body_text();
+                let cause = text.split_once(": ").map_or(&*text, |(_, cause)| cause);
+                Err(Problem::new(Code::Invalid, format!("the path: {}", plainly(cause))))
+            }
         }
     }
 }
@@ -84,7 +89,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         match Query::from_request_parts(parts, state).await {
             Ok(Query(value)) => Ok(Self(value)),
-            Err(error) => Err(Problem::new(Code::BadQuery, error.body_text())),
+            Err(error) => Err(query(&error)),
         }
     }
 }
@@ -93,12 +98,17 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
 type Id = (String, String);
 
 /// Refuses a number of entries outside of what a page may have.
-fn page(limit: Option<u16>, default: u16, max: u16) -> Result<u16, Problem> {
-    match limit {
-        None => Ok(default),
-        Some(limit) if (1..=max).contains(&limit) => Ok(limit),
-        Some(limit) => Err(Problem::new(Code::BadQuery, format!("limit is {limit}, it must be between 1 and {max}"))),
-    }
+fn page(limit: Option<u64>, default: u16, max: u16) -> Result<u16, Problem> {
+    let Some(limit) = limit else { return Ok(default) };
+    let fits = u16::try_from(limit).ok().filter(|limit| (1..=max).contains(limit));
+    fits.ok_or_else(|| Problem::new(Code::BadQuery, format!("limit is {limit}, it must be between 1 and {max}")))
+}
+
+/// What is wrong with a query, without the words of the library that read it.
+fn query(error: &QueryRejection) -> Problem {
+    let text = error.body_text();
+    let cause = text.split_once(": ").map_or(&*text, |(_, cause)| cause);
+    Problem::new(Code::BadQuery, format!("the query: {}", plainly(cause)))
 }
 
 #[cfg(test)]

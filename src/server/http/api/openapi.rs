@@ -72,6 +72,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
             ("version", "string", "Only with an instance of this version"),
             ("environment", "string", "Only of this deployment environment"),
             ("in_sync", "string", "Only those whose features are (`true`) or are not (`false`) as desired"),
+            ("instances", "integer", "Only with so many instances up"),
             ("attr.{name}", "string", "Only with this value of an attribute, as in attr.owner=team-a"),
             ("after", "string", "Go on after this twin: `next` of the page before"),
             LIMIT,
@@ -359,11 +360,21 @@ fn describe(operation: &Operation) -> Value {
     match operation.kind {
         Kind::Plain => {}
         Kind::Read => {
-            parameters.push(parameter("header", "If-None-Match", "string", "The ETag known; 304 if it holds"));
+            parameters.push(parameter(
+                "header",
+                "If-None-Match",
+                "string",
+                "The ETag known; 304 if it holds. An answer with observed values has none",
+            ));
         }
         Kind::Stream => parameters.push(parameter("header", "Last-Event-ID", "string", "Go on after this event")),
         Kind::Write => parameters.extend([
-            parameter("header", "If-Match", "string", "The ETag expected; 412 if the twin has another revision"),
+            parameter(
+                "header",
+                "If-Match",
+                "string",
+                "The ETag, or revision, expected; 412 if the twin has another one",
+            ),
             parameter("header", "Idempotency-Key", "string", "A UUIDv7: repeats under it change nothing"),
             parameter("header", "Idempotency-Key-Time", "string", "When the key was made, if it is no UUIDv7"),
         ]),

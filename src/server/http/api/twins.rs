@@ -19,6 +19,7 @@ use crate::{
         service::{
             Change, Json, Service,
             message::{Create, GetAttributes, GetView, Remove, SetAttributes},
+            view::{ServiceView, Status},
         },
     },
 };
@@ -50,11 +51,15 @@ struct Listed {
 /// Finds twins in the index; none is activated.
 pub(super) async fn list(caller: Caller, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let search = Search::parse(query.as_deref().unwrap_or_default())?;
-    let (terms, after, limit) = (search.terms, search.after, usize::from(search.limit));
+    let (mut terms, after, limit) = (search.terms, search.after, usize::from(search.limit));
     if let Principal::Service { service, .. } = &*caller.principal {
-        return Ok(json(None, &own(&caller, service.clone()).await?));
+        return Ok(json(None, &own(&caller, service.clone(), terms, after).await?));
     }
     crate::server::principal::operator(&caller.principal)?;
+    if terms.is_empty() {
+        // What is left of a removed twin has no terms.
+        terms.push(CompactString::const_new("name=*"));
+    }
     let (found, more) = caller.server.find::<Service>(terms, after, limit).await?;
     let next = if more { found.last().map(|last| CompactString::from(last.key.as_str())) } else { None };
     let twins = found.into_iter().map(|found| listed(&found.key, &found.terms)).collect();
@@ -62,10 +67,17 @@ pub(super) async fn list(caller: Caller, RawQuery(query): RawQuery) -> Result<Re
 }
 
 /// A service finds nothing but itself.
-async fn own(caller: &Caller, service: ServiceId) -> Result<Page, Problem> {
-    let exists = caller.try_ask(&service, GetAttributes).await.is_ok();
-    let twins = if exists { vec![listed(service.key(), &[])] } else { Vec::new() };
-    Ok(Page { twins, next: None })
+async fn own(
+    caller: &Caller,
+    service: ServiceId,
+    mut terms: Vec<CompactString>,
+    after: Option<Key>,
+) -> Result<Page, Problem> {
+    terms.extend([format!("namespace={}", service.namespace()), format!("name={}", service.name())].map(Into::into));
+    let (found, _) = caller.server.find::<Service>(terms, after, 1).await?;
+    // A name that ends in * stands for others, too.
+    let found = found.iter().filter(|found| found.key == *service.key());
+    Ok(Page { twins: found.map(|found| listed(&found.key, &found.terms)).collect(), next: None })
 }
 
 fn listed(key: &Key, terms: &[CompactString]) -> Listed {
@@ -98,7 +110,8 @@ impl Search {
             match name.as_str() {
                 "after" => after = Some(Key::parse(&value).map_err(|error| bad(format!("after: {error}")))?),
                 "limit" => limit = Some(value.parse().map_err(|_| bad(format!("limit '{value}' is no number")))?),
-                "health" | "name" | "namespace" | "version" | "environment" | "in_sync" => {
+                "health" | "name" | "namespace" | "version" | "environment" | "in_sync" | "instances" => {
+                    check(&name, &value)?;
                     terms.push(CompactString::from(format!("{name}={value}")));
                 }
                 attribute if attribute.starts_with("attr.") => {
@@ -107,7 +120,7 @@ impl Search {
                 _ => {
                     return Err(bad(format!(
                         "'{name}' cannot be searched for; use health, name, namespace, version, environment, in_sync, \
-                         attr.<name>, and after and limit for paging"
+                         instances, attr.<name>, and after and limit for paging"
                     )));
                 }
             }
@@ -119,11 +132,29 @@ impl Search {
     }
 }
 
+/// Refuses what no twin can have; a word that ends in * stands for all that begin so.
+fn check(name: &str, value: &str) -> Result<(), Problem> {
+    let among = |words: &[&str]| {
+        let is_one =
+            words.iter().any(|word| value.strip_suffix('*').map_or(*word == value, |start| word.starts_with(start)));
+        let detail = || format!("{name} is '{value}', it must be one of: {}", words.join(", "));
+        if is_one { Ok(()) } else { Err(Problem::new(Code::BadQuery, detail())) }
+    };
+    match name {
+        "health" => among(&Status::ALL.map(Status::as_str)),
+        "in_sync" => among(&["true", "false"]),
+        "instances" if value.parse::<u64>().is_err() => {
+            Err(Problem::new(Code::BadQuery, format!("instances is '{value}', it must be a number, such as 3")))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn serde_urlencoded(query: &str) -> Result<Vec<(String, String)>, Problem> {
     let uri = axum::http::Uri::builder().path_and_query(format!("/?{query}")).build();
     let uri = uri.map_err(|error| Problem::new(Code::BadQuery, error.to_string()))?;
     let pairs = axum::extract::Query::try_from_uri(&uri);
-    pairs.map(|axum::extract::Query(pairs)| pairs).map_err(|error| Problem::new(Code::BadQuery, error.body_text()))
+    pairs.map(|axum::extract::Query(pairs)| pairs).map_err(|error| super::query(&error))
 }
 
 #[derive(Deserialize)]
@@ -144,10 +175,17 @@ pub(super) async fn view(
     if let Some(at) = query.at {
         let past = caller.server.past(&service, moment(&at)?, GetView { behaviour: false }).await;
         let view = past.map_err(|failure| caller.server.problem(&failure))?;
-        return Ok(caller.read(view.revision, &view));
+        return Ok(answer(&caller, &view));
     }
     let view = caller.ask(&service, GetView { behaviour: query.behaviour }).await?;
-    Ok(caller.read(view.revision, &view))
+    Ok(answer(&caller, &view))
+}
+
+/// With an ETag unless something observed is in it, which moves on between two revisions; a write that depends on it
+/// names the revision of the body in `If-Match`.
+fn answer(caller: &Caller, view: &ServiceView) -> Response {
+    let observed = view.behaviour.is_some() || view.instances.iter().any(|instance| instance.last_seen.is_some());
+    if observed { json(None, view) } else { caller.read(view.revision, view) }
 }
 
 /// Milliseconds since 1970 have more digits than any revision will.
@@ -244,7 +282,7 @@ pub(super) async fn instances(caller: Caller, At((namespace, name)): At<Id>) -> 
 pub(super) struct JournalQuery {
     #[serde(default)]
     after: u64,
-    limit: Option<u16>,
+    limit: Option<u64>,
 }
 
 #[derive(Serialize)]
