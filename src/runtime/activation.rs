@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::dispatch::Deliveries;
+use super::{contain::tell, dispatch::Deliveries};
 use crate::{
     model::{Key, Rider, Sealed, Timestamp},
     store::{Address, SharedTerms},
@@ -180,7 +180,7 @@ impl<K: Twin> Busy<K> {
     /// Tells everything staged that it was not applied.
     pub(super) fn lose_staged(&mut self, sealed: &Sealed) {
         for (_, rider) in self.staged.drain(..) {
-            rider.release(sealed);
+            tell(|| rider.release(sealed));
         }
         self.pages.clear();
         self.dirty = false;
@@ -190,7 +190,7 @@ impl<K: Twin> Busy<K> {
     /// Refuses everything that waits.
     pub(super) fn refuse_waiting(&mut self, failure: &Failure) {
         for call in self.waiting.drain(..) {
-            call.fail(failure.clone());
+            tell(|| call.fail(failure.clone()));
         }
     }
 }

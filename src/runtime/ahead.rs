@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{
     activation::{Activation, Ledger},
     arrival::observed,
+    contain::asked,
     restore::{Restored, restore},
     shard::{Core, Shard},
     sync::MutexGuard,
@@ -45,7 +46,8 @@ impl<K: Twin> Shard<K> {
         let address = Arc::new(Address { kind: K::KIND.into(), key: key.clone() });
         let load = Load { address: Arc::clone(&address), core: true, pages: Vec::new(), prefix: observed::<K>() };
         let read = store.load_here(&load).and_then(Result::ok);
-        let restored = read.and_then(|loaded| restore::<K>(&key, seen, loaded).ok());
+        // A panic comes again the usual way, where it is told.
+        let restored = read.and_then(|loaded| asked(|| restore::<K>(&key, seen, loaded)).ok()?.ok());
         let mut core = self.door()?;
         // Who was there meanwhile, and left, may have written; after the end nobody comes any more.
         if let Some(Restored::Whole(stored)) = restored
@@ -57,7 +59,8 @@ impl<K: Twin> Shard<K> {
             let twin = Activation::stored(key, hash, self.shared.life_s(now), ledger, *stored);
             core.counts.activations += 1;
             let at = core.table.insert(hash, twin);
-            self.hold(&mut core, now, |core| core.begun(self, at, now));
+            // Whoever panics here has no activation afterwards, and its message takes the usual way.
+            self.hold(&mut core, now, |core| core.contained(self, at, |core| core.begun(self, at, now)).ok());
         }
         Some(core)
     }

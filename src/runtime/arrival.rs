@@ -63,9 +63,9 @@ impl<K: Twin> Core<K> {
         call: Arc<dyn Delivery<K>>,
         now: Timestamp,
     ) {
-        match self.admit(shard, hash, key, now) {
-            Ok(at) => self.deliver(shard, at, call, now),
-            Err(failure) => self.out.failed.push((call, failure)),
+        match self.contained_by(shard, hash, key, |core| core.admit(shard, hash, key, now)) {
+            Ok(Ok(at)) => self.deliver(shard, at, call, now),
+            Ok(Err(failure)) | Err(failure) => self.out.failed.push((call, failure)),
         }
     }
 
@@ -106,7 +106,7 @@ impl<K: Twin> Core<K> {
                 }
             }
         }
-        self.run(shard, at, call, now);
+        self.run_contained(shard, at, call, now);
     }
 }
 

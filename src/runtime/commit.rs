@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{
     activation::{Activation, BACKOFF_MAX, Flight, Ledger, Phase, Read},
+    contain::asked,
     install::arm,
     restore::{Restored, restore},
     shard::{Core, Shard},
@@ -146,10 +147,11 @@ impl<K: Twin> Core<K> {
         {
             self.buffers.push(buffer);
         }
-        match ended.result {
-            Ok(()) => self.sealed(shard, at, now),
-            Err(error) => self.lost(shard, at, &error),
-        }
+        let take = |core: &mut Self| match ended.result {
+            Ok(()) => core.sealed(shard, at, now),
+            Err(error) => core.lost(shard, at, &error),
+        };
+        self.contained(shard, at, take).ok();
     }
 
     /// A commit is durable: what it covered leaves, what came later goes with the next one.
@@ -213,7 +215,10 @@ impl<K: Twin> Core<K> {
         // One claim ends the commits of all twins that were under way: each of them needs an epoch above its own
         // commit's, not above the present one, or they would fence each other for ever.
         let above = Some(flight.map_or_else(|| shard.shared.epoch().0, |flight| flight.epoch));
-        twin.state = K::create(&key);
+        // It is only a place holder until the load; the outcome of the commit is told, whatever comes here.
+        if let Ok(state) = asked(|| K::create(&key)) {
+            twin.state = state;
+        }
         twin.revision = 0;
         if let Some(ledger) = &mut twin.ledger {
             **ledger = Ledger::new(Arc::clone(&ledger.address), seen);
@@ -234,9 +239,11 @@ impl<K: Twin> Core<K> {
             return;
         };
         let seen = twin.ledger.as_ref().map_or(0, |ledger| ledger.sequence);
-        let revived = result
-            .map_err(|error| (error.to_string(), false))
-            .and_then(|loaded| restore(&twin.key, seen, loaded).map_err(|e| (e.to_string(), e.is_backwards())));
+        let revived = result.map_err(|error| (error.to_string(), false)).and_then(|loaded| {
+            let restored = asked(|| restore(&twin.key, seen, loaded));
+            let restored = restored.map_err(|panic| (format!("reading its record panicked: {panic}"), false))?;
+            restored.map_err(|e| (e.to_string(), e.is_backwards()))
+        });
         match revived {
             Ok(Restored::Whole(stored)) => {
                 twin.take(*stored);
@@ -344,7 +351,7 @@ impl<K: Twin> Core<K> {
     /// Tries again what found the store's queue full.
     pub(super) fn unstick(&mut self, shard: &Shard<K>, now: Timestamp) {
         for at in std::mem::take(&mut self.stuck) {
-            self.submit(shard, at, now);
+            self.contained(shard, at, |core| core.submit(shard, at, now)).ok();
         }
     }
 }

@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::{
-    shard::{Counts, Note, Shard},
+    contain::asked,
+    shard::{Core, Counts, Note, Shard},
     shared::Shared,
     turn::Inline,
 };
@@ -54,6 +55,8 @@ impl<K: Twin> Host<K> {
         if shard.shared.is_stopping() {
             return Inline::Now(Err(Failure::Stopping));
         }
+        // Asked before the lock is taken: a message that panics here is its caller's own.
+        let plain = header.request().is_none() && M::INLINE && message.needs() == Needs::Nothing;
         if M::INLINE
             && let now = shard.shared.clock.now()
             && let Some((mut core, found)) = shard.enter(hash, key, now)
@@ -61,20 +64,21 @@ impl<K: Twin> Host<K> {
             if core.over {
                 return Inline::Now(Err(Failure::Stopping));
             }
-            let at = match found.map_or_else(|| core.admit(shard, hash, key, now), Ok) {
-                Ok(at) => at,
-                Err(failure) => return Inline::Now(Err(failure)),
-            };
-            let plain = header.request().is_none()
-                && core.table.get(at).is_some_and(|twin| twin.busy.as_ref().is_none_or(|busy| busy.is_open()))
-                && message.needs() == Needs::Nothing;
-            let result = if plain {
-                shard.hold(&mut core, now, |core| core.run_inline(shard, at, message, header, now))
-            } else {
+            let work = |core: &mut Core<K>| {
+                let at = match found.map_or_else(|| core.admit(shard, hash, key, now), Ok) {
+                    Ok(at) => at,
+                    Err(failure) => return Inline::Now(Err(failure)),
+                };
+                let open = core.table.get(at).is_some_and(|twin| twin.busy.as_ref().is_none_or(|busy| busy.is_open()));
+                if plain && open {
+                    return core.run_inline(shard, at, message, header, now);
+                }
                 let call = Arc::new(wire(Call::new(header, message)));
-                shard.hold(&mut core, now, |core| core.deliver(shard, at, delivery(&call), now));
+                core.deliver(shard, at, delivery(&call), now);
                 Inline::Later(call)
             };
+            let contained = |core: &mut Core<K>| core.contained_by(shard, hash, key, work);
+            let result = shard.hold(&mut core, now, contained).unwrap_or_else(|failure| Inline::Now(Err(failure)));
             let stuck = !core.stuck.is_empty();
             let mut out = core.take_out();
             drop(core);
@@ -194,7 +198,7 @@ impl<K: Twin> AnyHost for Host<K> {
                 .filter_map(|at| core.table.get(at))
                 .filter(|twin| {
                     twin.busy.as_ref().is_some_and(|busy| busy.is_under_way())
-                        || (twin.ledger.is_some() && twin.state.unsaved())
+                        || (twin.ledger.is_some() && asked(|| twin.state.unsaved()).unwrap_or(false))
                 })
                 .count()
         };

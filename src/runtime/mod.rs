@@ -19,6 +19,7 @@ mod ask;
 mod builder;
 mod commit;
 mod config;
+mod contain;
 mod dispatch;
 mod drain;
 mod events;

@@ -43,18 +43,21 @@ impl<K: Twin> Core<K> {
                 self.unsaved.push_front((due, at));
                 break;
             }
-            let spent = self.save(shard, at, SAVE_BYTES_MAX, now);
+            let spent = self.contained(shard, at, |core| core.save(shard, at, SAVE_BYTES_MAX, now)).unwrap_or(0);
             let spent = u32::try_from(spent).unwrap_or(u32::MAX);
             // Other shards spend from it at the same time: never below zero, and a little too much at most.
             let _was =
                 budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(spent)));
-            let Some(twin) = self.table.get_mut(at) else { continue };
-            let Some(ledger) = &mut twin.ledger else { continue };
-            ledger.listed = twin.state.unsaved();
-            if ledger.listed {
-                // Busy with a commit, or more to save than one commit takes: soon again.
-                self.unsaved.push_back((now, at));
-            }
+            let list = |core: &mut Self| {
+                let Some(twin) = core.table.get_mut(at) else { return };
+                let Some(ledger) = &mut twin.ledger else { return };
+                ledger.listed = twin.state.unsaved();
+                if ledger.listed {
+                    // Busy with a commit, or more to save than one commit takes: soon again.
+                    core.unsaved.push_back((now, at));
+                }
+            };
+            self.contained(shard, at, list).ok();
         }
     }
 
@@ -76,31 +79,43 @@ impl<K: Twin> Core<K> {
             }
             let at = self.sweep;
             self.sweep += 1;
-            let Some(twin) = self.table.get_mut(at) else { continue };
-            let idle = life_s.saturating_sub(twin.used_s);
-            let leave = idle >= idle_s || (crowded && idle >= 1);
-            bytes += u64::try_from(resident_bytes(twin)).unwrap_or(u64::MAX);
-            // A promise on its way comes back to this activation, and one that fails is tried less and less often by it.
-            let awaits = twin.ledger.as_ref().is_some_and(|ledger| !ledger.rare().deliveries.is_empty());
-            if !leave || awaits || !twin.is_settled() {
-                continue;
-            }
-            if K::Persistence::DURABLE && twin.state.unsaved() {
-                self.save(shard, at, SAVE_BYTES_MAX, now);
-                continue;
-            }
-            if self.unsaved.iter().any(|(_, listed)| *listed == at) {
-                continue;
-            }
-            if let Some(gone) = self.table.remove(at)
-                && let Some(ledger) = &gone.ledger
-            {
-                self.saw(shard, &gone.key, ledger.sequence);
-            }
-            self.counts.passivations += 1;
+            let leaves = |idle_for: u32| idle_for >= idle_s || (crowded && idle_for >= 1);
+            let visit = |core: &mut Self| {
+                let Some(twin) = core.table.get(at) else { return 0 };
+                let leave = leaves(life_s.saturating_sub(twin.used_s));
+                let bytes = resident_bytes(twin);
+                if leave {
+                    core.passivate(shard, at, now);
+                }
+                bytes
+            };
+            bytes += u64::try_from(self.contained(shard, at, visit).unwrap_or(0)).unwrap_or(u64::MAX);
         }
         // Scaled from the part visited: exact after one sweep of twins that do not change.
         self.counts.resident_bytes = bytes * u64::from(end) / u64::from(visits);
+    }
+
+    /// Lets an idle twin leave, if nothing of it is under way or unsaved.
+    fn passivate(&mut self, shard: &Shard<K>, at: u32, now: Timestamp) {
+        let Some(twin) = self.table.get(at) else { return };
+        // A promise on its way comes back to this activation, and one that fails is tried less and less often by it.
+        let awaits = twin.ledger.as_ref().is_some_and(|ledger| !ledger.rare().deliveries.is_empty());
+        if awaits || !twin.is_settled() {
+            return;
+        }
+        if K::Persistence::DURABLE && twin.state.unsaved() {
+            self.save(shard, at, SAVE_BYTES_MAX, now);
+            return;
+        }
+        if self.unsaved.iter().any(|(_, listed)| *listed == at) {
+            return;
+        }
+        if let Some(gone) = self.table.remove(at)
+            && let Some(ledger) = &gone.ledger
+        {
+            self.saw(shard, &gone.key, ledger.sequence);
+        }
+        self.counts.passivations += 1;
     }
 }
 

@@ -13,6 +13,7 @@ use std::{
 use super::{
     Door,
     activation::Activation,
+    contain::tell,
     inbox::{Bounds, Inbox},
     shared::Shared,
     sync::{Mutex, MutexGuard},
@@ -225,7 +226,7 @@ impl<K: Twin> Shard<K> {
 
     /// Runs `work` under the lock that `core` is, then what its turns posted to this very shard.
     pub(super) fn hold<R>(&self, core: &mut Core<K>, now: Timestamp, work: impl FnOnce(&mut Core<K>) -> R) -> R {
-        let outer = HELD.replace(self.address());
+        let held = Held { shard: self, outer: HELD.replace(self.address()) };
         let result = work(core);
         for _ in 0..LOCAL_STEPS_MAX {
             let Some((hash, key, parcel)) = LOCAL.with_borrow_mut(VecDeque::pop_front) else { break };
@@ -234,14 +235,7 @@ impl<K: Twin> Shard<K> {
                 core.release_posts();
             }
         }
-        HELD.set(outer);
-        if LOCAL.with_borrow(VecDeque::is_empty) {
-            return result;
-        }
-        let rest = LOCAL.with_borrow_mut(std::mem::take);
-        for (hash, key, parcel) in rest {
-            self.post(hash, &key, parcel);
-        }
+        drop(held);
         result
     }
 
@@ -249,10 +243,10 @@ impl<K: Twin> Shard<K> {
     pub(super) fn perform(&self, out: &mut Out<K>) {
         loop {
             for rider in out.released.drain(..) {
-                rider.release(&Sealed::Durable);
+                tell(|| rider.release(&Sealed::Durable));
             }
             for (call, failure) in out.failed.drain(..) {
-                call.fail(failure);
+                tell(|| call.fail(failure));
             }
             let here = self.read(out);
             if here.is_empty() {
@@ -292,6 +286,25 @@ impl<K: Twin> Shard<K> {
             store.load(load, Box::new(move |read| shard.inbox.note([Note::Read(at, number, read)])));
         }
         here
+    }
+}
+
+/// A hold of a shard's lock by this thread. However it ends, later posts take the inbox, and so does what is left of
+/// those that were made in it.
+struct Held<'a, K: Twin> {
+    shard: &'a Shard<K>,
+    outer: usize,
+}
+
+impl<K: Twin> Drop for Held<'_, K> {
+    fn drop(&mut self) {
+        HELD.set(self.outer);
+        if LOCAL.with_borrow(VecDeque::is_empty) {
+            return;
+        }
+        for (hash, key, parcel) in LOCAL.with_borrow_mut(std::mem::take) {
+            tell(|| self.shard.post(hash, &key, parcel));
+        }
     }
 }
 
@@ -360,19 +373,16 @@ impl<K: Twin> Core<K> {
     pub(super) fn note(&mut self, shard: &Shard<K>, note: Note, now: Timestamp) {
         match note {
             Note::Ended(ended) => self.ended(shard, ended, now),
-            Note::Loaded(at, loaded) => self.loaded(shard, at, loaded, now),
-            Note::Read(at, number, read) => self.pages_read(shard, at, number, read, now),
-            Note::Wake(hash, key, sequence) => {
-                if sequence > 0 {
-                    self.woken_by(shard, hash, &key, sequence);
-                }
-                // A twin that is not in memory is woken by its load.
-                if let Ok(at) = self.admit(shard, hash, &key, now) {
-                    self.wake(shard, at, now);
-                }
+            Note::Loaded(at, loaded) => {
+                self.contained(shard, at, |core| core.loaded(shard, at, loaded, now)).ok();
             }
+            Note::Read(at, number, read) => {
+                self.contained(shard, at, |core| core.pages_read(shard, at, number, read, now)).ok();
+            }
+            Note::Wake(hash, key, sequence) => self.wake_contained(shard, hash, &key, sequence, now),
             Note::Settled { hash, key, number, failure } => {
-                self.settled(shard, hash, &key, number, failure.as_ref(), now);
+                let settle = |core: &mut Self| core.settled(shard, hash, &key, number, failure.as_ref(), now);
+                self.contained_by(shard, hash, &key, settle).ok();
             }
             Note::Tick { drain } => self.tick(shard, drain, now),
         }
@@ -386,7 +396,7 @@ impl<K: Twin> Core<K> {
     /// Lets replies go that only post further messages, so that twins of one shard answer each other within one hold.
     fn release_posts(&mut self) {
         for rider in self.out.released.drain(..) {
-            rider.release(&Sealed::Durable);
+            tell(|| rider.release(&Sealed::Durable));
         }
     }
 

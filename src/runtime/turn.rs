@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     activation::{Activation, Phase, Read, goes_on},
+    contain::text_of,
     hold::{Hold, refused, spare},
     host::delivery,
     install::{arm, install},
@@ -274,7 +275,13 @@ impl<K: Twin> Core<K> {
     }
 
     /// Ends an activation over a message that came as a call.
-    fn panicked_on(&mut self, shard: &Shard<K>, at: u32, call: Arc<dyn Delivery<K>>, panic: &Box<dyn Any + Send>) {
+    pub(super) fn panicked_on(
+        &mut self,
+        shard: &Shard<K>,
+        at: u32,
+        call: Arc<dyn Delivery<K>>,
+        panic: &Box<dyn Any + Send>,
+    ) {
         if let (Some(number), Some(twin)) = (call.header().settles(), self.table.get(at)) {
             let key = twin.key.clone();
             self.could_not_take(&key, number);
@@ -283,7 +290,7 @@ impl<K: Twin> Core<K> {
     }
 
     /// Drops an activation whose turn panicked; what was staged is lost, what is under way is waited for.
-    fn panicked<R>(
+    pub(super) fn panicked<R>(
         &mut self,
         shard: &Shard<K>,
         at: u32,
@@ -291,18 +298,18 @@ impl<K: Twin> Core<K> {
         end: impl FnOnce(Failure, &mut Out<K>) -> R,
     ) -> R {
         self.counts.panics += 1;
-        let text = panic
-            .downcast_ref::<&str>()
-            .map(|text| (*text).to_owned())
-            .or_else(|| panic.downcast_ref::<String>().cloned());
-        let message: Arc<str> = text.unwrap_or_else(|| "no message".to_owned()).into();
+        let message = text_of(&**panic);
         if let Some(twin) = self.table.get_mut(at) {
-            tracing::error!(kind = K::KIND, key = %twin.key, %message, "a turn panicked; its activation ends");
+            tracing::error!(kind = K::KIND, key = %twin.key, %message, "a twin panicked; its activation ends");
             let sealed =
                 Sealed::Lost { outcome: Outcome::NotApplied, cause: "a later turn of this twin panicked".into() };
             let key = twin.key.clone();
             let mut in_flight = false;
             if let Some(busy) = &mut twin.busy {
+                if matches!(busy.phase, Phase::Loading { .. } | Phase::Backoff { .. }) {
+                    // Its state only holds the place; what it waits for decides.
+                    return end(Failure::Panicked { message }, &mut self.out);
+                }
                 busy.lose_staged(&sealed);
                 in_flight = busy.flight.is_some();
                 busy.phase = Phase::Ending;

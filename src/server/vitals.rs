@@ -29,7 +29,7 @@ const COUNTERS: [Row; 14] = [
     ("twin_turns", "Turns, by kind", |counts| counts.turns),
     ("twin_inline_turns", "Turns that ran on their caller's thread, by kind", |counts| counts.inline_turns),
     ("twin_rejections", "Turns that ended in a refusal, by kind", |counts| counts.rejections),
-    ("twin_panics", "Turns that panicked, by kind", |counts| counts.panics),
+    ("twin_panics", "Panics of a twin's code, each of which ended an activation, by kind", |counts| counts.panics),
     ("twin_shed", "Messages refused for want of room, by kind", |counts| counts.shed),
     ("twin_expired", "Messages whose deadline passed before their turn, by kind", |counts| counts.expired),
     ("twin_commits", "Commits handed to the store, by kind", |counts| counts.commits),
