@@ -64,6 +64,10 @@ pub(super) fn text(view: &ServiceView) -> String {
     for table in sections.iter().filter(|table| !table.is_empty()) {
         text.push(format!("\n{table}"));
     }
+    if view.instances_beyond > 0 {
+        let (kept, more) = (view.instances.len(), view.instances_beyond);
+        text.push(format!("\n{more} more instances send telemetry; there is room for the {kept} above\n"));
+    }
     if view.commands_live > 0 {
         text.push(format!("\n{} commands have not ended: twin command {} ls\n", view.commands_live, view.id));
     }

@@ -92,6 +92,7 @@ impl Decide<GetView> for Service {
             in_sync: core.features.iter().all(|feature| feature.diverged_since.is_none()),
             attributes: core.attributes.clone(),
             instances: core.instances.iter().map(|instance| instance.view(self.heard.of(instance.number))).collect(),
+            instances_beyond: u64::try_from(self.heard.beyond(turn.now)).unwrap_or(u64::MAX),
             features: core.features.iter().map(|feature| feature.view(core, turn.revision)).collect(),
             alerts: alerts
                 .map(|alert| AlertView {

@@ -246,7 +246,7 @@ impl Decide<Report> for Service {
         let feature = &message.feature;
         check_name("feature", feature)?;
         let mut draft = Draft::write(self, turn, message.if_match)?;
-        let instance = message.instance.as_deref().and_then(|id| draft.greet(Some(id), None));
+        let instance = message.instance.as_deref().map(|id| draft.greet(id, None)).transpose()?;
         let known = draft.core.feature(feature).cloned().unwrap_or_default();
         if let Some(edit) = &message.reported {
             let document = edited(known.reported.as_ref(), edit)?;

@@ -128,9 +128,7 @@ impl Decide<NextCommands> for Service {
         turn: &Turn<'_>,
     ) -> Result<Decision<Change, Vec<DeliveryView>>, Rejection> {
         let mut draft = Draft::amend(self, turn, None)?;
-        let Some(instance) = draft.greet(Some(&message.instance), None) else {
-            return Err(Rejection::conflict("there is no room for one more instance; deregister one"));
-        };
+        let instance = draft.greet(&message.instance, None)?;
         let now = draft.now();
         let mut deliveries = Vec::new();
         let live: Vec<Command> = draft.core.commands_live().cloned().collect();

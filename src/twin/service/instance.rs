@@ -7,8 +7,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{
     Alert, Change, Core, Draft, Service,
     limits::{
-        ALERTS_MAX, ENVIRONMENT_BYTES_MAX, INSTANCE_ID_BYTES_MAX, INSTANCES_BYTES_MAX, INSTANCES_MAX, REASON_BYTES_MAX,
-        VERSION_BYTES_MAX,
+        ALERTS_MAX, ENVIRONMENT_BYTES_MAX, INSTANCE_ID_BYTES_MAX, INSTANCES_BEYOND_MAX, INSTANCES_BYTES_MAX,
+        INSTANCES_MAX, REASON_BYTES_MAX, VERSION_BYTES_MAX,
     },
     message::{Deregister, Heartbeat, Ingest, Written},
     observed::Fact,
@@ -81,12 +81,41 @@ pub(super) struct Heard {
     times: Vec<(u32, Timestamp)>,
     /// Whether this activation has heard long enough to take silence for absence.
     complete: bool,
+    /// Those that there is no room for; made with the first.
+    beyond: Option<Box<Beyond>>,
+}
+
+/// Instances that are heard of and not kept.
+#[derive(Debug, Default)]
+struct Beyond {
+    /// Hash of the id, and when.
+    times: Vec<(u64, Timestamp)>,
+}
+
+impl Beyond {
+    fn note(&mut self, id: &str, at: Timestamp) {
+        let hash = xxh3_64(id.as_bytes());
+        self.times.retain(|(known, heard)| *known != hash && is_recent(*heard, at));
+        if self.times.len() < INSTANCES_BEYOND_MAX {
+            self.times.push((hash, at));
+        }
+    }
+}
+
+fn is_recent(heard: Timestamp, now: Timestamp) -> bool {
+    heard.after(Settings::chosen().presence_timeout()) > now
 }
 
 impl Heard {
     /// Of a twin that was just made.
     pub(super) fn complete() -> Self {
-        Self { times: Vec::new(), complete: true }
+        Self { complete: true, ..Self::default() }
+    }
+
+    /// How many instances were heard of lately that are not kept.
+    pub(super) fn beyond(&self, now: Timestamp) -> usize {
+        let beyond = self.beyond.iter().flat_map(|beyond| &beyond.times);
+        beyond.filter(|(_, heard)| is_recent(*heard, now)).count()
     }
 
     pub(super) fn of(&self, number: u32) -> Option<Timestamp> {
@@ -105,20 +134,28 @@ impl Heard {
     pub(super) fn follow(&mut self, change: &Change, core: &Core, at: Timestamp) {
         match change {
             Change::PresenceRearmed => self.complete = true,
-            Change::InstanceSeen { .. } => {
+            Change::InstanceSeen { id, .. } => {
                 if let Some(newest) = core.instances.last() {
                     self.note(newest.number, at);
+                }
+                if let Some(beyond) = &mut self.beyond {
+                    let hash = xxh3_64(id.as_bytes());
+                    beyond.times.retain(|(known, _)| *known != hash);
                 }
             }
             Change::InstancePresence { number, presence: Presence::Up } => self.note(*number, at),
             Change::InstanceGone { number, .. } => self.times.retain(|(known, _)| known != number),
-            Change::Created { .. } | Change::Removed => self.times.clear(),
+            Change::Created { .. } | Change::Removed => {
+                self.times.clear();
+                self.beyond = None;
+            }
             _ => {}
         }
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        self.times.capacity() * size_of::<(u32, Timestamp)>()
+        let beyond = self.beyond.as_ref().map_or(0, |beyond| beyond.times.capacity());
+        self.times.capacity() * size_of::<(u32, Timestamp)>() + beyond * size_of::<(u64, Timestamp)>()
     }
 }
 
@@ -147,6 +184,8 @@ impl Service {
         if let Some(instance) = self.core.instance(&id) {
             let number = instance.number;
             self.heard.note(number, now);
+        } else {
+            self.heard.beyond.get_or_insert_default().note(&id, now);
         }
     }
 }
@@ -220,8 +259,20 @@ impl Core {
 }
 
 impl Draft<'_> {
+    /// Takes note of an instance that asks for something; answers its number.
+    pub(super) fn greet(&mut self, id: &str, version: Option<&str>) -> Result<u32, Rejection> {
+        self.hear(Some(id), version).ok_or_else(|| {
+            Rejection::conflict(format!(
+                "there is no room for instance '{}': a twin keeps {INSTANCES_MAX} instances in {INSTANCES_BYTES_MAX} \
+                 bytes, and each of the {} here is up; deregister one, or wait until one is lost",
+                fit_id(Some(id)),
+                self.core.instances.len()
+            ))
+        })
+    }
+
     /// Takes note of an instance that speaks; answers its number, `None` if there is no room for it.
-    pub(super) fn greet(&mut self, id: Option<&str>, version: Option<&str>) -> Option<u32> {
+    fn hear(&mut self, id: Option<&str>, version: Option<&str>) -> Option<u32> {
         let id = fit_id(id);
         let version = CompactString::new(cut(version.unwrap_or_default(), VERSION_BYTES_MAX));
         let Some(known) = self.core.instance(&id) else {
@@ -318,7 +369,8 @@ impl Decide<Ingest> for Service {
         }
         let mut draft = Draft::arrive(self, turn);
         let Resource { instance, version, environment, .. } = &batch.resource;
-        draft.greet(instance.as_deref(), version.as_deref());
+        // Telemetry of an instance that there is no room for is the service's all the same.
+        let _ = draft.hear(instance.as_deref(), version.as_deref());
         if let Some(environment) = environment.as_deref().map(|text| cut(text, ENVIRONMENT_BYTES_MAX))
             && draft.core.environment != environment
         {
@@ -367,8 +419,8 @@ impl Service {
 impl Decide<Heartbeat> for Service {
     fn decide(&self, message: &Heartbeat, turn: &Turn<'_>) -> Result<Decision<Change, Written>, Rejection> {
         let mut draft = Draft::arrive(self, turn);
-        let number = draft.greet(Some(&message.instance), message.version.as_deref());
-        let known = number.and_then(|number| draft.core.instance_number(number));
+        let number = draft.greet(&message.instance, message.version.as_deref())?;
+        let known = draft.core.instance_number(number);
         if let (Some(known), Some(health)) = (known, &message.health) {
             let room = INSTANCES_BYTES_MAX.saturating_sub(draft.core.instances_bytes() - known.health_reason.len());
             let reason = cut(&health.reason, REASON_BYTES_MAX.min(room));

@@ -15,6 +15,8 @@ pub const NAME_BYTES_MAX: usize = 64;
 pub const INSTANCES_MAX: usize = 64;
 /// Most bytes of all instances together, as stored.
 pub const INSTANCES_BYTES_MAX: usize = 5 * 1024;
+/// Most instances counted that there is no room for.
+pub const INSTANCES_BEYOND_MAX: usize = 256;
 /// Longest instance id kept as it is; a longer one is cut and carries its hash.
 pub const INSTANCE_ID_BYTES_MAX: usize = 64;
 /// Longest version, in bytes; cut.

@@ -83,6 +83,9 @@ pub struct ServiceView {
     pub attributes: Json,
     /// Instances.
     pub instances: Vec<InstanceView>,
+    /// How many more instances sent telemetry within the presence timeout, for which there is no room.
+    #[serde(default)]
+    pub instances_beyond: u64,
     /// Features.
     pub features: Vec<FeatureView>,
     /// Alerts that are open.

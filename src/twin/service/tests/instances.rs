@@ -1,6 +1,8 @@
 use super::*;
 use crate::twin::service::{
-    message::{Create, Deregister, GetView, Heartbeat, Remove, SelfHealth, SetAttributes},
+    message::{
+        Applied, Create, Deregister, GetView, Heartbeat, NextCommands, Remove, Report, SelfHealth, SetAttributes,
+    },
     view::{Presence, ServiceView, Status},
 };
 
@@ -99,6 +101,49 @@ fn more_instances_than_there_is_room_for_displace_lost_ones_only() {
     world.speak("newcomer", "2").unwrap();
     assert!(view(&mut world).instances.iter().any(|instance| instance.id == "newcomer"));
     world.speak(&"x".repeat(500), "2").unwrap();
+}
+
+#[test]
+fn an_instance_that_there_is_no_room_for_is_refused_with_the_bound_and_its_telemetry_counted() {
+    let full = || {
+        let mut world = World::new();
+        for number in 0..limits::INSTANCES_MAX {
+            world.speak(&format!("i{number}"), "1").unwrap();
+        }
+        world
+    };
+    let health = Some(SelfHealth { status: Status::Unhealthy, reason: "no".into() });
+    let beat = Heartbeat { instance: "late".into(), version: None, health };
+    let applied = Some(Applied { version: 0, error: None });
+    let report = Report {
+        instance: Some("late".into()),
+        feature: "limits".into(),
+        reported: None,
+        effective: None,
+        applied,
+        if_match: None,
+    };
+    let next = NextCommands { instance: "late".into(), limit: 1 };
+    let refusals: [Rejection; 3] =
+        [full().tell(beat).unwrap_err(), full().tell(report).unwrap_err(), full().tell(next).unwrap_err()];
+    for refusal in refusals {
+        let Rejection::Conflict { detail } = refusal else { panic!("{refusal}") };
+        assert!(detail.contains("'late'") && detail.contains("64 instances"), "{detail}");
+    }
+
+    let mut world = full();
+    let revision = world.revision;
+    assert_eq!(view(&mut world).instances_beyond, 0);
+    for late in ["late", "later", "late"] {
+        world.speak(late, "1").unwrap();
+    }
+    let crowded = view(&mut world);
+    assert_eq!((crowded.instances.len(), crowded.instances_beyond, crowded.revision), (64, 2, revision));
+    world.tell(Deregister { instance: "i0".into() }).unwrap();
+    world.speak("late", "1").unwrap();
+    assert_eq!(view(&mut world).instances_beyond, 1, "one has a place now");
+    world.now = world.now.after(Duration::from_secs(61));
+    assert_eq!(view(&mut world).instances_beyond, 0, "the other is silent");
 }
 
 #[test]
