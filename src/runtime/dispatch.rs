@@ -10,8 +10,11 @@ use super::{
     shared::{Office, Shared, unregistered},
 };
 use crate::{
-    model::{Header, Key, Principal, RequestKey, Rider, Sealed, Step, Timestamp},
-    twin::{Effect, EffectBody, Failure, Forwarded, Sender, Twin, outbox::Promise},
+    model::{Header, Key, Outcome, Principal, RequestKey, Rider, Sealed, Step, Timestamp},
+    twin::{
+        Effect, EffectBody, Failure, Forwarded, Rejection, Sender, Twin, Went,
+        outbox::{Outbox, Promise},
+    },
 };
 
 /// Longest wait before a promise is sent again whose target fails it: a panic, a message it does not know.
@@ -33,6 +36,11 @@ struct Attempt {
     failures: u32,
     /// When it may be sent again; `None` while it is on its way.
     again_at: Option<Timestamp>,
+    /// Whether this activation promised it and each delivery so far was certainly not applied: a key with another time
+    /// cannot double it.
+    surely_new: bool,
+    /// The time its key must be after, as far as the target has said.
+    forgotten_until: Timestamp,
 }
 
 impl Deliveries {
@@ -42,7 +50,9 @@ impl Deliveries {
 
     fn find(&mut self, number: u64) -> &mut Attempt {
         let at = self.0.iter().position(|attempt| attempt.number == number).unwrap_or_else(|| {
-            self.0.push(Attempt { number, failures: 0, again_at: None });
+            let unknown =
+                Attempt { number, failures: 0, again_at: None, surely_new: false, forgotten_until: Timestamp::ZERO };
+            self.0.push(unknown);
             self.0.len() - 1
         });
         &mut self.0[at]
@@ -59,12 +69,31 @@ impl Deliveries {
         self.find(number).again_at = None;
     }
 
+    /// Promised just now: its first delivery leaves with the commit.
+    fn promised(&mut self, number: u64) {
+        self.find(number).surely_new = true;
+    }
+
+    /// For a promise that was certainly never applied: the time its key must be after, [`Timestamp::ZERO`] for any.
+    fn surely_new(&self, number: u64) -> Option<Timestamp> {
+        let known = self.0.iter().find(|attempt| attempt.number == number)?;
+        known.surely_new.then_some(known.forgotten_until)
+    }
+
     pub(super) fn forget(&mut self, number: u64) {
         self.0.retain(|attempt| attempt.number != number);
     }
 
-    /// Takes note of a failure: how many there were in a row, and when it is sent again.
-    fn failed(&mut self, number: u64, failure: &Failure, now: Timestamp, wait_min: Duration) -> (u32, Timestamp) {
+    /// Takes note of a failure, and whether the target took it nevertheless: how many there were in a row, and when it is
+    /// sent again.
+    fn failed(
+        &mut self,
+        number: u64,
+        failure: &Failure,
+        taken: bool,
+        now: Timestamp,
+        wait_min: Duration,
+    ) -> (u32, Timestamp) {
         let wait_max = match failure {
             Failure::Panicked { .. } | Failure::Unregistered { .. } | Failure::Keyless { .. } => POISON_WAIT_MAX,
             Failure::Rejected(_)
@@ -79,6 +108,10 @@ impl Deliveries {
         let attempt = self.find(number);
         let wait = wait_min.saturating_mul(2_u32.saturating_pow(attempt.failures)).min(wait_max);
         attempt.failures += 1;
+        attempt.surely_new &= !taken && failure.outcome() == Outcome::NotApplied;
+        if let Failure::Rejected(Rejection::KeyTooOld { forgotten_until, .. }) = failure {
+            attempt.forgotten_until = attempt.forgotten_until.max(*forgotten_until);
+        }
         let again_at = now.after(wait);
         attempt.again_at = Some(again_at);
         (attempt.failures, again_at)
@@ -136,7 +169,7 @@ impl EffectRider {
                 trace: header.trace().copied(),
                 path: path.clone(),
             });
-            rare.deliveries.sent(number);
+            rare.deliveries.promised(number);
             number
         });
         let from = From { kind, kind_name: K::KIND, key: key.clone(), number };
@@ -168,11 +201,11 @@ impl Rider for EffectRider {
             Sealed::Durable => {
                 let Some(office) = self.office.as_post_office() else { return };
                 let Some(host) = self.office.host(self.to) else {
-                    settle(&self.office, &self.from, Some(unregistered(self.to_name, self.name)));
+                    settle(&self.office, &self.from, Went::Failed(unregistered(self.to_name, self.name)));
                     return;
                 };
                 let header = keyed(self.header.clone(), &self.from, self.made_at, host.is_durable());
-                host.post(&self.to_key, message.into_parcel(header, sender(&self.office, office, &self.from)));
+                host.post(&self.to_key, message.into_parcel(header, sender(&self.office, office, &self.from, true)));
             }
         }
     }
@@ -206,7 +239,7 @@ pub(super) fn send_now<K: Twin>(shard: &Shard<K>, key: &Key, body: EffectBody, h
     if let Some(trace) = header.trace() {
         onward = onward.with_trace(*trace);
     }
-    let sender = Sender { office: Arc::clone(&way), key: key.clone(), settled: None, number: None };
+    let sender = Sender { office: Arc::clone(&way), key: key.clone(), settled: None, number: None, surely_new: false };
     way.post(kind, &to, message.into_parcel(onward, sender));
 }
 
@@ -229,22 +262,23 @@ fn keyed(header: Header, from: &From, made_at: Timestamp, durable: bool) -> Head
     }
 }
 
-fn sender(office: &Arc<Office>, way: Arc<dyn crate::twin::PostOffice>, from: &From) -> Sender {
+fn sender(office: &Arc<Office>, way: Arc<dyn crate::twin::PostOffice>, from: &From, surely_new: bool) -> Sender {
     let (office, key, number, from) = (Arc::clone(office), from.key.clone(), from.number, from.clone());
-    Sender {
-        office: way,
-        key,
-        settled: Some(Arc::new(move |failure| settle(&office, &from, failure.cloned()))),
-        number,
-    }
+    Sender { office: way, key, settled: Some(Arc::new(move |went| settle(&office, &from, went))), number, surely_new }
 }
 
-fn settle(office: &Office, from: &From, failure: Option<Failure>) {
+fn settle(office: &Office, from: &From, went: Went) {
     if let Some(number) = from.number
         && let Some(host) = office.host(from.kind)
     {
-        host.settle(&from.key, number, failure);
+        host.settle(&from.key, number, went);
     }
+}
+
+/// Target and message of a promise, for people.
+fn name_of(outbox: &Outbox, number: u64) -> String {
+    let to = outbox.iter().find(|promise| promise.number == number);
+    to.map_or_else(String::new, |to| format!("{}:{} {}", to.kind, to.key, to.name))
 }
 
 impl<K: Twin> Core<K> {
@@ -279,14 +313,18 @@ impl<K: Twin> Core<K> {
             if let Some(trace) = promise.trace {
                 header = header.with_trace(trace);
             }
-            let header = keyed(header, &from, promise.made_at, host.is_durable());
+            let surely_new = deliveries.surely_new(promise.number);
+            let made_at = surely_new.map_or(promise.made_at, |forgotten_until| {
+                shard.shared.promise_time(now).max(forgotten_until.after(Duration::from_millis(1)))
+            });
+            let header = keyed(header, &from, made_at, host.is_durable());
             let parcel = office.decode(
                 &promise.kind,
                 &promise.name,
                 promise.back.as_deref(),
                 &promise.bytes,
                 header,
-                sender(office, way, &from),
+                sender(office, way, &from, surely_new.is_some()),
             );
             let Some(parcel) = parcel else {
                 tracing::error!(kind = %promise.kind, name = %promise.name, from = %twin.key, "a promised message is not registered; it stays in the outbox");
@@ -326,15 +364,7 @@ impl<K: Twin> Core<K> {
     }
 
     /// Takes note of how a promise went.
-    pub(super) fn settled(
-        &mut self,
-        shard: &Shard<K>,
-        hash: u64,
-        key: &Key,
-        number: u64,
-        failure: Option<&Failure>,
-        now: Timestamp,
-    ) {
+    pub(super) fn settled(&mut self, shard: &Shard<K>, hash: u64, key: &Key, number: u64, went: &Went, now: Timestamp) {
         let soon = now.after(shard.shared.config.backoff_min);
         let Some(at) = self.table.find(hash, key) else {
             // Its activation ended meanwhile: the next one sends the promise anew, and the target's ring knows it.
@@ -348,20 +378,26 @@ impl<K: Twin> Core<K> {
         }
         let Some(ledger) = &mut twin.ledger else { return };
         let Rare { outbox, deliveries, .. } = ledger.rare_mut();
-        match failure {
-            None => {
+        match went {
+            Went::Done | Went::TooOld => {
+                if matches!(went, Went::TooOld) {
+                    self.counts.effects_dropped += 1;
+                    let to = name_of(outbox, number);
+                    tracing::warn!(kind = K::KIND, %key, number, to, "a promised message is dropped: its target has forgotten keys as old as its own and cannot tell whether it had it");
+                }
                 deliveries.forget(number);
                 if outbox.settle(number) {
                     twin.busy().dirty = true;
                     self.submit(shard, at, now);
                 }
             }
-            Some(failure) => {
+            Went::Failed(failure) | Went::Unanswered(failure) => {
+                let taken = matches!(went, Went::Unanswered(_));
                 self.counts.delivery_failures += 1;
-                let (failures, again_at) = deliveries.failed(number, failure, now, shard.shared.config.backoff_min);
+                let (failures, again_at) =
+                    deliveries.failed(number, failure, taken, now, shard.shared.config.backoff_min);
                 if failures == FAILURES_SAID {
-                    let to = outbox.iter().find(|promise| promise.number == number);
-                    let to = to.map_or_else(String::new, |to| format!("{}:{} {}", to.kind, to.key, to.name));
+                    let to = name_of(outbox, number);
                     tracing::warn!(kind = K::KIND, %key, number, to, %failure, "a promised message fails each time; it stays in the outbox and is tried again less and less often");
                 } else {
                     tracing::debug!(kind = K::KIND, %key, number, %failure, "a promise is sent again later");

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     model::{Header, Key},
-    twin::{Call, Decide, Delivery, Failure, Handed, Message, Needs, Persistence, Rejection, Twin},
+    twin::{Call, Decide, Delivery, Failure, Handed, Message, Needs, Persistence, Rejection, Twin, Went},
 };
 
 /// The shards of one kind.
@@ -141,7 +141,7 @@ pub(super) trait AnyHost: Send + Sync {
     fn kind(&self) -> TypeId;
     fn is_durable(&self) -> bool;
     fn post(&self, key: &Key, parcel: Handed);
-    fn settle(&self, key: &Key, number: u64, failure: Option<Failure>);
+    fn settle(&self, key: &Key, number: u64, went: Went);
     /// Wakes a twin whose wake entry was written with a record of this sequence; 0 if that is not known.
     fn wake(&self, key: &Key, sequence: u64);
     fn tick(&self, drain: bool);
@@ -166,9 +166,9 @@ impl<K: Twin> AnyHost for Host<K> {
         self.shard(hash).post(hash, key, parcel);
     }
 
-    fn settle(&self, key: &Key, number: u64, failure: Option<Failure>) {
+    fn settle(&self, key: &Key, number: u64, went: Went) {
         let hash = Key::hash_of(key);
-        self.shard(hash).inbox.note([Note::Settled { hash, key: key.clone(), number, failure }]);
+        self.shard(hash).inbox.note([Note::Settled { hash, key: key.clone(), number, went }]);
     }
 
     fn wake(&self, key: &Key, sequence: u64) {

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     model::{Key, Outcome, Rider, Sealed, Timestamp},
     store::{self, Committed, Ended, Load, Loaded},
-    twin::{Delivery, Failure, Handed, Twin},
+    twin::{Delivery, Failure, Handed, Twin, Went},
 };
 
 /// A message with its target, as the inbox holds it.
@@ -43,8 +43,8 @@ pub(super) enum Note {
     Read(u32, u64, Result<Loaded, store::Error>),
     /// A twin wants to be activated now; its wake entry was written with a record of this sequence (0: not known).
     Wake(u64, Key, u64),
-    /// A promise was delivered (`None`) or has to be sent again.
-    Settled { hash: u64, key: Key, number: u64, failure: Option<Failure> },
+    /// How the delivery of a promise went.
+    Settled { hash: u64, key: Key, number: u64, went: Went },
     /// Time for passivation and saves; `drain` means all of them, now.
     Tick { drain: bool },
 }
@@ -128,6 +128,8 @@ pub struct Counts {
     pub facts_dropped: u64,
     /// Deliveries of promised messages that failed and are tried again.
     pub delivery_failures: u64,
+    /// Promised messages that their target refused as too old to tell whether it had them; they are dropped.
+    pub effects_dropped: u64,
 }
 
 impl std::ops::AddAssign for Counts {
@@ -148,6 +150,7 @@ impl std::ops::AddAssign for Counts {
         self.commit_failures += other.commit_failures;
         self.facts_dropped += other.facts_dropped;
         self.delivery_failures += other.delivery_failures;
+        self.effects_dropped += other.effects_dropped;
     }
 }
 
@@ -380,8 +383,8 @@ impl<K: Twin> Core<K> {
                 self.contained(shard, at, |core| core.pages_read(shard, at, number, read, now)).ok();
             }
             Note::Wake(hash, key, sequence) => self.wake_contained(shard, hash, &key, sequence, now),
-            Note::Settled { hash, key, number, failure } => {
-                let settle = |core: &mut Self| core.settled(shard, hash, &key, number, failure.as_ref(), now);
+            Note::Settled { hash, key, number, went } => {
+                let settle = |core: &mut Self| core.settled(shard, hash, &key, number, &went, now);
                 self.contained_by(shard, hash, &key, settle).ok();
             }
             Note::Tick { drain } => self.tick(shard, drain, now),

@@ -17,7 +17,7 @@ const GAUGES: [Row; 2] = [
     ("twin_resident_bytes", "Bytes of twins in memory, by kind, estimated", |counts| counts.resident_bytes),
 ];
 
-const COUNTERS: [Row; 14] = [
+const COUNTERS: [Row; 15] = [
     ("twin_activations", "Twins brought to memory, by kind", |counts| counts.activations),
     ("twin_activation_failures", "Activations that failed, by kind", |counts| counts.activation_failures),
     (
@@ -39,6 +39,11 @@ const COUNTERS: [Row; 14] = [
         "twin_delivery_failures",
         "Deliveries of promised messages that failed and are tried again, by kind of the sender",
         |counts| counts.delivery_failures,
+    ),
+    (
+        "twin_effects_dropped",
+        "Promised messages that their target refused as too old to tell whether it had them, by kind of the sender",
+        |counts| counts.effects_dropped,
     ),
 ];
 

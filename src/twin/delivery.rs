@@ -9,7 +9,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{Changes, Decide, Failure, Message, Needs, Turn, Twin, Wire, decision::More, persistence};
+use super::{Changes, Decide, Failure, Message, Needs, Rejection, Turn, Twin, Wire, decision::More, persistence};
 use crate::model::{Header, Key, Lane, Principal, Rider, Sealed};
 
 /// How a call ended.
@@ -289,9 +289,9 @@ fn bring_back<R, B: Wire + From<Answer<R>>>(answer: Answer<R>, sender: &Sender) 
             // An answer that its asker cannot take is given up: nobody could make it a better one.
             Call::new(header.with_settles(number), message).wired().then(move |taken| match &taken {
                 Err(failure) if !is_final(failure) && !matches!(failure, Failure::Panicked { .. }) => {
-                    settled(Some(failure));
+                    settled(Went::Unanswered(failure.clone()));
                 }
-                Ok(_) | Err(_) => settled(None),
+                Ok(_) | Err(_) => settled(Went::Done),
             })
         }
         (Some(_), None) | (None, _) => Call::new(header, message).wired(),
@@ -315,8 +315,21 @@ fn is_final(failure: &Failure) -> bool {
     }
 }
 
-/// Hears how a delivery ended: `None` for done or refused, otherwise why it must be tried again.
-pub type Settled = Arc<dyn Fn(Option<&Failure>) + Send + Sync>;
+/// How the delivery of a promise went.
+#[derive(Clone, Debug)]
+pub enum Went {
+    /// It was done, or refused for good.
+    Done,
+    /// The target cannot tell whether it had it before, and nor can the sender: it is dropped.
+    TooOld,
+    /// The target did not take it, as far as the failure's outcome says; it is sent again.
+    Failed(Failure),
+    /// The target took it, but the asker could not take the answer; it is sent again.
+    Unanswered(Failure),
+}
+
+/// Hears how a delivery went.
+pub type Settled = Arc<dyn Fn(Went) + Send + Sync>;
 
 /// Who sent an effect, and who hears how its delivery went.
 pub struct Sender {
@@ -328,6 +341,9 @@ pub struct Sender {
     pub settled: Option<Settled>,
     /// The sender's promise; a volatile sender makes none.
     pub number: Option<u64>,
+    /// Whether this is the first delivery, or each one before was certainly not applied: a key that is too old is then
+    /// no reason to give up.
+    pub surely_new: bool,
 }
 
 /// What an effect holds: becomes a parcel when it is dispatched.
@@ -344,11 +360,17 @@ impl<M: Wire> Forwarded for Post<M> {
     fn into_parcel(self: Box<Self>, header: Header, sender: Sender) -> Handed {
         let back = self.back;
         let call: Arc<dyn Delivery<M::Twin>> = Arc::new(Call::new(header, self.message).wired().then(move |answer| {
-            let retry = answer.as_ref().err().filter(|failure| !is_final(failure));
+            let too_old = matches!(&answer, Err(Failure::Rejected(Rejection::KeyTooOld { .. })));
+            let again =
+                answer.as_ref().err().filter(|failure| !is_final(failure) || (too_old && sender.surely_new)).cloned();
             match (&back, &sender.settled) {
                 // The promise of an ask is settled by the asker's turn on the answer.
-                (Some((_, back)), Some(_)) if retry.is_none() => back(answer, &sender),
-                (Some(_) | None, Some(settled)) => settled(retry),
+                (Some((_, back)), Some(_)) if again.is_none() => back(answer, &sender),
+                (Some(_) | None, Some(settled)) => settled(match again {
+                    Some(failure) => Went::Failed(failure),
+                    None if too_old => Went::TooOld,
+                    None => Went::Done,
+                }),
                 (Some((_, back)), None) => back(answer, &sender),
                 (None, None) => {}
             }

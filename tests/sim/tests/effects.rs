@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use service_twin::{
-    model::Timestamp,
+    model::{RequestKey, Timestamp},
     runtime::Door,
     store::memory::{Fault, Faults, MemoryStore},
     twin::{Failure, Rejection},
@@ -11,7 +11,7 @@ use service_twin::{
 use service_twin_sim::{
     book::{BOOM, Do, Op, Sniff},
     client::key,
-    scene::{IDLE, life, moment, play},
+    scene::{IDLE, Scene, life, moment, play},
 };
 
 /// Panics on purpose are not shown.
@@ -65,6 +65,61 @@ fn a_promise_whose_target_was_busy_arrives_soon_after_it_is_not() {
         let heard = scene.whole(1).await.heard;
         assert!(matches!(heard[..], [(0, at)] if at < called), "{heard:?}");
     });
+}
+
+/// Has twin 1 forget all keys of before: it takes more keyed requests than its ring keeps, made `apart` from each other.
+async fn forget_keys(scene: &Scene, apart: Duration) {
+    let now = scene.runtime.now();
+    for n in 1..200_u32 {
+        let request = RequestKey::new(&format!("later-{n}"), now.after(apart * n));
+        let asked = scene.runtime.twin(&key(1)).ask(Do { id: 1_000 + n, op: Op::Append }).key(request).await;
+        assert!(asked.is_ok(), "{asked:?}");
+    }
+}
+
+/// Twin 0 promises twin 1 a message by `op`, the first delivery ends with `fault`, and twin 1 forgets all keys of before.
+async fn overtake(scene: &Scene, op: Op, fault: Fault, apart: Duration) {
+    scene.warm(0).await;
+    scene.warm(1).await;
+    scene.faults.at_next_commit(None);
+    scene.faults.at_next_commit(Some(fault));
+    assert_eq!(scene.send(0, 0, op).await.await.unwrap(), Ok(0));
+    // Back from a commit that went wrong, before the promise is sent again.
+    while scene.runtime.twin(&key(1)).ask(Do { id: 1_000, op: Op::Append }).await.is_err() {
+        moment().await;
+    }
+    forget_keys(scene, apart).await;
+}
+
+#[test]
+fn a_promise_that_was_certainly_not_applied_outlives_the_keys_its_target_forgot() {
+    // Keys as of now, and keys of callers whose clocks are far ahead.
+    for apart in [Duration::from_micros(500), Duration::from_secs(60)] {
+        for op in [Op::Tell as fn(_) -> _, Op::Ask] {
+            play(|scene| async move {
+                overtake(&scene, op(key(1)), Fault::Unavailable, apart).await;
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                let heard = scene.whole(1).await.heard;
+                assert!(matches!(heard[..], [(0, _)]), "{heard:?}");
+                assert_eq!(scene.runtime.counts()[0].1.effects_dropped, 0);
+            });
+        }
+    }
+}
+
+#[test]
+fn a_promise_of_unknown_outcome_that_its_target_cannot_tell_any_more_is_dropped_and_counted() {
+    for (fault, heard) in [(Fault::UnknownLost, 0), (Fault::UnknownApplied, 1)] {
+        play(|scene| async move {
+            overtake(&scene, Op::Tell(key(1)), fault, Duration::from_micros(500)).await;
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert_eq!(scene.whole(1).await.heard.len(), heard, "never twice");
+            assert_eq!(scene.runtime.counts()[0].1.effects_dropped, 1);
+            let sent = scene.runtime.counts()[0].1.delivery_failures;
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert_eq!(scene.runtime.counts()[0].1.delivery_failures, sent, "it is not tried for ever");
+        });
+    }
 }
 
 #[test]
