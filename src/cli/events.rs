@@ -59,7 +59,13 @@ pub(super) async fn follow(
     print: impl Fn(&Event) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let path = match id {
-        Some(id) => format!("{}/events", twin_path(id)?),
+        Some(id) => {
+            let twin = twin_path(id)?;
+            if let Err(Error::Refused { status: 404 | 410, .. }) = client.get(&twin).await {
+                print::aside(&format!("no twin '{id}' yet; waiting for it"));
+            }
+            format!("{twin}/events")
+        }
         None => "/api/v1/events".to_owned(),
     };
     let followed = followed(client, &path, after, count, print);

@@ -31,7 +31,12 @@ pub struct JournalArgs {
 /// Prints.
 pub(super) async fn run(client: &Client, args: JournalArgs, json: bool) -> Result<(), Error> {
     let after = args.after.map(|after| format!("&after={after}")).unwrap_or_default();
-    let value = client.get(&format!("{}/journal?limit={}{after}", twin_path(&args.id)?, args.limit)).await?;
+    let path = twin_path(&args.id)?;
+    let value = client.get(&format!("{path}/journal?limit={}{after}", args.limit)).await?;
+    if value["entries"].as_array().is_none_or(Vec::is_empty) {
+        // A twin that never was has no entries, either.
+        client.get(&path).await?;
+    }
     if json {
         return print::document(&value);
     }

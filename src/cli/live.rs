@@ -26,6 +26,11 @@ impl Live {
         usize::from(self.term.size().0)
     }
 
+    /// Columns that fit.
+    pub(crate) fn width(&self) -> usize {
+        usize::from(self.term.size().1)
+    }
+
     /// Draws over what was drawn before; what does not fit is cut.
     pub(crate) fn draw(&mut self, text: &str) -> Result<(), Error> {
         let (height, width) = self.term.size();

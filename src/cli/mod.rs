@@ -34,6 +34,8 @@ pub use self::{
     transfer::{Bar, ExportArgs, ImportArgs},
 };
 
+/// What the program is called.
+const NAME: &str = "twin";
 /// Where a node keeps its data if nobody says so.
 pub const DATA_DIR: &str = "twin-data";
 
@@ -133,6 +135,29 @@ pub fn finish(ran: Result<(), Error>) -> ExitCode {
     }
 }
 
+/// How to call this program from here: by its name if the shell finds it under that, otherwise by its path.
+pub fn program() -> String {
+    let Ok(this) = std::env::current_exe().and_then(std::fs::canonicalize) else { return NAME.into() };
+    let found = std::env::var_os("PATH").and_then(|path| {
+        let places = std::env::split_paths(&path).map(|folder| folder.join(NAME));
+        places.map(std::fs::canonicalize).find_map(Result::ok)
+    });
+    let here = std::env::current_dir().and_then(std::fs::canonicalize).ok();
+    called(&this, found.as_deref(), here.as_deref())
+}
+
+fn called(this: &Path, found: Option<&Path>, here: Option<&Path>) -> String {
+    if found == Some(this) {
+        return NAME.into();
+    }
+    let path = match here.and_then(|here| this.strip_prefix(here).ok()) {
+        Some(below) => Path::new(".").join(below),
+        None => this.to_owned(),
+    };
+    let path = path.to_string_lossy();
+    if path.contains(' ') { format!("'{path}'") } else { path.into_owned() }
+}
+
 /// Prints a text on standard output.
 pub fn say(text: &str) -> Result<(), Error> {
     print::line(text)
@@ -145,4 +170,20 @@ pub fn complain(what: &str, hint: Option<&str>) {
     let hint = hint.map(|hint| format!("\n{} {hint}", style().dim().apply_to("hint:"))).unwrap_or_default();
     // Nothing can be said if standard error is gone, too.
     drop(term.write_line(&format!("{} {what}{hint}", style().red().bold().apply_to("twin:"))));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_not_on_the_path_is_called_by_where_it_lies() {
+        let (this, other) = (Path::new("/home/me/twins/target/release/twin"), Path::new("/usr/bin/twin"));
+        let here = Some(Path::new("/home/me/twins"));
+        assert_eq!(called(this, Some(this), here), "twin");
+        assert_eq!(called(this, None, here), "./target/release/twin");
+        assert_eq!(called(this, Some(other), here), "./target/release/twin", "another one is found");
+        assert_eq!(called(this, None, Some(Path::new("/tmp"))), "/home/me/twins/target/release/twin");
+        assert_eq!(called(Path::new("/my twins/twin"), None, here), "'/my twins/twin'");
+    }
 }

@@ -2,7 +2,6 @@
 
 use std::{
     borrow::Cow,
-    fmt::Write as _,
     io::{self, Write as _},
     time::Duration,
 };
@@ -65,6 +64,35 @@ impl Table {
         self.rows.len() == self.heads
     }
 
+    /// The table for a screen of this width: where it does not fit, the last column stands in lines of its own, each
+    /// below its row.
+    pub(crate) fn to_fit(&self, width: usize) -> String {
+        let last = self.widths.len().saturating_sub(1);
+        if self.widths.iter().map(|width| width + 2).sum::<usize>() <= width + 2 || last == 0 {
+            return self.to_string();
+        }
+        let mut text = String::new();
+        let heads = if self.heads > 0 { self.rows.first() } else { None };
+        for row in &self.rows {
+            let kept = row.get(..last.min(row.len())).unwrap_or_default();
+            text.extend([&*self.padded(kept), "\n"]);
+            let below =
+                row.get(last).filter(|cell| !cell.is_empty() && heads.is_none_or(|heads| !std::ptr::eq(heads, row)));
+            text.extend(below.map(|cell| format!("  {}\n", cut(cell, width.saturating_sub(2)))));
+        }
+        text
+    }
+
+    fn padded(&self, row: &[String]) -> String {
+        let mut text = String::new();
+        for (cell, width) in row.iter().zip(&self.widths) {
+            let pad = width.saturating_sub(measure_text_width(cell));
+            text.extend([cell, &*" ".repeat(pad + 2)]);
+        }
+        text.truncate(text.trim_end().len());
+        text
+    }
+
     pub(crate) fn print(&self) -> Result<(), Error> {
         line(self.to_string().trim_end_matches('\n'))
     }
@@ -73,12 +101,7 @@ impl Table {
 impl std::fmt::Display for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for row in &self.rows {
-            let mut text = String::new();
-            for (cell, width) in row.iter().zip(&self.widths) {
-                let pad = width.saturating_sub(measure_text_width(cell));
-                write!(text, "{cell}{:pad$}  ", "")?;
-            }
-            writeln!(f, "{}", text.trim_end())?;
+            writeln!(f, "{}", self.padded(row))?;
         }
         Ok(())
     }
@@ -211,6 +234,17 @@ mod tests {
         assert!(below.is_empty() && !table.is_empty());
         below.row(["y".into(), "3".into()]);
         assert_eq!(console::strip_ansi_codes(&below.to_string()), "y            3\n");
+    }
+
+    #[test]
+    fn what_does_not_fit_the_width_stands_below_its_row() {
+        let mut table = Table::new(&["A", "WHY"]);
+        table.row(["unwell".into(), "errors POST /orders (2.0.0)".into()]);
+        table.row(["well".into(), String::new()]);
+        let shown = |width| console::strip_ansi_codes(&table.to_fit(width)).into_owned();
+        assert_eq!(shown(35), console::strip_ansi_codes(&table.to_string()));
+        assert_eq!(shown(34), "A\nunwell\n  errors POST /orders (2.0.0)\nwell\n");
+        assert_eq!(shown(16), "A\nunwell\n  errors POST /…\nwell\n");
     }
 
     #[test]

@@ -6,8 +6,7 @@ use super::print;
 use crate::twin::service::view::{OperationView, Presence, ServiceView, Status};
 
 /// What stands above the rows.
-pub(crate) const HEADS: [&str; 9] =
-    ["SERVICE", "HEALTH", "RELEASE", "INSTANCES", "RATE", "FAILING", "P50", "P99", "WHY"];
+pub(crate) const HEADS: [&str; 9] = ["SERVICE", "HEALTH", "RELEASE", "UP", "RATE", "FAILING", "P50", "P99", "WHY"];
 /// Longest reason shown.
 const WHY_WIDTH: usize = 60;
 

@@ -34,7 +34,7 @@ name it. Into a pipe or file, or with --lines: a line for each event as it is co
 It goes on by itself until you press Ctrl-C: after a broken connection where it was; after a restart of the node, which
 keeps events in memory alone, with a line that tells of the gap and the events from then on.
 
-How to read the table: RATE and FAILING are of the last five minutes, P50 (of the busiest operation) and P99 (of the
+How to read the table: UP counts instances; RATE and FAILING are of the last five minutes, P50 (of the busiest operation) and P99 (of the
 slowest) of the last five to ten. WHY names alerts and whatever else makes a service unwell: 'errors POST /orders (2.0.0)'
 is an alert on that operation in that version. 'twin get ID' has the rest.
 
@@ -91,7 +91,7 @@ async fn draw(
         let room = live.height().saturating_sub(EVENTS + 4).max(1);
         let read = match id {
             Some(id) => one(client, id, room).await,
-            None => fleet(client, room.min(ROWS_MAX)).await,
+            None => fleet(client, room.min(ROWS_MAX), live.width()).await.map(|text| lines(&text, room + 2)),
         };
         let mut text = or_wait(read)?;
         text.push('\n');
@@ -103,21 +103,27 @@ async fn draw(
     }
 }
 
-/// A node that does not answer, or is busy, or a twin that cannot come to memory at present: each may be back soon.
+/// A node that does not answer, or is busy, or a twin that cannot come to memory at present, or that is still to come:
+/// each may be there soon.
 fn or_wait(read: Result<String, Error>) -> Result<String, Error> {
     match read {
         Err(error) if error.exit_code() == code::UNAVAILABLE => Ok(format!("{error}; waiting for it\n")),
+        Err(Error::Refused { status: 404 | 410, .. }) => Ok("no such twin yet; waiting for it\n".to_owned()),
         Ok(_) | Err(_) => read,
     }
 }
 
 async fn one(client: &Client, id: &str, room: usize) -> Result<String, Error> {
     let view: ServiceView = client.read(&format!("{}?behaviour=true", twin_path(id)?)).await?;
-    Ok(get::text(&view).lines().take(room).flat_map(|line| [line, "\n"]).collect())
+    Ok(lines(&get::text(&view), room))
+}
+
+fn lines(text: &str, most: usize) -> String {
+    text.lines().take(most).flat_map(|line| [line, "\n"]).collect()
 }
 
 /// As many services as there is room for, the worst first.
-async fn fleet(client: &Client, room: usize) -> Result<String, Error> {
+async fn fleet(client: &Client, room: usize, width: usize) -> Result<String, Error> {
     let (mut table, mut left, mut has_more) = (Table::new(&summary::HEADS), room, false);
     for health in WORST_FIRST {
         if left == 0 {
@@ -148,7 +154,7 @@ async fn fleet(client: &Client, room: usize) -> Result<String, Error> {
         return Ok("no twins yet: send OTLP to the node, or try 'twin demo'\n".to_owned());
     }
     let more = if has_more { "and more: twin ls\n" } else { "" };
-    Ok(format!("{table}{more}"))
+    Ok(format!("{}{more}", table.to_fit(width)))
 }
 
 #[cfg(test)]
@@ -167,7 +173,7 @@ mod tests {
             "/api/v1/twins/shop/orders?behaviour=true" => canned("503 Service Unavailable", BUSY),
             _ => canned("200 OK", r#"{"twins":[]}"#),
         });
-        let shown = fleet(&node.await.client(), 9).await.unwrap();
+        let shown = fleet(&node.await.client(), 9, 200).await.unwrap();
         let row = shown.lines().find(|line| line.contains("shop/orders")).unwrap();
         assert!(row.contains("degraded") && row.contains("its record does not load"), "{row}");
     }
@@ -179,6 +185,7 @@ mod tests {
             or_wait(Err(Error::refused(status, BUSY.as_bytes())))
         };
         assert!(refused(503).unwrap().ends_with("its record does not load; waiting for it\n"));
-        assert!(refused(429).is_ok() && refused(404).is_err() && refused(401).is_err());
+        assert!(refused(429).is_ok() && refused(400).is_err() && refused(401).is_err());
+        assert!(refused(404).unwrap().contains("no such twin yet"));
     }
 }

@@ -225,11 +225,12 @@ async fn settle(client: &Client, seen: &mut Seen) -> Result<(), Failed> {
 }
 
 fn hints(url: &str, key: &str, folder: &Path) -> String {
+    let twin = cli::program();
     format!(
         "ask the twins in another terminal:\n  \
          export TWIN_NODE={url} TWIN_KEY={key}\n  \
-         twin ls health=degraded     twin get shop/orders     twin watch\n  \
-         twin desired shop/orders limits merge '{{\"rps\": 50}}'\n  \
+         {twin} ls health=degraded\n  {twin} get shop/orders\n  {twin} watch\n  \
+         {twin} desired shop/orders limits merge '{{\"rps\": 50}}'\n  \
          curl -H \"authorization: Bearer $TWIN_KEY\" $TWIN_NODE/api/v1/twins/shop/orders\n\
          the node's first key lies in {}; Ctrl-C ends everything\n",
         folder.join(KEY_FILE).display()

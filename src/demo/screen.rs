@@ -154,7 +154,8 @@ impl Screen {
             tally.errors.load(Relaxed),
             seen.alerts.len(),
         );
-        text.push_str(&seen.table().to_string());
+        let table = seen.table();
+        text.push_str(&if self.live.is_terminal() { table.to_fit(self.live.width()) } else { table.to_string() });
         text.push('\n');
         if self.live.is_terminal() {
             text.push_str(hints);

@@ -154,6 +154,9 @@ fn the_journal_tells_who_changed_what_and_the_past_can_be_read() {
     let entries = journal["entries"].as_array().unwrap();
     assert!(entries.len() >= 2 && entries.iter().all(|entry| entry["principal"].is_string()), "{journal}");
     assert!(node.run(&["journal", "shop/orders"]).text.contains("REVISION"));
+    assert_eq!(node.run(&["journal", "shop/nobody"]).code, 3);
+    let nobody = node.run(&["events", "shop/nobody", "--for", "1"]);
+    assert!(nobody.code == 0 && nobody.errors.contains("no twin 'shop/nobody' yet"), "{}", nobody.errors);
     let past = node.json(&["get", "shop/orders", "--at", &first["revision"].to_string()]);
     assert_eq!(past["features"][0]["desired"], 1, "{past}");
     assert_eq!(node.run(&["get", "shop/orders", "--at", "some day"]).code, 4);

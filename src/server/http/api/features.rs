@@ -138,7 +138,6 @@ pub(super) async fn heartbeat(
     let service = caller.service(&namespace, &name, Wish::Serve)?;
     caller.server.admit(&caller.principal, &service, &caller.header()).await?;
     let body = body.unwrap_or_default();
-    caller.server.admit(&caller.principal, &service, &caller.header()).await?;
     let heartbeat = Heartbeat { instance: instance.into(), version: body.version, health: body.health };
     caller.write(&service, StatusCode::OK, heartbeat, |written| (written.revision, written)).await
 }

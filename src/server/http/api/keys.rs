@@ -128,6 +128,7 @@ fn covers(body: &MintBody) -> Result<Covers, Problem> {
 pub(super) async fn mint(caller: Caller, Document(body): Document<MintBody>) -> Result<Response, Problem> {
     operator(&caller.principal)?;
     let (fresh, entry) = Server::mint(&caller.server, covers(&body)?, &body.label).await?;
+    tracing::info!(key_id = fresh.id, kind = entry.covers.name(), by = %caller.principal, "a key was made");
     Ok((StatusCode::CREATED, json(None, &show(&fresh.id, &entry, Some(fresh.key)))).into_response())
 }
 
@@ -135,5 +136,6 @@ pub(super) async fn mint(caller: Caller, Document(body): Document<MintBody>) -> 
 pub(super) async fn revoke(caller: Caller, At(id): At<String>) -> Result<Response, Problem> {
     operator(&caller.principal)?;
     let entry = caller.server.revoke(&id).await?;
+    tracing::info!(key_id = id, kind = entry.covers.name(), by = %caller.principal, "a key was revoked");
     Ok(json(None, &show(&id, &entry, None)))
 }
