@@ -15,6 +15,15 @@ use crate::{
     store::{Address, Committed, Ended, keyspace},
 };
 
+/// What a round did, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Did {
+    Write,
+    Sync,
+    Release,
+    Answer,
+}
+
 /// Fails at the n-th write or sync from now; 0 is never.
 #[derive(Default)]
 struct Failing {
@@ -22,6 +31,7 @@ struct Failing {
     fail_at_write: AtomicUsize,
     fail_at_sync: AtomicUsize,
     panics: std::sync::atomic::AtomicBool,
+    did: Arc<Mutex<Vec<Did>>>,
 }
 
 impl Failing {
@@ -46,12 +56,14 @@ impl Disk for Failing {
     }
 
     fn insert(&self, key: &[u8], value: &[u8]) -> Result<(), String> {
+        self.did.lock().push(Did::Write);
         self.count_down(&self.fail_at_write)?;
         self.rows.lock().insert(key.to_vec(), value.to_vec());
         Ok(())
     }
 
     fn batch(&self, writes: &mut Vec<Write>) -> Result<(), String> {
+        self.did.lock().push(Did::Write);
         self.count_down(&self.fail_at_write)?;
         let mut rows = self.rows.lock();
         for (key, value) in writes.drain(..) {
@@ -64,6 +76,7 @@ impl Disk for Failing {
     }
 
     fn sync(&self) -> Result<(), String> {
+        self.did.lock().push(Did::Sync);
         self.count_down(&self.fail_at_sync)
     }
 
@@ -72,19 +85,20 @@ impl Disk for Failing {
     }
 }
 
-struct Ears(Mutex<mpsc::Sender<Vec<Ended>>>);
+struct Ears(Mutex<mpsc::Sender<Vec<Ended>>>, Arc<Mutex<Vec<Did>>>);
 
 impl Committed for Ears {
     fn ended(&self, commits: Vec<Ended>) {
+        self.1.lock().push(Did::Answer);
         self.0.lock().send(commits).unwrap();
     }
 }
 
-#[derive(Default)]
-struct Keeper(Mutex<Vec<Sealed>>);
+struct Keeper(Mutex<Vec<Sealed>>, Arc<Mutex<Vec<Did>>>);
 
 impl Rider for Keeper {
     fn release(&self, sealed: &Sealed) {
+        self.1.lock().push(Did::Release);
         self.0.lock().push(sealed.clone());
     }
 }
@@ -104,13 +118,15 @@ fn world() -> World {
     let shared = Arc::new(Shared::default());
     let (_, jobs) = crossbeam_channel::bounded(1);
     let (send, ended) = mpsc::channel();
+    let did = disk.did.clone();
+    did.lock().clear();
     World {
         committer: Committer::new(disk.clone(), jobs, shared.clone()),
         disk,
         shared,
-        to: Arc::new(Ears(Mutex::new(send))),
+        to: Arc::new(Ears(Mutex::new(send), did.clone())),
         ended,
-        rider: Arc::default(),
+        rider: Arc::new(Keeper(Mutex::default(), did)),
     }
 }
 
@@ -143,6 +159,35 @@ impl World {
 const DONE: Result<(), Outcome> = Ok(());
 const UNKNOWN: Result<(), Outcome> = Err(Outcome::Unknown);
 const NOT_APPLIED: Result<(), Outcome> = Err(Outcome::NotApplied);
+
+#[test]
+fn a_round_is_written_then_synced_and_only_then_released_and_answered() {
+    let mut world = world();
+    // One key, several keys, and another twin: what goes alone and what goes in a batch.
+    let mut several = world.commit("a", 1);
+    if let Entry::Commit(commit) = &mut several {
+        commit.wake_at = Some(crate::model::Timestamp::from_unix_ms(5));
+    }
+    let round = vec![several, world.commit("b", 1)];
+    assert_eq!(world.round(round), [DONE, DONE]);
+    for (key, sequence) in [("b", 2), ("c", 1), ("b", 3)] {
+        let round = vec![world.commit(key, sequence)];
+        assert_eq!(world.round(round), [DONE]);
+    }
+    let did = std::mem::take(&mut *world.disk.did.lock());
+    let rounds: Vec<_> = did.split_inclusive(|did| *did == Did::Answer).collect();
+    assert_eq!(rounds.len(), 4, "{did:?}");
+    for round in rounds {
+        let sync = round.iter().position(|did| *did == Did::Sync).expect("a round is synced");
+        let (before, after) = (&round[..sync], &round[sync + 1..]);
+        assert!(!before.is_empty() && before.iter().all(|did| *did == Did::Write), "{round:?}");
+        assert!(after.starts_with(&[Did::Release]) && after.ends_with(&[Did::Answer]), "{round:?}");
+        assert!(!after.contains(&Did::Write), "{round:?}");
+    }
+    world.disk.fail_at_sync.store(1, SeqCst);
+    let round = vec![world.commit("c", 2)];
+    assert_eq!(world.round(round), [UNKNOWN], "without the sync there is no answer that says done");
+}
 
 #[test]
 fn a_disk_that_fails_in_a_round_leaves_what_was_written_unknown_and_the_rest_not_applied() {

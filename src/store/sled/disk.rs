@@ -74,11 +74,37 @@ pub enum OpenError {
 /// A database and the handles it is synced by.
 pub(super) struct SledDisk {
     db: sled::Db,
-    file: File,
+    file: DatabaseFile,
     /// Where sled puts tree nodes above 128 KiB, in files of their own that it never syncs.
     large: PathBuf,
     synced: Mutex<Synced>,
     level: Level,
+}
+
+/// sled's file, by a handle of our own.
+struct DatabaseFile {
+    file: File,
+    /// Called before each sync.
+    #[cfg(test)]
+    watch: Mutex<Option<Box<dyn FnMut() + Send>>>,
+}
+
+impl DatabaseFile {
+    fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            file: File::options().read(true).write(true).open(path)?,
+            #[cfg(test)]
+            watch: Mutex::default(),
+        })
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        #[cfg(test)]
+        if let Some(watch) = &mut *self.watch.lock() {
+            watch();
+        }
+        self.file.sync_data()
+    }
 }
 
 /// What is known of the files of large nodes.
@@ -95,7 +121,7 @@ impl SledDisk {
         std::fs::create_dir_all(path).map_err(directory)?;
         let db = open_sled(path, options)?;
         check_format(path, &db)?;
-        let file = File::options().read(true).write(true).open(path.join("db")).map_err(directory)?;
+        let file = DatabaseFile::open(&path.join("db")).map_err(directory)?;
         let disk = Self {
             db,
             file,
@@ -258,7 +284,33 @@ impl Disk for SledDisk {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+
+    #[test]
+    fn at_fsync_and_at_the_end_the_file_is_synced_after_it_has_the_bytes() {
+        const VALUE: &[u8] = b"a value that lies in the file as it is";
+        for (level, expected) in [(Level::Buffered, 0), (Level::Flushed, 0), (Level::Fsync, 1)] {
+            let directory = tempfile::tempdir().unwrap();
+            let disk = SledDisk::open(directory.path(), Options { level, ..Options::default() }).unwrap();
+            let (file, syncs) = (directory.path().join("db"), Arc::new(Mutex::new(0)));
+            let counted = syncs.clone();
+            *disk.file.watch.lock() = Some(Box::new(move || {
+                let bytes = std::fs::read(&file).unwrap();
+                assert!(
+                    bytes.windows(VALUE.len()).any(|bytes| bytes == VALUE),
+                    "{level:?}: synced before it was written"
+                );
+                *counted.lock() += 1;
+            }));
+            disk.insert(b"key", VALUE).unwrap();
+            disk.sync().unwrap();
+            assert_eq!(*syncs.lock(), expected, "{level:?}");
+            disk.finish().unwrap();
+            assert_eq!(*syncs.lock(), expected + 1, "{level:?}: whatever the level");
+        }
+    }
 
     #[test]
     fn a_large_node_is_noticed_however_long_there_was_none() {
