@@ -64,7 +64,7 @@ pub fn otlp(bytes: &[u8]) {
     logs.iter().flatten().for_each(|request| bounded(&otlp::logs(request, &covers)));
 }
 
-/// JSON bodies: what is parsed prints as it was, and a delta merged into what is reported leaves none.
+/// JSON bodies: what is parsed prints as it was, and a delta merged into whatever was reported leaves none.
 pub fn json(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let Ok(json) = Json::parse(text) else { return };
@@ -73,10 +73,15 @@ pub fn json(bytes: &[u8]) {
     }
     assert_eq!(Json::parse(json.text()).ok().as_ref(), Some(&json));
     let desired = json.value();
-    let mut reported = Value::Null;
-    merge(&mut reported, &desired);
-    if let Some(missing) = delta(&desired, &reported) {
-        merge(&mut reported, &missing);
+    assert_eq!(delta(&desired, &desired), None, "what is as desired lacks nothing");
+    // Of a list the first is desired and the others are what may have been reported; a desired null is an absent member.
+    let parts = desired.as_array().map_or(&[][..], Vec::as_slice);
+    let pairs = parts.iter().skip(1).map(|reported| (&parts[0], reported.clone()));
+    for (desired, mut reported) in pairs.chain([(&desired, Value::Null)]) {
+        if let Some(missing) = delta(desired, &reported) {
+            merge(&mut reported, &missing);
+        }
+        assert_eq!(delta(desired, &reported), None, "{desired} merged into what was reported");
     }
 }
 

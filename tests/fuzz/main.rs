@@ -42,6 +42,8 @@ fn seeds() -> Vec<Vec<u8>> {
         serde_json::to_vec(&request).expect("a request prints"),
         request.encode_to_vec(),
         br#"{"replicas":3,"limits":{"cpu":"2","none":null},"list":[1,2.5,"\u00fc"]}"#.to_vec(),
+        br#"[{"a":{"b":null,"c":[null]},"d":1,"e":null},5,{"a":7,"e":{"f":1}},{"a":{"b":2,"x":null},"d":{}},null,[]]"#
+            .to_vec(),
         b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_vec(),
         b"default/orders".to_vec(),
         b"2026-11-23T01:02:03.456Z".to_vec(),
