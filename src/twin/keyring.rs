@@ -204,7 +204,10 @@ impl Decide<LookUp> for Keyring {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Header, Key};
+    use crate::{
+        model::{Header, Key},
+        twin::{Persistence, Shape, from_bytes, to_bytes},
+    };
 
     fn turn<M>(twin: &mut Keyring, message: &M, now: u64) -> Result<M::Reply, Rejection>
     where
@@ -231,6 +234,60 @@ mod tests {
         turn(&mut twin, &RevokeKey, 4).unwrap();
         let again = turn(&mut twin, &RevokeKey, 5).unwrap();
         assert_eq!(again.revoked_at, Some(Timestamp::from_unix_ms(4)));
+    }
+
+    const SHAPE_1: Shape = Shape { schema: 1, fingerprint: 0x5a15_51c5 };
+
+    fn golden_1() -> (Keyring, Vec<Change>) {
+        let entry = |covers| Entry {
+            hash: [7; 32],
+            covers,
+            label: "größe".into(),
+            created_at: Timestamp::from_unix_ms(1_700_000_000_000),
+            revoked_at: Some(Timestamp::from_unix_ms(1_700_000_000_123)),
+        };
+        let service = Covers::Service { service: ServiceId::parse("shop/orders").unwrap() };
+        let minted = [Covers::Operator, Covers::Ingest { namespace: "shop".into() }, service.clone()];
+        let mut changes: Vec<_> = minted.map(|covers| Change::Minted(entry(covers))).into();
+        changes.push(Change::Revoked(Timestamp::from_unix_ms(1_700_000_000_456)));
+        (Keyring { entry: Some(entry(service)) }, changes)
+    }
+
+    fn written() -> [(&'static str, Vec<u8>); 2] {
+        let (state, changes) = golden_1();
+        // As the changes of an entry of the journal lie there.
+        let changes: Vec<_> = changes.iter().map(to_bytes).collect();
+        [("tests/golden/key-1-state.bin", to_bytes(&state)), ("tests/golden/key-1-changes.bin", to_bytes(&changes))]
+    }
+
+    #[test]
+    fn a_key_and_its_changes_of_schema_1_are_read_as_they_were_meant() {
+        let (state, changes) = golden_1();
+        let [bytes, entries] = written().map(|(file, _)| std::fs::read(file).unwrap());
+        assert_eq!(<Durable as Persistence<Keyring>>::decode(SHAPE_1, &bytes).unwrap(), state);
+        let entries: Vec<Vec<u8>> = from_bytes(&entries).unwrap();
+        let read =
+            entries.iter().map(|entry| <Durable as Persistence<Keyring>>::decode_change(SHAPE_1, entry).unwrap());
+        assert_eq!(read.collect::<Vec<_>>(), changes);
+    }
+
+    #[test]
+    fn a_key_and_its_changes_are_still_written_in_the_committed_schema() {
+        assert_eq!(<Durable as Persistence<Keyring>>::SHAPE, SHAPE_1);
+        for (file, bytes) in written() {
+            assert!(bytes == std::fs::read(file).unwrap(), "{file}: a new schema needs a new number and file");
+        }
+    }
+
+    /// Run by hand when a schema is new: `cargo test --lib write_golden_keys -- --ignored`.
+    #[test]
+    #[ignore = "writes the files that the other tests read"]
+    fn write_golden_keys_that_are_missing() {
+        for (file, bytes) in written() {
+            if !std::path::Path::new(file).exists() {
+                std::fs::write(file, bytes).unwrap();
+            }
+        }
     }
 
     #[test]

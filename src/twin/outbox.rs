@@ -228,6 +228,59 @@ mod tests {
         }
     }
 
+    const GOLDEN_1: &str = "tests/golden/outbox-1.bin";
+
+    /// Two promises that wait, each part of them used, after three that were settled.
+    fn golden_1() -> Outbox {
+        let promise = |number, back: Option<&str>, trace, path| Promise {
+            number,
+            kind: "service".into(),
+            key: Key::parse("shop/größe").unwrap(),
+            name: "alert/1".into(),
+            bytes: vec![0, 255, 7],
+            back: back.map(Into::into),
+            made_at: Timestamp::from_unix_ms(1_700_000_000_000 + number),
+            revision: 300 + number,
+            trace,
+            path,
+        };
+        let trace = TraceParent { trace_id: [7; 16], span_id: [8; 8], flags: 1 };
+        let step = Step { kind: "service".into(), key: Key::parse("shop/orders").unwrap() };
+        let mut outbox = Outbox::default();
+        for number in 1..=3 {
+            outbox.promise(promise(number, None, None, Vec::new()));
+        }
+        outbox.promise(promise(4, Some("heard/1"), Some(trace), vec![step]));
+        outbox.promise(promise(5, None, None, Vec::new()));
+        for number in [1, 2, 3] {
+            assert!(outbox.settle(number));
+        }
+        outbox
+    }
+
+    #[test]
+    fn an_outbox_of_layout_1_is_read_as_it_was_meant() {
+        assert_eq!(Outbox::decode(&std::fs::read(GOLDEN_1).unwrap()).unwrap(), golden_1());
+    }
+
+    #[test]
+    fn an_outbox_is_still_written_in_the_committed_layout() {
+        let mut bytes = Vec::new();
+        golden_1().encode(&mut bytes);
+        assert_eq!(bytes, std::fs::read(GOLDEN_1).unwrap(), "a new layout needs a new number and file");
+    }
+
+    /// Run by hand when a layout is new: `cargo test --lib write_golden_outbox -- --ignored`.
+    #[test]
+    #[ignore = "writes the file that the other tests read"]
+    fn write_golden_outbox_if_it_is_missing() {
+        if !std::path::Path::new(GOLDEN_1).exists() {
+            let mut bytes = Vec::new();
+            golden_1().encode(&mut bytes);
+            std::fs::write(GOLDEN_1, bytes).unwrap();
+        }
+    }
+
     #[test]
     fn numbers_that_do_not_grow_are_refused() {
         let mut bytes = vec![LAYOUT];

@@ -3,6 +3,7 @@
 mod arbitrary;
 mod commands;
 mod features;
+mod golden;
 mod instances;
 mod shape;
 
