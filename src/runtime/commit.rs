@@ -7,7 +7,7 @@ use super::{
     contain::asked,
     install::arm,
     restore::{Restored, restore},
-    shard::{Core, Shard},
+    shard::{Core, Note, Shard},
     shared::SLOT,
 };
 use crate::{
@@ -291,7 +291,7 @@ impl<K: Twin> Core<K> {
         }
     }
 
-    /// Gives what waited its turns, as long as nothing holds it back again.
+    /// Gives what waited its turns, as long as nothing holds it back again and the hold of the lock is not too long.
     pub(super) fn resume(&mut self, shard: &Shard<K>, at: u32, now: Timestamp) {
         let Some(twin) = self.table.get_mut(at) else { return };
         let key = twin.key.clone();
@@ -301,6 +301,13 @@ impl<K: Twin> Core<K> {
         }
         let mut waiting = std::mem::take(&mut busy.waiting);
         while let Some(call) = waiting.pop_front() {
+            if self.resumes_left == 0 {
+                // Enough for one hold of the lock: the others go on with the next batch.
+                waiting.push_front(call);
+                shard.inbox.note([Note::Resume(at)]);
+                break;
+            }
+            self.resumes_left -= 1;
             self.deliver(shard, at, call, now);
             if let Some(busy) = self.table.get_mut(at).and_then(|twin| twin.busy.as_mut())
                 && matches!(busy.read, Read::Done(_))

@@ -19,6 +19,8 @@ use crate::twin::{Failure, Twin};
 
 /// Turns within one hold of the lock.
 const BATCH_TURNS_MAX: usize = 64;
+/// Notes within one hold of the lock.
+const BATCH_NOTES_MAX: usize = 256;
 /// Holds before the drain lets its neighbours run.
 const BATCHES_MAX: usize = 8;
 /// One turn in so many goes to the least urgent lane although others wait.
@@ -97,7 +99,8 @@ impl<K: Twin> Work<K> {
         let mut core = shard.core.lock();
         let mut turns = 0;
         shard.hold(&mut core, now, |core| {
-            for note in self.taken.notes.drain(..) {
+            let notes = self.taken.notes.len().min(BATCH_NOTES_MAX);
+            for note in self.taken.notes.drain(..notes) {
                 core.note(&shard, note, now);
             }
             while turns < BATCH_TURNS_MAX {

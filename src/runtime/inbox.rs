@@ -36,7 +36,7 @@ pub(crate) struct Inbox<T, N> {
 
 struct Queue<T, N> {
     lanes: [VecDeque<T>; LANES],
-    notes: Vec<N>,
+    notes: VecDeque<N>,
     bytes: [usize; LANES],
     scheduled: bool,
     closed: bool,
@@ -47,19 +47,19 @@ pub(crate) struct Taken<T, N> {
     /// The lanes, most urgent first.
     pub(crate) lanes: [VecDeque<T>; LANES],
     /// The runtime's own.
-    pub(crate) notes: Vec<N>,
+    pub(crate) notes: VecDeque<N>,
 }
 
 impl<T, N> Default for Taken<T, N> {
     fn default() -> Self {
-        Self { lanes: [VecDeque::new(), VecDeque::new(), VecDeque::new()], notes: Vec::new() }
+        Self { lanes: [VecDeque::new(), VecDeque::new(), VecDeque::new()], notes: VecDeque::new() }
     }
 }
 
 impl<T, N> Inbox<T, N> {
     pub(crate) fn new(bounds: Bounds) -> Self {
         let lanes = [VecDeque::new(), VecDeque::new(), VecDeque::new()];
-        let queue = Queue { lanes, notes: Vec::new(), bytes: [0; LANES], scheduled: false, closed: false };
+        let queue = Queue { lanes, notes: VecDeque::new(), bytes: [0; LANES], scheduled: false, closed: false };
         Self { pending: AtomicUsize::new(0), queue: Mutex::new(queue), waker: AtomicWaker::new(), bounds }
     }
 
@@ -198,7 +198,7 @@ mod tests {
         inbox.note([1]);
         let mut taken = Taken::default();
         assert!(inbox.take(&mut taken));
-        assert_eq!((&taken.lanes[1], &taken.notes, inbox.pending()), (&VecDeque::from([7]), &vec![1], 1));
+        assert_eq!((&taken.lanes[1], &taken.notes, inbox.pending()), (&VecDeque::from([7]), &VecDeque::from([1]), 1));
         inbox.finished(1);
         assert_eq!(inbox.pending(), 0);
     }

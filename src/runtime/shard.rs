@@ -41,6 +41,8 @@ pub(super) enum Note {
     Loaded(u32, Result<Loaded, store::Error>),
     /// The pages that a message of the activation at this index named, with the number they were asked under.
     Read(u32, u64, Result<Loaded, store::Error>),
+    /// The activation at this index has messages left that wait for nothing but their turns.
+    Resume(u32),
     /// A twin wants to be activated now; its wake entry was written with a record of this sequence (0: not known).
     Wake(u64, Key, u64),
     /// How the delivery of a promise went.
@@ -72,6 +74,8 @@ pub(super) struct Core<K: Twin> {
     pub(super) stuck: Vec<u32>,
     /// Twins with observed pages to save, with the time to do it.
     pub(super) unsaved: VecDeque<(Timestamp, u32)>,
+    /// Turns of messages that waited, left in this hold of the lock.
+    pub(super) resumes_left: usize,
     /// Number of the newest read of pages: an answer to an older one finds nobody.
     pub(super) reads: u64,
     /// Where the passivation sweep goes on.
@@ -163,6 +167,8 @@ thread_local! {
 
 /// Longest run of turns within one hold of the lock that answer each other inside the shard.
 const LOCAL_STEPS_MAX: usize = 64;
+/// Turns of messages that waited (for a load, for pages) within one hold of the lock.
+const RESUMES_MAX: usize = 64;
 
 impl<K: Twin> Shard<K> {
     pub(super) fn new(shared: Arc<Shared>) -> Arc<Self> {
@@ -230,6 +236,7 @@ impl<K: Twin> Shard<K> {
     /// Runs `work` under the lock that `core` is, then what its turns posted to this very shard.
     pub(super) fn hold<R>(&self, core: &mut Core<K>, now: Timestamp, work: impl FnOnce(&mut Core<K>) -> R) -> R {
         let held = Held { shard: self, outer: HELD.replace(self.address()) };
+        core.resumes_left = RESUMES_MAX;
         let result = work(core);
         for _ in 0..LOCAL_STEPS_MAX {
             let Some((hash, key, parcel)) = LOCAL.with_borrow_mut(VecDeque::pop_front) else { break };
@@ -349,6 +356,7 @@ impl<K: Twin> Core<K> {
             buffers: Vec::new(),
             stuck: Vec::new(),
             unsaved: VecDeque::new(),
+            resumes_left: 0,
             reads: 0,
             sweep: 0,
             witness: Witness::default(),
@@ -381,6 +389,9 @@ impl<K: Twin> Core<K> {
             }
             Note::Read(at, number, read) => {
                 self.contained(shard, at, |core| core.pages_read(shard, at, number, read, now)).ok();
+            }
+            Note::Resume(at) => {
+                self.contained(shard, at, |core| core.resume(shard, at, now)).ok();
             }
             Note::Wake(hash, key, sequence) => self.wake_contained(shard, hash, &key, sequence, now),
             Note::Settled { hash, key, number, went } => {
