@@ -44,13 +44,14 @@ impl<K: Twin> Core<K> {
         }
         twin.busy = Some(Box::new(Busy::new(Phase::Loading { attempts: 0 })));
         let at = self.table.insert(hash, twin);
-        self.load(at, address, false);
+        self.load(shard, at, address, false);
         Ok(at)
     }
 
     /// Asks for a twin's record.
-    pub(super) fn load(&mut self, at: u32, address: Arc<Address>, with_ring: bool) {
+    pub(super) fn load(&mut self, shard: &Shard<K>, at: u32, address: Arc<Address>, with_ring: bool) {
         let pages = if with_ring { vec![ring::PAGE.into()] } else { Vec::new() };
+        shard.shared.wakes.began();
         self.out.loads.push((at, Load { address, core: true, pages, prefix: observed::<K>() }));
     }
 
@@ -100,7 +101,7 @@ impl<K: Twin> Core<K> {
                     busy.waiting.push_back(call);
                     let address = twin.ledger.as_ref().map(|ledger| Arc::clone(&ledger.address));
                     if let Some(address) = address {
-                        self.load(at, address, false);
+                        self.load(shard, at, address, false);
                     }
                     return;
                 }

@@ -163,7 +163,7 @@ impl<K: Twin> Core<K> {
         if matches!(busy.phase, Phase::Ending) {
             busy.phase = Phase::Loading { attempts: 0 };
             let address = Arc::clone(&ledger.address);
-            self.load(at, address, false);
+            self.load(shard, at, address, false);
             return;
         }
         let covered = busy.staged.iter().take_while(|(mark, _)| *mark <= flight.mark).count();
@@ -253,7 +253,7 @@ impl<K: Twin> Core<K> {
             Ok(Restored::NeedsRing) => {
                 let address = twin.ledger.as_ref().map(|ledger| Arc::clone(&ledger.address));
                 if let Some(address) = address {
-                    self.load(at, address, true);
+                    self.load(shard, at, address, true);
                 }
             }
             Err((cause, backwards)) => {

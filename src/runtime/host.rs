@@ -173,6 +173,7 @@ impl<K: Twin> AnyHost for Host<K> {
 
     fn wake(&self, key: &Key, sequence: u64) {
         let hash = Key::hash_of(key);
+        self.shard(hash).shared.wakes.began();
         self.shard(hash).inbox.note([Note::Wake(hash, key.clone(), sequence)]);
     }
 

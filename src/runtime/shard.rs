@@ -385,6 +385,7 @@ impl<K: Twin> Core<K> {
         match note {
             Note::Ended(ended) => self.ended(shard, ended, now),
             Note::Loaded(at, loaded) => {
+                shard.shared.wakes.ended();
                 self.contained(shard, at, |core| core.loaded(shard, at, loaded, now)).ok();
             }
             Note::Read(at, number, read) => {
@@ -393,7 +394,10 @@ impl<K: Twin> Core<K> {
             Note::Resume(at) => {
                 self.contained(shard, at, |core| core.resume(shard, at, now)).ok();
             }
-            Note::Wake(hash, key, sequence) => self.wake_contained(shard, hash, &key, sequence, now),
+            Note::Wake(hash, key, sequence) => {
+                self.wake_contained(shard, hash, &key, sequence, now);
+                shard.shared.wakes.ended();
+            }
             Note::Settled { hash, key, number, went } => {
                 let settle = |core: &mut Self| core.settled(shard, hash, &key, number, &went, now);
                 self.contained_by(shard, hash, &key, settle).ok();

@@ -26,8 +26,8 @@ const DRAIN_LOOK: Duration = Duration::from_millis(2);
 const WAKE_PAGE: usize = 1024;
 /// How far ahead of its time an empty rest of the index is trusted to be empty.
 const WAKE_AHEAD: Duration = Duration::from_secs(3600);
-/// Wake-ups sent before the others get a look.
-const WAKE_BURST: usize = 256;
+/// How soon wake-ups that are due go on when as many as may be are under way.
+const WAKE_PAUSE: Duration = Duration::from_millis(5);
 
 /// What the outside asks of the system thread.
 pub(super) enum Order {
@@ -82,6 +82,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut orders: mpsc::Receiver<Order>, 
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut index = Index::default();
     let mut before = Timestamp::ZERO;
+    let mut held_up = false;
     loop {
         let now = shared.clock.now();
         if before.since(now) > CLOCK_STEP {
@@ -89,6 +90,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut orders: mpsc::Receiver<Order>, 
         }
         before = now;
         let next = shared.wakes.next().map_or(TICK, |at| at.since(now));
+        let next = if held_up { WAKE_PAUSE } else { next };
         tokio::select! {
             biased;
             order = orders.recv() => {
@@ -115,26 +117,27 @@ pub(super) async fn run(shared: Arc<Shared>, mut orders: mpsc::Receiver<Order>, 
             () = tokio::time::sleep(next) => {}
             () = shared.wakes.changed() => {}
         }
-        index.read_on(&shared).await;
-        wake_due(&shared);
+        // What is due is sent before more is read, so that a long overdue index stays where it is.
+        loop {
+            let more = index.read_on(&shared).await;
+            held_up = wake_due(&shared);
+            if held_up || !more {
+                break;
+            }
+        }
     }
     drop(kept);
 }
 
-fn wake_due(shared: &Shared) {
+/// Sends what is due, as far as there is room; says whether something is left.
+fn wake_due(shared: &Shared) -> bool {
     let now = shared.clock.now();
-    loop {
-        let due = shared.wakes.due(now, WAKE_BURST);
-        let last = due.len() < WAKE_BURST;
-        for Due { kind, key, sequence, .. } in due {
-            if let Some(host) = shared.office.host_named(&kind) {
-                host.wake(&key, sequence);
-            }
-        }
-        if last {
-            return;
+    for Due { kind, key, sequence, .. } in shared.wakes.due(now, shared.wakes.room()) {
+        if let Some(host) = shared.office.host_named(&kind) {
+            host.wake(&key, sequence);
         }
     }
+    shared.wakes.next().is_some_and(|at| at <= now)
 }
 
 /// Where the stored wake index has been read to.
@@ -144,34 +147,37 @@ struct Index {
 }
 
 impl Index {
-    /// Reads the next page before the heap runs out of what was read.
-    async fn read_on(&mut self, shared: &Shared) {
-        let Some(store) = &shared.store else { return };
-        loop {
-            let now = shared.clock.now();
-            if shared.wakes.horizon() > now.after(TICK * 2) {
-                return;
+    /// Reads the next page before the heap runs out of what was read, but not while something read before is due; says
+    /// whether it did.
+    async fn read_on(&mut self, shared: &Shared) -> bool {
+        let Some(store) = &shared.store else { return false };
+        let now = shared.clock.now();
+        let behind = shared.wakes.next().is_some_and(|at| at <= now);
+        if behind || shared.wakes.horizon() > now.after(TICK * 2) {
+            return false;
+        }
+        let until = now.after(WAKE_AHEAD);
+        let before = shared.wakes.horizon();
+        // From here on commits arm what lies in the part that is being read.
+        shared.wakes.set_horizon(until);
+        let (tell, told) = oneshot::channel();
+        let scan = Scan::Wake { until, after: self.after.clone(), limit: WAKE_PAGE };
+        store.scan(
+            scan,
+            Box::new(move |walked| {
+                tell.send(walked).ok();
+            }),
+        );
+        let walked = told.await.unwrap_or_else(|_| Err(store::Error::Unavailable("the store stopped".into())));
+        match walked {
+            Ok(walked) => {
+                self.take(shared, walked, until);
+                true
             }
-            let until = now.after(WAKE_AHEAD);
-            let before = shared.wakes.horizon();
-            // From here on commits arm what lies in the part that is being read.
-            shared.wakes.set_horizon(until);
-            let (tell, told) = oneshot::channel();
-            let scan = Scan::Wake { until, after: self.after.clone(), limit: WAKE_PAGE };
-            store.scan(
-                scan,
-                Box::new(move |walked| {
-                    tell.send(walked).ok();
-                }),
-            );
-            let walked = told.await.unwrap_or_else(|_| Err(store::Error::Unavailable("the store stopped".into())));
-            match walked {
-                Ok(walked) => self.take(shared, walked, until),
-                Err(error) => {
-                    shared.wakes.set_horizon(before);
-                    tracing::warn!(%error, "the wake index cannot be read; tried again with the next tick");
-                    return;
-                }
+            Err(error) => {
+                shared.wakes.set_horizon(before);
+                tracing::warn!(%error, "the wake index cannot be read; tried again with the next tick");
+                false
             }
         }
     }

@@ -216,7 +216,7 @@ impl<K: Twin> Core<K> {
                         busy.phase = Phase::Loading { attempts: *attempts };
                         let address = twin.ledger.as_ref().map(|ledger| Arc::clone(&ledger.address));
                         if let Some(address) = address {
-                            self.load(at, address, false);
+                            self.load(shard, at, address, false);
                         }
                     }
                     return;

@@ -3,7 +3,12 @@
 //! The store indexes the wake time of every record in time order; this heap holds the part that is near. An entry may
 //! be early or stale, never late: the twin itself decides, when woken, whether anything is due.
 
-use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use compact_str::CompactString;
 use parking_lot::Mutex;
@@ -22,11 +27,15 @@ pub(super) struct Due {
     again: bool,
 }
 
+/// Wake-ups under way at once, each from its note to the end of its load; loads of messages count, too.
+pub(super) const UNDER_WAY_MAX: usize = 1024;
+
 /// Wake-ups by time.
 #[derive(Default)]
 pub(super) struct Wakes {
     heap: Mutex<Heap>,
     changed: Notify,
+    under_way: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -82,6 +91,21 @@ impl Wakes {
             due.extend(heap.entries.pop().map(|Reverse((_, due))| due));
         }
         due
+    }
+
+    /// A wake-up was sent, or a load began.
+    pub(super) fn began(&self) {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It was taken, or the load came back.
+    pub(super) fn ended(&self) {
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many more wake-ups may be sent.
+    pub(super) fn room(&self) -> usize {
+        UNDER_WAY_MAX.saturating_sub(self.under_way.load(Ordering::Relaxed))
     }
 
     /// When the next entry is due.

@@ -89,7 +89,7 @@ impl<K: Twin> Core<K> {
             busy.phase = Phase::Ending;
         } else {
             busy.phase = Phase::Loading { attempts: 0 };
-            self.load(at, address, false);
+            self.load(shard, at, address, false);
         }
     }
 }

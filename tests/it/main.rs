@@ -23,6 +23,7 @@ mod keys;
 mod kinds;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod otlp;
+mod overdue;
 mod panics;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod process;

@@ -1,6 +1,6 @@
 //! What must happen, step by step, in the cases that matter most; each walked through both doors.
 
-use std::{sync::Arc, time::Duration};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use service_twin::{
     model::{Outcome, RequestKey, Timestamp},
@@ -143,6 +143,33 @@ fn a_panic_behind_a_load_leaves_nobody_without_an_answer() {
         moment().await;
         assert!(matches!(boom.await.unwrap(), Err(Failure::Panicked { .. })));
         assert_eq!(behind.await.unwrap(), Ok(0));
+    });
+}
+
+#[test]
+fn a_crowd_behind_a_load_holds_up_no_neighbour_and_keeps_its_order() {
+    const CROWD: usize = 500;
+    play(|scene| async move {
+        scene.warm(1).await;
+        scene.faults.at_next_load(Some(LoadFault::Held));
+        let order = Rc::new(RefCell::new(Vec::new()));
+        let look = |twin: usize, number: usize| {
+            let (runtime, order) = (scene.runtime.clone(), Rc::clone(&order));
+            actix::spawn(async move {
+                runtime.twin(&key(twin)).ask(Look).await.unwrap();
+                order.borrow_mut().push(number);
+            });
+        };
+        (0..CROWD).for_each(|number| look(0, number));
+        moment().await;
+        look(1, CROWD);
+        assert!(scene.store.release_load(0));
+        moment().await;
+        let mut order = order.take();
+        let neighbour = order.iter().position(|number| *number == CROWD).expect("it is answered");
+        assert!(neighbour < CROWD / 2, "after {neighbour} of the crowd");
+        order.remove(neighbour);
+        assert_eq!(order, (0..CROWD).collect::<Vec<_>>());
     });
 }
 
