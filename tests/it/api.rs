@@ -267,6 +267,21 @@ async fn health_needs_no_key_and_metrics_count_requests() {
 }
 
 #[tokio::test]
+async fn every_metric_is_listed_under_the_name_it_is_exported_with() {
+    let world = World::new().await;
+    let metrics = world.request("GET", "/metrics").send().await.unwrap().text().await.unwrap();
+    let listed = include_str!("../../docs/operations.md");
+    let exported: Vec<String> = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .map(|(name, kind)| if kind == "counter" { format!("`{name}_total`") } else { format!("`{name}`") })
+        .collect();
+    assert!(exported.len() > 20, "{metrics}");
+    let missing: Vec<&String> = exported.iter().filter(|name| !listed.contains(name.as_str())).collect();
+    assert!(missing.is_empty(), "{missing:?} are not in docs/operations.md");
+}
+
+#[tokio::test]
 async fn a_drained_node_ends_its_streams_and_keeps_everything() {
     let folder = tempfile::tempdir().unwrap();
     let settings = config(folder.path(), StoreKind::Sled);
