@@ -5,13 +5,14 @@ use std::sync::Arc;
 use super::{
     activation::{Activation, BACKOFF_MAX, Flight, Ledger, Phase, Read},
     contain::asked,
+    hold::RESERVED_KEYS,
     install::arm,
     restore::{Restored, restore},
     shard::{Core, Note, Shard},
     shared::SLOT,
 };
 use crate::{
-    model::{Key, Outcome, Sealed, Timestamp},
+    model::{Key, Outcome, Sealed, Timestamp, limits},
     store::{self, Commit, Committed, Ended, Loaded},
     twin::{
         Failure, PageWrite, Persistence, Terms, Twin, journal,
@@ -20,6 +21,8 @@ use crate::{
     },
 };
 
+/// Most pages of a forgotten journal that one commit deletes.
+const SWEPT_MAX: usize = 32;
 /// Record buffers a shard keeps for reuse.
 const BUFFERS_MAX: usize = 64;
 
@@ -65,8 +68,10 @@ impl<K: Twin> Core<K> {
             token: u64::from(at),
             to,
         };
+        // What is left of a forgotten journal goes with the next commit, which follows this one.
+        let unswept = commit.core.is_some() && ledger.rare().journal.is_unswept();
         if let Some(instant) = store.instant() {
-            busy.dirty = false;
+            busy.dirty = unswept;
             self.counts.commits += 1;
             let result = instant.commit_now(&mut commit);
             self.buffers.extend(commit.core.take());
@@ -75,6 +80,9 @@ impl<K: Twin> Core<K> {
                     ledger.sequence = commit.sequence;
                     self.out.released.append(&mut commit.riders);
                     arm(shard, twin, wake_at);
+                    if unswept {
+                        return self.submit(shard, at, now);
+                    }
                     twin.rest();
                     None
                 }
@@ -97,7 +105,7 @@ impl<K: Twin> Core<K> {
             // What is being read may lie before these pages or behind them; it is read again when they are durable.
             busy.read = Read::No;
         }
-        let was_dirty = std::mem::replace(&mut busy.dirty, false);
+        let was_dirty = std::mem::replace(&mut busy.dirty, unswept);
         self.counts.commits += 1;
         match store.commit(commit) {
             Ok(()) => {
@@ -383,7 +391,11 @@ fn rotate<K: Twin>(ledger: &mut Ledger, pages: &mut Vec<PageWrite>, state: &K, r
         if let Some(journal::Rotated { writes }) =
             ledger.rare_mut().journal.rotate(revision, base, K::Persistence::SHAPE)
         {
-            writes.into_iter().for_each(put);
+            writes.into_iter().for_each(&mut put);
+        }
+        if ledger.rare().journal.is_unswept() {
+            let room = limits::COMMIT_KEYS_MAX.saturating_sub(RESERVED_KEYS + pages.len());
+            pages.extend(ledger.rare_mut().journal.sweep(room.min(SWEPT_MAX)));
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// Keys of a commit kept free for the core, the ring page and a journal rotation with its deletes.
-const RESERVED_KEYS: usize = 12;
+pub(super) const RESERVED_KEYS: usize = 12;
 /// Frame and section heads.
 const FRAME_BYTES: usize = 128;
 /// What a change may grow the state by beyond its own encoded size.

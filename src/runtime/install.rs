@@ -53,7 +53,7 @@ pub(super) fn install<K: Twin>(
         events.extend(twin.state.event(fact).map(|event| (twin.revision, event)));
     }
     let changed = twin.revision != before;
-    let (pages, effects) = more.map_or_else(Default::default, |more| (more.pages, more.effects));
+    let More { mut pages, effects, forgets } = more.map_or_else(More::default, |more| *more);
     if !changed && pages.is_empty() && effects.is_empty() {
         return Leave::Now;
     }
@@ -77,6 +77,11 @@ pub(super) fn install<K: Twin>(
                 },
                 K::Persistence::SHAPE,
             );
+            if forgets {
+                let mut state = Vec::new();
+                K::Persistence::encode(&twin.state, &mut state);
+                pages.push(ledger.rare_mut().journal.forget_past(twin.revision, &state, K::Persistence::SHAPE));
+            }
         }
     }
     let mut riders: Vec<Arc<dyn Rider>> = Vec::new();

@@ -34,10 +34,10 @@ use crate::{
     model::{Clock, Header, Key, Principal, RequestKey, ServiceId, Timestamp},
     runtime::{Found, Journaled, Runtime, Watch},
     twin::{
-        Failure, Message, Twin, Wire,
+        Failure, Message, Rejection, Twin, Wire,
         journal::Moment,
         keyring::{Covers, Entry, Keyring, LookUp, MintKey, RevokeKey},
-        service::{Change, Service},
+        service::{Change, Service, message::GetAttributes},
     },
 };
 
@@ -206,7 +206,8 @@ impl Server {
         moment: Moment,
         message: M,
     ) -> Result<M::Reply, Failure> {
-        self.runtime.twin(service.key()).at(moment).ask(message).await
+        let answer = self.runtime.twin(service.key()).at(moment).ask(message).await;
+        self.gone(service, answer).await
     }
 
     /// Reads what changed of a service twin after a revision, oldest first; and whether there is more.
@@ -216,7 +217,19 @@ impl Server {
         after: u64,
         limit: usize,
     ) -> Result<(Vec<Journaled<Change>>, bool), Failure> {
-        self.runtime.twin(service.key()).journal::<Service>(after, limit).await
+        let answer = self.runtime.twin(service.key()).journal::<Service>(after, limit).await;
+        self.gone(service, answer).await
+    }
+
+    /// A past that is gone because the twin was removed is refused as the twin itself is.
+    async fn gone<R>(&self, service: &ServiceId, answer: Result<R, Failure>) -> Result<R, Failure> {
+        if !matches!(answer, Err(Failure::Rejected(Rejection::Gone { .. }))) {
+            return answer;
+        }
+        match self.runtime.twin(service.key()).ask(GetAttributes).await {
+            Err(removed @ Failure::Rejected(Rejection::Removed { .. })) => Err(removed),
+            Ok(_) | Err(_) => answer,
+        }
     }
 
     /// Finds twins of a kind by their search terms, none activated.

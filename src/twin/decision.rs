@@ -41,6 +41,8 @@ pub struct More {
     pub pages: Vec<PageWrite>,
     /// What shall happen outside once this is durable, in order.
     pub effects: Vec<Effect>,
+    /// Whether the journal up to and with this turn is forgotten.
+    pub forgets: bool,
 }
 
 impl<C, R> Decision<C, R> {
@@ -67,6 +69,14 @@ impl<C, R> Decision<C, R> {
     #[must_use]
     pub fn page(mut self, name: &str, value: Option<Vec<u8>>) -> Self {
         self.more.get_or_insert_default().pages.push(PageWrite { name: name.into(), value });
+        self
+    }
+
+    /// Forgets the journal up to and with this turn: it begins anew with the state that the turn leaves. Its pages are
+    /// deleted by this commit and, if they are many, the next ones.
+    #[must_use]
+    pub fn forget_past(mut self) -> Self {
+        self.more.get_or_insert_default().forgets = true;
         self
     }
 

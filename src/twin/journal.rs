@@ -78,7 +78,8 @@ struct Group {
     at: Timestamp,
     /// How many chunks it has.
     chunks: u16,
-    /// Whether its base exists; false only for a journal that began with a twin that had a past.
+    /// Whether it can be read; false for a journal that began with a twin that had a past, and for what is forgotten
+    /// and not yet deleted.
     based: bool,
 }
 
@@ -195,6 +196,44 @@ impl Tail {
             self.forget(&mut writes);
         }
         Some(Rotated { writes })
+    }
+
+    /// Begins anew with `state`, that of `revision`; nothing before it is read any more. The base must be written in the
+    /// same commit; [`Tail::sweep`] deletes what was there.
+    pub fn forget_past(&mut self, revision: u64, state: &[u8], shape: Shape) -> PageWrite {
+        let known = &mut self.known;
+        known.groups.iter_mut().for_each(|group| group.based = false);
+        known.groups.retain(|group| group.chunks > 0 || group.revision > 0);
+        known.groups.push(Group { revision, at: Timestamp::MAX, chunks: 0, based: true });
+        (known.since, known.revision) = (revision, revision);
+        self.entries.clear();
+        PageWrite { name: base_name(revision), value: Some(page::encode_base(shape, revision, state)) }
+    }
+
+    /// Whether there is something to [`Tail::sweep`].
+    pub fn is_unswept(&self) -> bool {
+        matches!(&self.known.groups[..], [oldest, _, ..] if !oldest.based)
+    }
+
+    /// Deletes at most so many pages of what [`Tail::forget_past`] left behind, oldest group first.
+    pub fn sweep(&mut self, pages_max: usize) -> Vec<PageWrite> {
+        let mut writes = Vec::new();
+        while self.is_unswept() && writes.len() < pages_max {
+            let Some(oldest) = self.known.groups.first_mut() else { break };
+            let name = if let Some(last) = oldest.chunks.checked_sub(1) {
+                oldest.chunks = last;
+                chunk_name(oldest.revision, last)
+            } else {
+                let revision = oldest.revision;
+                self.known.groups.remove(0);
+                if revision == 0 {
+                    continue;
+                }
+                base_name(revision)
+            };
+            writes.push(PageWrite { name, value: None });
+        }
+        writes
     }
 
     /// Deletes the oldest group if there is too much, or if all it says is too old.

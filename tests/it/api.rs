@@ -44,7 +44,16 @@ async fn a_twin_is_created_read_changed_and_removed() {
     assert!(who.starts_with("operator:"), "{who}");
 
     assert_eq!(world.send("DELETE", TWIN, Value::Null).await.status, 200);
-    assert_eq!(world.send("GET", TWIN, Value::Null).await.problem(), (410, "removed".into()));
+    for past in ["", "?at=1", "?at=3", "/journal", "/journal?after=1"] {
+        assert_eq!(world.send("GET", &path(past), Value::Null).await.problem(), (410, "removed".into()), "{past}");
+    }
+    world.done("PUT", TWIN, Value::Null).await;
+    for past in ["?at=1", "?at=3", "/journal"] {
+        assert_eq!(world.send("GET", &path(past), Value::Null).await.problem(), (410, "history-gone".into()), "{past}");
+    }
+    assert_eq!(world.done("GET", &path("?at=4"), Value::Null).await["attributes"], json!({}));
+    let journal = world.done("GET", &path("/journal?after=3"), Value::Null).await;
+    assert_eq!(journal["entries"][0]["revision"].as_u64(), Some(4), "{journal}");
 }
 
 #[tokio::test]

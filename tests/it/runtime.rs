@@ -284,3 +284,46 @@ async fn a_turn_reads_the_pages_it_named_with_what_is_staged_over_them() {
         assert_eq!(log.len(), 100, "no append was lost: {log}");
     }
 }
+
+#[tokio::test]
+async fn a_removed_twins_journal_is_deleted_from_the_store() {
+    use service_twin::{
+        store::{
+            Address, Load, Loaded, Prefix,
+            sled::{Options, SledStore},
+        },
+        twin::service::{
+            Json, Service,
+            message::{Create, GetAttributes, Remove, SetAttributes},
+        },
+    };
+    const TWIN: &str = "shop/orders";
+    let folder = tempfile::tempdir().unwrap();
+    let on_disk = || -> Arc<dyn Store> { Arc::new(SledStore::open(folder.path(), Options::default()).unwrap()) };
+    for store in [memory(), on_disk()] {
+        let address = Arc::new(Address { kind: "service".into(), key: Key::parse(TWIN).unwrap() });
+        let pages = async || -> Loaded {
+            let (tell, told) = tokio::sync::oneshot::channel();
+            let prefix = Some(Prefix { prefix: "journal/".into(), after: None, limit: 1000 });
+            let load = Load { address: Arc::clone(&address), core: false, pages: Vec::new(), prefix };
+            store.load(load, Box::new(move |loaded| drop(tell.send(loaded))));
+            told.await.unwrap().unwrap()
+        };
+        let runtime = Runtime::builder().store(Arc::clone(&store)).kind::<Service>().start().unwrap();
+        let twin = runtime.twin(TWIN);
+        for n in 0..100 {
+            let patch = Json::parse(&format!(r#"{{"text":"{}"}}"#, format!("{n:04}").repeat(400))).unwrap();
+            twin.ask(SetAttributes { patch, if_match: None }).await.unwrap();
+        }
+        assert!(pages().await.pages.len() > 64, "more than one commit deletes");
+        let removed = twin.ask(Remove::default()).await.unwrap().revision;
+        twin.ask(Create::default()).await.unwrap();
+        let past = |revision| runtime.twin(TWIN).at(Moment::Revision(revision)).ask(GetAttributes);
+        assert!(matches!(past(1).await, Err(Failure::Rejected(Rejection::Gone { .. }))));
+        assert_eq!(past(removed + 1).await.unwrap().attributes, Json::empty());
+        // A drain waits for the commits that follow the removal's.
+        assert_eq!(runtime.drain(LONG).await.unsettled, 0);
+        let left: Vec<_> = pages().await.pages.into_iter().map(|(name, _)| name).collect();
+        assert_eq!(left, [format!("journal/b/{removed:016x}")]);
+    }
+}

@@ -63,14 +63,16 @@ impl Tail {
             Moment::Revision(revision) => groups.partition_point(|group| group.revision < revision),
             Moment::Time(time) => groups.partition_point(|group| group.at <= time),
         };
-        let oldest = groups.first().ok_or_else(nothing_yet)?;
-        if !oldest.based {
-            return Err(Rejection::Gone { oldest_revision: self.known.revision + 1, oldest_at: self.known.at });
+        if groups.is_empty() {
+            return Err(nothing_yet());
         }
-        let Some(group) = begun.checked_sub(1).and_then(|at| groups.get(at)) else {
+        let Some(oldest) = groups.iter().find(|group| group.based) else {
+            return Err(Rejection::Gone { oldest_revision: self.known.revision + 1, oldest_at: self.known.at });
+        };
+        let Some(group) = begun.checked_sub(1).and_then(|at| groups.get(at)).filter(|group| group.based) else {
             return Err(match oldest.revision {
                 0 => nothing_yet(),
-                revision => Rejection::Gone { oldest_revision: revision + 1, oldest_at: oldest.at },
+                revision => Rejection::Gone { oldest_revision: revision + 1, oldest_at: oldest.at.min(self.known.at) },
             });
         };
         Ok(Reads {
@@ -334,6 +336,45 @@ mod tests {
         world.commit();
         world.turn(&[vec![2]], 1);
         assert_eq!(world.check(), 7);
+    }
+
+    #[test]
+    fn a_forgotten_past_is_refused_at_once_and_swept_page_by_page() {
+        let mut world = World::new();
+        for _ in 0..40 {
+            world.turn(&[vec![7; 1100]], 1);
+            world.commit();
+        }
+        world.turn(&[vec![1]], 1);
+        let removed = world.newest();
+        let base = world.tail.forget_past(removed, &to_bytes(&world.state), SHAPE);
+        world.pages.insert(base.name.to_string(), base.value.unwrap());
+        for revision in 1..=removed {
+            let gone = world.read(Moment::Revision(revision));
+            assert!(
+                matches!(gone, Err(Error::Rejected(Rejection::Gone { oldest_revision, .. })) if oldest_revision == removed + 1)
+            );
+        }
+        assert!(matches!(world.read(Moment::Time(world.now)), Err(Error::Rejected(Rejection::Gone { .. }))));
+        for _ in 0..10 {
+            world.turn(&[vec![9; 500]], 1);
+            world.commit();
+            assert_eq!(world.check(), removed + 1);
+        }
+        let mut commits = 0;
+        while world.tail.is_unswept() {
+            let writes = world.tail.sweep(10);
+            assert!((1..=10).contains(&writes.len()));
+            for write in writes {
+                assert!(world.pages.remove(write.name.as_str()).is_some(), "{} is not there", write.name);
+            }
+            world.commit();
+            commits += 1;
+        }
+        assert_eq!(commits, 5);
+        assert_eq!(world.check(), removed + 1);
+        let reads = world.tail.reads(Moment::Revision(removed + 1)).unwrap();
+        assert_eq!(world.pages.len(), reads.chunks.len() + 1, "nothing else is left");
     }
 
     #[test]

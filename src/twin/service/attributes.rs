@@ -40,7 +40,7 @@ impl Decide<Remove> for Service {
         check(message.if_match, turn)?;
         let mut draft = Draft::of(self, turn);
         draft.push(Change::Removed);
-        Ok(Observed::page_names().fold(draft.written(), |decision, page| decision.page(page, None)))
+        Ok(Observed::page_names().fold(draft.written().forget_past(), |decision, page| decision.page(page, None)))
     }
 }
 
