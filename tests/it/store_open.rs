@@ -1,8 +1,17 @@
 //! What a directory can be that a store is to be opened in.
 
-use service_twin::store::{
-    Level,
-    sled::{OpenError, Options, SledStore},
+use std::{
+    io::{Seek as _, SeekFrom, Write as _},
+    path::Path,
+    sync::{Arc, mpsc},
+};
+
+use service_twin::{
+    model::{Key, Outcome},
+    store::{
+        Address, Done, Error, Item, Level, Load, Loaded, Slot, Store as _,
+        sled::{OpenError, Options, SledStore},
+    },
 };
 
 fn options() -> Options {
@@ -61,4 +70,84 @@ fn a_damaged_database_is_an_error_and_no_panic() {
     std::fs::write(directory.path().join("conf"), b"\xff\xff not a configuration").unwrap();
     let error = SledStore::open(directory.path(), options()).unwrap_err();
     assert!(matches!(error, OpenError::Damaged { .. } | OpenError::Directory { .. }), "{error}");
+}
+
+fn wait<T: Send + 'static>(call: impl FnOnce(Done<T>)) -> Result<T, Error> {
+    let (send, answer) = mpsc::channel();
+    call(Box::new(move |result| drop(send.send(result))));
+    answer.recv().unwrap()
+}
+
+const TWINS: u8 = 200;
+/// Twins of 2 kB that share a page of the database, at most.
+const PAGE_TWINS_MAX: usize = 32;
+
+/// Content that no other twin has.
+fn content(twin: u8) -> Vec<u8> {
+    let mut bytes = vec![twin; 2000];
+    bytes[..11].copy_from_slice(format!("TWN1twin{twin:03}").as_bytes());
+    bytes
+}
+
+fn load(store: &SledStore, twin: u8) -> Result<Loaded, Error> {
+    let key = Key::parse(&format!("twin-{twin:03}")).unwrap();
+    wait(|done| {
+        store.load(
+            Load { address: Arc::new(Address { kind: "thing".into(), key }), core: true, pages: vec![], prefix: None },
+            done,
+        )
+    })
+}
+
+fn put(store: &SledStore, twin: u8) -> Result<(), Error> {
+    let key = Key::parse(&format!("twin-{twin:03}")).unwrap();
+    let item = Item::Core { kind: "thing".into(), key, sequence: 1, core: content(twin), wake_at: None, terms: vec![] };
+    wait(|done| store.put_item(item, done))
+}
+
+/// Flips 16 bytes in the middle of what a twin has in the file, wherever that is.
+fn damage(directory: &Path, twin: u8) {
+    let file = directory.join("db");
+    let bytes = std::fs::read(&file).unwrap();
+    let wanted = &content(twin)[..11];
+    let places: Vec<_> = (0..bytes.len() - 11).filter(|at| &bytes[*at..at + 11] == wanted).collect();
+    assert!(!places.is_empty(), "the twin lies in the file");
+    let mut file = std::fs::File::options().write(true).open(file).unwrap();
+    for at in places {
+        file.seek(SeekFrom::Start(u64::try_from(at + 500).unwrap())).unwrap();
+        file.write_all(&bytes[at + 500..at + 516].iter().map(|byte| byte ^ 0xff).collect::<Vec<_>>()).unwrap();
+    }
+}
+
+#[test]
+fn a_damaged_record_under_an_open_store_takes_its_page_of_the_database_and_the_rest_goes_on() {
+    const DAMAGED: u8 = 77;
+    let directory = tempfile::tempdir().unwrap();
+    let store = SledStore::open(directory.path(), options()).unwrap();
+    wait(|done| store.claim(Slot(0), None, done)).unwrap();
+    for twin in 0..TWINS {
+        put(&store, twin).unwrap();
+    }
+    wait(|done| store.close(done)).unwrap();
+    drop(store);
+    // Opened again, so that nothing of it is in memory.
+    let store = SledStore::open(directory.path(), options()).unwrap();
+    damage(directory.path(), DAMAGED);
+    let mut lost = Vec::new();
+    for twin in 0..TWINS {
+        match load(&store, twin) {
+            Ok(loaded) => assert!(loaded.core == Some(content(twin)), "twin {twin} is as it was"),
+            Err(error) => {
+                assert_eq!(error.outcome(), Outcome::NotApplied);
+                lost.push(twin);
+            }
+        }
+    }
+    assert!(lost.contains(&DAMAGED) && lost.len() <= PAGE_TWINS_MAX, "{lost:?}");
+    assert!(lost.is_sorted_by(|a, b| a + 1 == *b), "neighbours by key: {lost:?}");
+    assert!(store.failed().is_none(), "nothing else is held up");
+    for twin in [0, TWINS - 1] {
+        put(&store, twin).unwrap();
+        assert!(load(&store, twin).unwrap().core == Some(content(twin)));
+    }
 }
