@@ -77,7 +77,7 @@ impl Twin for Fragile {
     fn save(&mut self, _: Timestamp, _: usize) -> Vec<PageWrite> {
         pass(&self.name, "save");
         self.unsaved = false;
-        vec![PageWrite { name: "seen".into(), value: Some(vec![u8::try_from(self.seen).unwrap()]) }]
+        vec![PageWrite { name: "seen".into(), value: Some(vec![u8::try_from(self.seen).expect("few are seen")]) }]
     }
 }
 
@@ -133,8 +133,10 @@ impl Layer for Later {
 fn worlds() -> Vec<(String, Door, Arc<dyn Store>)> {
     let mut worlds = Vec::new();
     for (door_name, door) in [("open", Door::Open), ("closed", Door::Closed)] {
-        worlds.push((format!("{door_name}-now"), door.clone(), Arc::new(MemoryStore::new()) as Arc<dyn Store>));
-        worlds.push((format!("{door_name}-later"), door, Arc::new(Later(MemoryStore::new())) as Arc<dyn Store>));
+        let (now, later): (Arc<dyn Store>, Arc<dyn Store>) =
+            (Arc::new(MemoryStore::new()), Arc::new(Later(MemoryStore::new())));
+        worlds.push((format!("{door_name}-now"), door.clone(), now));
+        worlds.push((format!("{door_name}-later"), door, later));
     }
     worlds
 }
