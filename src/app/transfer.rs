@@ -118,6 +118,7 @@ pub fn import(config: &Config, file: &Path, progress: &mut dyn FnMut(Progress)) 
         }
         std::fs::remove_dir_all(&part).map_err(unusable)?;
     }
+    let was_there = config.data_dir.exists();
     std::fs::create_dir_all(&config.data_dir)
         .map_err(|source| Error::File { file: config.data_dir.clone(), source })?;
     let store = open(config, part.clone())?;
@@ -133,6 +134,12 @@ pub fn import(config: &Config, file: &Path, progress: &mut dyn FnMut(Progress)) 
         && let Err(error) = std::fs::remove_dir_all(&part)
     {
         tracing::warn!(%error, folder = %part.display(), "what was written of the import could not be removed");
+    }
+    if settled.is_err()
+        && !was_there
+        && let Err(error) = std::fs::remove_dir(&config.data_dir)
+    {
+        tracing::warn!(%error, folder = %config.data_dir.display(), "the import's empty folder could not be removed");
     }
     let total = settled?;
     // The new name is safe only when the directory that holds it is.

@@ -54,7 +54,8 @@ pub(crate) fn served(view: &ServiceView) -> impl Iterator<Item = &OperationView>
 
 /// Requests a second over the last minutes, and the share of them that failed.
 pub(crate) fn rate_and_failing(view: &ServiceView) -> (f64, f64) {
-    let rate: f64 = served(view).map(|operation| operation.rate).sum();
+    // A sum of nothing is -0.0.
+    let rate: f64 = served(view).map(|operation| operation.rate).fold(0.0, |sum, rate| sum + rate);
     let failing: f64 = served(view).map(|operation| operation.rate * operation.error_ratio).sum();
     (rate, if rate > 0.0 { failing / rate } else { 0.0 })
 }

@@ -140,6 +140,12 @@ fn a_stopped_node_moves_to_another_folder_as_one_file() {
     assert_eq!(import(&["import", file]).code, 0);
     assert_eq!(import(&["import", file]).code, 1, "nothing is mixed");
 
+    let nowhere = restored.path().join("nowhere");
+    let damaged = restored.path().join("damaged.twins");
+    std::fs::write(&damaged, b"TWNDUMP1").unwrap();
+    let failed = node.command(&["import", damaged.to_str().unwrap()]).env("TWIN_DATA_DIR", &nowhere).output().unwrap();
+    assert!(Ran::from(failed).code == 1 && !nowhere.exists(), "a failed import leaves no folder");
+
     let again = Node::start_in(restored, &[]);
     let after = again.json(&["--key", key.trim(), "get", "shop/orders"]);
     assert_eq!((&after["revision"], &after["features"]), (&before["revision"], &before["features"]));
