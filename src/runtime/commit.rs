@@ -59,10 +59,7 @@ impl<K: Twin> Core<K> {
             sequence: ledger.sequence + u64::from(core.is_some()),
             core,
             pages: std::mem::take(&mut busy.pages),
-            wake_at: match (wake_at, promised) {
-                (Some(own), Some(promised)) => Some(own.min(promised)),
-                (own, promised) => own.or(promised),
-            },
+            wake_at: [wake_at, promised].into_iter().flatten().min(),
             terms: ledger.terms.clone(),
             riders: busy.staged.drain(..).map(|(_, rider)| rider).collect(),
             token: u64::from(at),

@@ -50,29 +50,11 @@ pub fn parse(text: &str) -> Option<Timestamp> {
 
 /// Writes a time in UTC, with milliseconds.
 pub fn format(time: Timestamp) -> String {
-    let (mut days, ms) = (time.unix_ms() / DAY_MS, time.unix_ms() % DAY_MS);
-    let mut year = 1970 + days / 366;
-    days -= days_since_1970(year, 1, 1);
-    while days >= year_days(year) {
-        days -= year_days(year);
-        year += 1;
-    }
-    let mut month = 1;
-    while days >= days_in(year, month) {
-        days -= days_in(year, month);
-        month += 1;
-    }
-    let (seconds, ms) = (ms / 1000, ms % 1000);
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z", days + 1)
+    time.to_string()
 }
 
 fn is_leap(year: u64) -> bool {
     year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
-}
-
-fn year_days(year: u64) -> u64 {
-    365 + u64::from(is_leap(year))
 }
 
 fn days_in(year: u64, month: u64) -> u64 {

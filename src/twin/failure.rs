@@ -27,7 +27,7 @@ pub enum Failure {
         path: Vec<Step>,
     },
     /// The twin cannot be activated at present; it is tried again at `until`.
-    #[error("the twin cannot be activated until {until}: {cause}")]
+    #[error("the twin could not be activated, and is tried again at {until}: {cause}")]
     Backoff {
         /// When the next attempt is made.
         until: Timestamp,

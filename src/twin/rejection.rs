@@ -52,7 +52,9 @@ pub enum Rejection {
         rule: Cow<'static, str>,
     },
     /// What is asked for existed and is no longer kept.
-    #[error("gone: the oldest kept revision is {oldest_revision} of {oldest_at}")]
+    #[error(
+        "that part of the history is no longer kept: the oldest kept revision is {oldest_revision}, of {oldest_at}"
+    )]
     Gone {
         /// Oldest revision still readable.
         oldest_revision: u64,
@@ -60,7 +62,7 @@ pub enum Rejection {
         oldest_at: Timestamp,
     },
     /// The twin was removed; its revision goes on growing if it is created again.
-    #[error("removed at revision {revision}")]
+    #[error("the twin was removed at revision {revision}")]
     Removed {
         /// The revision of the removal.
         revision: u64,
@@ -70,7 +72,7 @@ pub enum Rejection {
     KeyReused,
     /// The idempotency key is not later than the newest one already forgotten.
     #[error(
-        "the idempotency key is too old to tell whether it was applied; made at {made_at}, forgotten up to {forgotten_until}"
+        "the idempotency key was made at {made_at}, and keys made up to {forgotten_until} are forgotten: whether its request was applied cannot be told"
     )]
     KeyTooOld {
         /// The key's time.

@@ -130,7 +130,7 @@ fn not_yet(wanted: u64, newest: u64) -> Rejection {
 }
 
 fn nothing_yet() -> Rejection {
-    Rejection::not_found("a change up to that moment")
+    Rejection::not_found("the twin's first change came after that moment: a state before it was")
 }
 
 #[cfg(test)]
