@@ -1,6 +1,8 @@
 //! An import that does not come to its end.
 
-use std::{fs::File, path::Path, process::Stdio, sync::mpsc, time::Instant};
+#![allow(clippy::unwrap_used, reason = "a helper of tests")]
+
+use std::{fs::File, path::Path, process::Stdio, sync::mpsc};
 
 use service_twin::store::{Item, Store as _, memory::MemoryStore, transfer};
 
@@ -41,13 +43,9 @@ fn an_import_that_was_cut_off_is_not_served_and_a_second_one_brings_everything()
     let file = file.to_str().unwrap();
 
     let mut import = run(&["import", file]);
-    let began = Instant::now();
     let written = || std::fs::metadata(folder.join("store.importing/db")).map_or(0, |file| file.len());
     while written() < WRITTEN_BYTES {
-        assert!(
-            import.try_wait().unwrap().is_none() && began.elapsed().as_secs() < 60,
-            "it was to be killed meanwhile"
-        );
+        assert!(import.try_wait().unwrap().is_none(), "it was to be killed meanwhile");
         std::thread::yield_now();
     }
     import.kill().unwrap();

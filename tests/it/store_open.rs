@@ -1,5 +1,7 @@
 //! What a directory can be that a store is to be opened in.
 
+#![allow(clippy::unwrap_used, reason = "a helper of tests")]
+
 use std::{
     io::{Seek as _, SeekFrom, Write as _},
     path::Path,
@@ -91,12 +93,8 @@ fn content(twin: u8) -> Vec<u8> {
 
 fn load(store: &SledStore, twin: u8) -> Result<Loaded, Error> {
     let key = Key::parse(&format!("twin-{twin:03}")).unwrap();
-    wait(|done| {
-        store.load(
-            Load { address: Arc::new(Address { kind: "thing".into(), key }), core: true, pages: vec![], prefix: None },
-            done,
-        )
-    })
+    let address = Arc::new(Address { kind: "thing".into(), key });
+    wait(|done| store.load(Load { address, core: true, pages: vec![], prefix: None }, done))
 }
 
 fn put(store: &SledStore, twin: u8) -> Result<(), Error> {
