@@ -3,7 +3,7 @@
 use super::{activation::Activation, dispatch::promise_bytes, shared::Shared};
 use crate::{
     model::{Header, limits},
-    twin::{Failure, More, PageWrite, Persistence, Rejection, Twin, outbox, ring},
+    twin::{Failure, More, PageWrite, Persistence, Rejection, Twin, journal, outbox, ring},
 };
 
 /// Keys of a commit kept free for the core, the ring page and a journal rotation with its deletes.
@@ -38,7 +38,7 @@ pub(super) fn refused<K: Twin>(
     scratch: &mut Vec<u8>,
 ) -> Option<Hold> {
     let ledger = twin.ledger.as_mut()?;
-    if changes.is_empty() && more.is_none() {
+    if changes.is_empty() && more.is_none() && header.request().is_none() {
         return None;
     }
     if let Some(failure) = shared.unwritable() {
@@ -60,8 +60,8 @@ pub(super) fn refused<K: Twin>(
         return Some(limit("outbox", outbox::PROMISES_MAX, rare.outbox.len() + promises));
     }
     // What ring and journal may grow to before the older part of them moves to pages.
-    let journal = if K::JOURNAL { rare.journal.bytes_max() } else { 0 };
-    let beside = FRAME_BYTES + spare + ring::CORE_BYTES_MAX + journal + rare.outbox.bytes() + promised;
+    let journal_bytes = if K::JOURNAL { rare.journal.bytes_max() } else { 0 };
+    let beside = FRAME_BYTES + spare + ring::CORE_BYTES_MAX + journal_bytes + rare.outbox.bytes() + promised;
     if beside + ledger.state_bytes + growth > K::RECORD_BYTES_MAX {
         scratch.clear();
         K::Persistence::encode(&twin.state, scratch);
@@ -76,6 +76,14 @@ pub(super) fn refused<K: Twin>(
     let size = |page: &PageWrite| page.value.as_ref().map_or(0, Vec::len);
     if let Some(page) = more.pages.iter().find(|page| size(page) > limits::PAGE_BYTES_MAX) {
         return Some(limit("page bytes", limits::PAGE_BYTES_MAX, size(page)));
+    }
+    if let Some(page) = more.pages.iter().find(|page| page.name == ring::PAGE || page.name.starts_with(journal::FOLDER))
+    {
+        let why = format!("the page '{}' is the runtime's own: a kind cannot write it", page.name.escape_debug());
+        return Some(Hold::Refuse(Rejection::invalid(why).into()));
+    }
+    if let Some(page) = more.pages.iter().find(|page| page.name.len() > limits::PAGE_NAME_BYTES_MAX) {
+        return Some(limit("page name bytes", limits::PAGE_NAME_BYTES_MAX, page.name.len()));
     }
     let bytes = |pages: &[PageWrite]| pages.iter().map(|page| page.name.len() + size(page)).sum::<usize>();
     let room_keys = limits::COMMIT_KEYS_MAX - RESERVED_KEYS;

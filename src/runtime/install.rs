@@ -54,10 +54,12 @@ pub(super) fn install<K: Twin>(
     }
     let changed = twin.revision != before;
     let More { mut pages, effects, forgets } = more.map_or_else(More::default, |more| *more);
-    if !changed && pages.is_empty() && effects.is_empty() {
+    let durable = twin.ledger.is_some();
+    // A request that changed nothing would change something later: its key is kept, too.
+    let keyed = durable && header.request().is_some();
+    if !changed && pages.is_empty() && effects.is_empty() && !keyed {
         return Leave::Now;
     }
-    let durable = twin.ledger.is_some();
     if let Some(ledger) = &mut twin.ledger {
         let all = || changes.iter().chain(&facts);
         if K::JOURNAL && changed {
@@ -106,7 +108,7 @@ pub(super) fn install<K: Twin>(
         let busy = twin.busy();
         busy.mark += 1;
         let mark = busy.mark;
-        busy.dirty |= changed || !riders.is_empty();
+        busy.dirty |= changed || keyed || !riders.is_empty();
         for page in pages {
             busy.pages.retain(|staged| staged.name != page.name);
             busy.pages.push(page);

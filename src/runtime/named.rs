@@ -9,7 +9,7 @@ use super::{
 use crate::{
     model::{Outcome, Timestamp, limits},
     store::{self, Load, Loaded, Prefix},
-    twin::{Delivery, Failure, Needs, Pages, Twin},
+    twin::{Delivery, Failure, Needs, Pages, Rejection, Twin},
 };
 
 /// The pages a message named.
@@ -20,6 +20,8 @@ pub(super) enum Named {
     Here(Pages),
     /// To be read first; without a load, when the pages under way are durable.
     Elsewhere(Option<Load>),
+    /// It names more than a turn may read.
+    TooMany(Failure),
 }
 
 /// Finds the pages a message named, or says what to read.
@@ -27,6 +29,13 @@ pub(super) fn named<K: Twin>(twin: &mut Activation<K>, call: &dyn Delivery<K>) -
     let needs = call.needs();
     if needs == Needs::Nothing {
         return Named::Nothing;
+    }
+    if let Needs::Pages(names) = &needs
+        && names.len() > limits::NEEDS_KEYS_MAX
+    {
+        let wide = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let (max, actual) = (wide(limits::NEEDS_KEYS_MAX), wide(names.len()));
+        return Named::TooMany(Rejection::Limit { limit: "pages named".into(), max, actual }.into());
     }
     let Some(ledger) = &twin.ledger else { return Named::Here(Pages::default()) };
     let address = Arc::clone(&ledger.address);
@@ -45,6 +54,12 @@ pub(super) fn named<K: Twin>(twin: &mut Activation<K>, call: &dyn Delivery<K>) -
                 None => pages.remove(staged.name.as_str()),
             };
         }
+        if let Needs::Prefix { limit, .. } = needs {
+            // As many were read that these lie before whatever was not read.
+            while pages.len() > limit {
+                pages.pop_last();
+            }
+        }
         return Named::Here(pages);
     }
     if busy.flight.is_some_and(|flight| flight.pages) {
@@ -52,12 +67,18 @@ pub(super) fn named<K: Twin>(twin: &mut Activation<K>, call: &dyn Delivery<K>) -
     }
     let (pages, prefix) = match needs {
         Needs::Nothing => (Vec::new(), None),
-        Needs::Pages(names) => (names.into_iter().take(limits::NEEDS_KEYS_MAX).map(Into::into).collect(), None),
+        Needs::Pages(names) => (names.into_iter().map(Into::into).collect(), None),
         Needs::Prefix { prefix, after, limit } => {
+            let limit = read_max(limit, busy);
             (Vec::new(), Some(Prefix { prefix: prefix.into(), after: after.map(Into::into), limit }))
         }
     };
     Named::Elsewhere(Some(Load { address, core: false, pages, prefix }))
+}
+
+/// Pages to read for a run of at most `limit`: some of them may be about to be deleted.
+fn read_max<K: Twin>(limit: usize, busy: &Busy<K>) -> usize {
+    limit.saturating_add(busy.pages.iter().filter(|page| page.value.is_none()).count())
 }
 
 impl<K: Twin> Core<K> {

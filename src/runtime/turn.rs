@@ -53,7 +53,7 @@ impl<K: Twin> Core<K> {
             self.out.failed.push((call, Failure::AlreadyDone { revision: twin.revision }));
             return;
         }
-        if let Some(result) = recall(twin, &*call) {
+        if let Some(result) = recall(twin, &*call, now) {
             match result {
                 Ok(()) => self.leave_or_stage(shard, at, call, Leave::WhenDurable, now),
                 Err(failure) => {
@@ -66,6 +66,10 @@ impl<K: Twin> Core<K> {
         let pages = match named(twin, &*call) {
             Named::Nothing => None,
             Named::Here(pages) => Some(pages),
+            Named::TooMany(failure) => {
+                self.out.failed.push((call, failure));
+                return;
+            }
             Named::Elsewhere(load) => {
                 let busy = twin.busy();
                 busy.waiting.push_front(call);

@@ -3,11 +3,14 @@
 use crate::model::Timestamp;
 
 const DAY_MS: u64 = 86_400_000;
+/// Beyond it a year has no four digits.
+const YEAR_10000_MS: u64 = 253_402_300_800_000;
 
 /// Reads `2026-01-31T12:00:00Z`, with a fraction or an offset if there is one; or milliseconds since 1970.
 pub fn parse(text: &str) -> Option<Timestamp> {
     if text.bytes().all(|b| b.is_ascii_digit()) {
-        return text.parse().ok().map(Timestamp::from_unix_ms);
+        let ms = text.parse().ok().filter(|ms| *ms < YEAR_10000_MS)?;
+        return Some(Timestamp::from_unix_ms(ms));
     }
     let number = |from: usize, digits: usize| -> Option<u64> {
         let part = text.get(from..from + digits)?;
@@ -45,7 +48,7 @@ pub fn parse(text: &str) -> Option<Timestamp> {
         b'-' => local + offset_ms(&rest[1..])?,
         _ => return None,
     };
-    Some(Timestamp::from_unix_ms(utc))
+    (utc < YEAR_10000_MS).then(|| Timestamp::from_unix_ms(utc))
 }
 
 /// Writes a time in UTC, with milliseconds.

@@ -14,7 +14,7 @@ use std::{mem, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-pub use page::{Name, base_name, chunk_name, decode_base, decode_chunk, parse};
+pub use page::{FOLDER, Name, base_name, chunk_name, decode_base, decode_chunk, parse};
 pub use replay::{Error, Moment, Reads, Replayed, replay};
 
 use super::{

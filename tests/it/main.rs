@@ -25,6 +25,7 @@ mod kinds;
 mod otlp;
 mod overdue;
 mod panics;
+mod pages;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod process;
 mod reads;

@@ -18,6 +18,8 @@ use crate::{
     },
 };
 
+/// What the names of all its pages begin with.
+pub const FOLDER: &str = "journal/";
 const CHUNK: [u8; 4] = *b"TWC1";
 const BASE: [u8; 4] = *b"TWB1";
 const ENTRY_HEAD_BYTES: usize = 4 + 2 + 4;
@@ -57,7 +59,7 @@ pub fn base_name(revision: u64) -> CompactString {
 
 /// Reads a name back; `None` for a page that is not the journal's.
 pub fn parse(name: &str) -> Option<Name> {
-    let parsed = match name.strip_prefix("journal/")?.split_once('/')? {
+    let parsed = match name.strip_prefix(FOLDER)?.split_once('/')? {
         ("c", rest) => {
             let (group, number) = rest.split_once('/')?;
             let number = u16::from_str_radix(number, 16).ok()?;
