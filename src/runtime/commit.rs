@@ -43,12 +43,8 @@ impl<K: Twin> Core<K> {
             ledger.state_bytes = encode(state, ledger, *revision, shard.shared.epoch().0, now, &mut buffer);
             buffer
         });
-        let mut terms = Terms::default();
         if core.is_some() {
-            state.index(&mut terms);
-            if *terms.as_slice() != *ledger.terms {
-                ledger.terms = terms.as_slice().into();
-            }
+            index(state, ledger);
         }
         let promised = ledger.rare().outbox.iter().map(|promise| promise.made_at).min();
         let to: Arc<dyn Committed> = shard.arc();
@@ -394,6 +390,15 @@ fn rotate<K: Twin>(ledger: &mut Ledger, pages: &mut Vec<PageWrite>, state: &K, r
             let room = limits::COMMIT_KEYS_MAX.saturating_sub(RESERVED_KEYS + pages.len());
             pages.extend(ledger.rare_mut().journal.sweep(room.min(SWEPT_MAX)));
         }
+    }
+}
+
+/// Brings the search terms in the ledger up to date.
+fn index<K: Twin>(state: &K, ledger: &mut Ledger) {
+    let mut terms = Terms::default();
+    state.index(&mut terms);
+    if *terms.as_slice() != *ledger.terms {
+        ledger.terms = terms.as_slice().into();
     }
 }
 

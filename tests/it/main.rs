@@ -24,8 +24,8 @@ mod kinds;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod otlp;
 mod overdue;
-mod panics;
 mod pages;
+mod panics;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod process;
 mod reads;
