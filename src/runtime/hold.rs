@@ -2,7 +2,7 @@
 
 use super::{activation::Activation, dispatch::promise_bytes, shared::Shared};
 use crate::{
-    model::{Header, limits},
+    model::{Header, Timestamp, limits},
     twin::{Failure, More, PageWrite, Persistence, Rejection, Twin, journal, outbox, ring},
 };
 
@@ -49,7 +49,7 @@ pub(super) fn refused<K: Twin>(
         K::Persistence::encode_change(change, scratch);
     }
     // A change grows the state by at most its own encoded size and a little for the containers it touches.
-    let growth = scratch.len() + GROWTH_SLACK * changes.len();
+    let mut growth = scratch.len() + GROWTH_SLACK * changes.len();
     let sends = || {
         let effects = more.iter().flat_map(|more| &more.effects);
         effects.filter_map(|effect| promise_bytes::<K>(&twin.key, header, effect))
@@ -66,9 +66,13 @@ pub(super) fn refused<K: Twin>(
         scratch.clear();
         K::Persistence::encode(&twin.state, scratch);
         ledger.state_bytes = scratch.len();
-        let actual = beside + ledger.state_bytes + growth;
-        if actual > K::RECORD_BYTES_MAX {
-            return Some(limit("record bytes", K::RECORD_BYTES_MAX, actual));
+        if beside + ledger.state_bytes + growth > K::RECORD_BYTES_MAX {
+            // What takes the place of something else grows the state by less than itself.
+            let after = tried::<K>(scratch, changes, shared.clock.now()).unwrap_or(ledger.state_bytes + growth);
+            if beside + after > K::RECORD_BYTES_MAX {
+                return Some(limit("record bytes", K::RECORD_BYTES_MAX, beside + after));
+            }
+            growth = after.saturating_sub(ledger.state_bytes);
         }
     }
     ledger.state_bytes += growth;
@@ -94,6 +98,15 @@ pub(super) fn refused<K: Twin>(
     let staged = twin.busy.as_ref().map_or(&[][..], |busy| &busy.pages);
     let crowded = staged.len() + more.pages.len() > room_keys || bytes(staged) + bytes(&more.pages) > room_bytes;
     (crowded && !staged.is_empty()).then_some(Hold::Wait)
+}
+
+/// Bytes of a state after these changes, made on a copy that is read from its bytes.
+fn tried<K: Twin>(state: &[u8], changes: &[K::Change], at: Timestamp) -> Option<usize> {
+    let mut copy = K::Persistence::decode(K::Persistence::SHAPE, state).ok()?;
+    changes.iter().for_each(|change| copy.apply(change, at));
+    let mut bytes = Vec::with_capacity(state.len());
+    K::Persistence::encode(&copy, &mut bytes);
+    Some(bytes.len())
 }
 
 fn limit(limit: &'static str, max: usize, actual: usize) -> Hold {

@@ -15,6 +15,7 @@ mod clock;
 mod demo;
 #[cfg(all(unix, feature = "server", feature = "cli"))]
 mod disk;
+mod full;
 mod golden;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod import;
