@@ -103,7 +103,9 @@ pub(super) fn refused<K: Twin>(
 /// Bytes of a state after these changes, made on a copy that is read from its bytes.
 fn tried<K: Twin>(state: &[u8], changes: &[K::Change], at: Timestamp) -> Option<usize> {
     let mut copy = K::Persistence::decode(K::Persistence::SHAPE, state).ok()?;
-    changes.iter().for_each(|change| copy.apply(change, at));
+    for change in changes {
+        copy.apply(change, at);
+    }
     let mut bytes = Vec::with_capacity(state.len());
     K::Persistence::encode(&copy, &mut bytes);
     Some(bytes.len())
