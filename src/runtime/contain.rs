@@ -11,11 +11,11 @@ use std::{
 };
 
 use super::{
-    activation::BACKOFF_MAX,
+    activation::{BACKOFF_MAX, Phase},
     shard::{Core, Shard},
 };
 use crate::{
-    model::{Key, Rider, Timestamp},
+    model::{Key, Outcome, Rider, Sealed, Timestamp},
     twin::{Delivery, Failure, Persistence, Twin},
 };
 
@@ -27,8 +27,7 @@ impl<K: Twin> Core<K> {
         at: u32,
         work: impl FnOnce(&mut Self) -> R,
     ) -> Result<R, Failure> {
-        catch_unwind(AssertUnwindSafe(|| work(self)))
-            .map_err(|panic| self.panicked(shard, at, &panic, |failure, _| failure))
+        catch_unwind(AssertUnwindSafe(|| work(self))).map_err(|panic| self.panicked(shard, at, &*panic))
     }
 
     /// Works on a twin that may have no activation yet.
@@ -41,7 +40,7 @@ impl<K: Twin> Core<K> {
     ) -> Result<R, Failure> {
         catch_unwind(AssertUnwindSafe(|| work(self))).map_err(|panic| {
             if let Some(at) = self.table.find(hash, key) {
-                return self.panicked(shard, at, &panic, |failure, _| failure);
+                return self.panicked(shard, at, &*panic);
             }
             self.counts.panics += 1;
             let message = text_of(&*panic);
@@ -75,8 +74,49 @@ impl<K: Twin> Core<K> {
                 busy.staged.retain(|(_, rider)| address(rider) != own);
                 busy.waiting.retain(|waiting| address(waiting) != own);
             }
-            self.panicked_on(shard, at, kept, &panic);
+            if let (Some(number), Some(twin)) = (kept.header().settles(), self.table.get(at)) {
+                let key = twin.key.clone();
+                self.could_not_take(&key, number);
+            }
+            let failure = self.panicked(shard, at, &*panic);
+            self.out.failed.push((kept, failure));
         }
+    }
+
+    /// Drops an activation that panicked; what was staged is lost, what is under way is waited for.
+    fn panicked(&mut self, shard: &Shard<K>, at: u32, panic: &(dyn Any + Send)) -> Failure {
+        self.counts.panics += 1;
+        let message = text_of(panic);
+        let failure = Failure::Panicked { message: Arc::clone(&message) };
+        let Some(twin) = self.table.get_mut(at) else { return failure };
+        tracing::error!(kind = K::KIND, key = %twin.key, %message, "a twin panicked; its activation ends");
+        let key = twin.key.clone();
+        if let Some(busy) = &mut twin.busy {
+            if matches!(busy.phase, Phase::Loading { .. } | Phase::Backoff { .. }) {
+                // Its state only holds the place; what it waits for decides.
+                return failure;
+            }
+            let cause = "a later turn of this twin panicked".into();
+            busy.lose_staged(&Sealed::Lost { outcome: Outcome::NotApplied, cause });
+            busy.phase = Phase::Ending;
+            if busy.flight.is_some() {
+                if let Ok(state) = asked(|| K::create(&key)) {
+                    twin.state = state;
+                }
+                return failure;
+            }
+        }
+        let Some(mut gone) = self.table.remove(at) else { return failure };
+        if let Some(busy) = &mut gone.busy {
+            busy.refuse_waiting(&failure);
+        }
+        if let Some(ledger) = &gone.ledger {
+            self.saw(shard, &key, ledger.sequence);
+            // Its reminders and promises are in the record still, and nobody else remembers them.
+            let soon = shard.shared.clock.now().after(shard.shared.config.backoff_min);
+            shard.shared.wakes.again(soon, K::KIND, &key);
+        }
+        failure
     }
 }
 
@@ -93,7 +133,7 @@ pub(super) fn asked<R>(what: impl FnOnce() -> R) -> Result<R, Arc<str>> {
 }
 
 /// What a panic said.
-pub(super) fn text_of(panic: &(dyn Any + Send)) -> Arc<str> {
+fn text_of(panic: &(dyn Any + Send)) -> Arc<str> {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message").into()
 }

@@ -1,23 +1,18 @@
 //! The heart: the next message of a twin, decided, applied, and its reply staged behind the commit watermark.
 
-use std::{
-    any::Any,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use super::{
     activation::{Activation, Phase, Read, goes_on},
-    contain::text_of,
     hold::{Hold, refused, spare},
     host::delivery,
     install::{arm, install},
     named::{Named, named},
     recall::{keep, recall},
-    shard::{Core, Out, Shard},
+    shard::{Core, Shard},
 };
 use crate::{
-    model::{Header, Outcome, Principal, Sealed, Step, Timestamp, limits},
+    model::{Header, Principal, Step, Timestamp, limits},
     twin::{Answer, Call, Changes, Decide, Decision, Delivery, Failure, Message, Ruling, Turn, Twin},
 };
 
@@ -84,13 +79,12 @@ impl<K: Twin> Core<K> {
         self.counts.turns += 1;
         let turn = Turn::new(now, &twin.key, twin.revision, call.header());
         let turn = pages.as_ref().map_or(turn, |pages| turn.with_pages(pages));
-        let ruled = catch_unwind(AssertUnwindSafe(|| call.rule(&twin.state, &turn)));
-        let leave = match ruled {
-            Ok(Ruling::Rejected) => {
+        let leave = match call.rule(&twin.state, &turn) {
+            Ruling::Rejected => {
                 self.counts.rejections += 1;
                 Leave::Now
             }
-            Ok(Ruling::Decided { changes, more }) => {
+            Ruling::Decided { changes, more } => {
                 let (more_of, scratch) = (more.as_deref(), &mut self.scratch);
                 match refused::<K>(&shard.shared, twin, call.header(), &changes, more_of, spare::<K>(), scratch) {
                     Some(Hold::Refuse(failure)) => {
@@ -105,23 +99,16 @@ impl<K: Twin> Core<K> {
                     }
                     None => {}
                 }
-                let applied = catch_unwind(AssertUnwindSafe(|| {
-                    install(shard, twin, &changes, more, call.header(), now, |state, turn| call.observe(state, turn))
-                }));
-                match applied {
-                    Ok(leave) => {
-                        if matches!(leave, Leave::WhenDurable) {
-                            keep(twin, &*call);
-                            if let Some(number) = settles {
-                                settle(twin, number);
-                            }
-                        }
-                        leave
+                let observe = |state: &mut K, turn: &Turn<'_>| call.observe(state, turn);
+                let leave = install(shard, twin, &changes, more, call.header(), now, observe);
+                if matches!(leave, Leave::WhenDurable) {
+                    keep(twin, &*call);
+                    if let Some(number) = settles {
+                        settle(twin, number);
                     }
-                    Err(panic) => return self.panicked_on(shard, at, call, &panic),
                 }
+                leave
             }
-            Err(panic) => return self.panicked_on(shard, at, call, &panic),
         };
         self.note_unsaved(shard, at, now);
         self.leave_or_stage(shard, at, call, leave, now);
@@ -150,13 +137,12 @@ impl<K: Twin> Core<K> {
         self.counts.inline_turns += 1;
         let alone = twin.is_settled();
         let turn = Turn::new(now, &twin.key, twin.revision, &header);
-        let ruled = catch_unwind(AssertUnwindSafe(|| twin.state.decide(&message, &turn)));
-        let (answer, leave) = match ruled {
-            Ok(Err(rejection)) => {
+        let (answer, leave) = match twin.state.decide(&message, &turn) {
+            Err(rejection) => {
                 self.counts.rejections += 1;
                 (Err(Failure::Rejected(rejection)), Leave::Now)
             }
-            Ok(Ok(Decision { changes, reply, more })) => {
+            Ok(Decision { changes, reply, more }) => {
                 let (more_of, scratch) = (more.as_deref(), &mut self.scratch);
                 match refused::<K>(&shard.shared, twin, &header, &changes, more_of, spare::<K>(), scratch) {
                     Some(Hold::Refuse(failure)) => {
@@ -169,21 +155,11 @@ impl<K: Twin> Core<K> {
                         return Inline::Later(call);
                     }
                     None => {
-                        let applied = catch_unwind(AssertUnwindSafe(|| {
-                            install(shard, twin, &changes, more, &header, now, |state, turn| {
-                                state.observe(&message, turn)
-                            })
-                        }));
-                        match applied {
-                            Ok(leave) => (Ok(reply), leave),
-                            Err(panic) => {
-                                return self.panicked(shard, at, &panic, |failure, _| Inline::Now(Err(failure)));
-                            }
-                        }
+                        let observe = |state: &mut K, turn: &Turn<'_>| state.observe(&message, turn);
+                        (Ok(reply), install(shard, twin, &changes, more, &header, now, observe))
                     }
                 }
             }
-            Err(panic) => return self.panicked(shard, at, &panic, |failure, _| Inline::Now(Err(failure))),
         };
         if matches!(leave, Leave::Now) && twin.is_settled() {
             if K::OBSERVED.is_some() {
@@ -234,17 +210,11 @@ impl<K: Twin> Core<K> {
         let Some(twin) = self.table.get_mut(at) else { return };
         if twin.state.wake_at().is_some_and(|due| due <= now) {
             let header = Header::default().with_principal(Principal::Runtime);
-            let woken = catch_unwind(AssertUnwindSafe(|| {
-                let Decision { changes, more, .. } =
-                    twin.state.wake(&Turn::new(now, &twin.key, twin.revision, &header));
-                match refused::<K>(&shard.shared, twin, &header, &changes, more.as_deref(), 0, &mut self.scratch) {
-                    Some(Hold::Refuse(_) | Hold::Wait) => Leave::Now,
-                    None => install(shard, twin, &changes, more, &header, now, |_, _| Changes::new()),
-                }
-            }));
             self.counts.turns += 1;
-            if let Err(panic) = woken {
-                return self.panicked(shard, at, &panic, |_, _| ());
+            let Decision { changes, more, .. } = twin.state.wake(&Turn::new(now, &twin.key, twin.revision, &header));
+            let held = refused::<K>(&shard.shared, twin, &header, &changes, more.as_deref(), 0, &mut self.scratch);
+            if held.is_none() {
+                install(shard, twin, &changes, more, &header, now, |_, _| Changes::new());
             }
         }
         self.submit(shard, at, now);
@@ -276,65 +246,6 @@ impl<K: Twin> Core<K> {
         } else {
             self.out.released.push(call);
         }
-    }
-
-    /// Ends an activation over a message that came as a call.
-    pub(super) fn panicked_on(
-        &mut self,
-        shard: &Shard<K>,
-        at: u32,
-        call: Arc<dyn Delivery<K>>,
-        panic: &Box<dyn Any + Send>,
-    ) {
-        if let (Some(number), Some(twin)) = (call.header().settles(), self.table.get(at)) {
-            let key = twin.key.clone();
-            self.could_not_take(&key, number);
-        }
-        self.panicked(shard, at, panic, |failure, out| out.failed.push((call, failure)));
-    }
-
-    /// Drops an activation whose turn panicked; what was staged is lost, what is under way is waited for.
-    pub(super) fn panicked<R>(
-        &mut self,
-        shard: &Shard<K>,
-        at: u32,
-        panic: &Box<dyn Any + Send>,
-        end: impl FnOnce(Failure, &mut Out<K>) -> R,
-    ) -> R {
-        self.counts.panics += 1;
-        let message = text_of(&**panic);
-        if let Some(twin) = self.table.get_mut(at) {
-            tracing::error!(kind = K::KIND, key = %twin.key, %message, "a twin panicked; its activation ends");
-            let sealed =
-                Sealed::Lost { outcome: Outcome::NotApplied, cause: "a later turn of this twin panicked".into() };
-            let key = twin.key.clone();
-            let mut in_flight = false;
-            if let Some(busy) = &mut twin.busy {
-                if matches!(busy.phase, Phase::Loading { .. } | Phase::Backoff { .. }) {
-                    // Its state only holds the place; what it waits for decides.
-                    return end(Failure::Panicked { message }, &mut self.out);
-                }
-                busy.lose_staged(&sealed);
-                in_flight = busy.flight.is_some();
-                busy.phase = Phase::Ending;
-            }
-            if in_flight {
-                if let Ok(state) = catch_unwind(|| K::create(&key)) {
-                    twin.state = state;
-                }
-            } else if let Some(mut gone) = self.table.remove(at) {
-                if let Some(busy) = &mut gone.busy {
-                    busy.refuse_waiting(&Failure::Panicked { message: Arc::clone(&message) });
-                }
-                if let Some(ledger) = &gone.ledger {
-                    self.saw(shard, &key, ledger.sequence);
-                    // Its reminders and promises are in the record still, and nobody else remembers them.
-                    let soon = shard.shared.clock.now().after(shard.shared.config.backoff_min);
-                    shard.shared.wakes.again(soon, K::KIND, &key);
-                }
-            }
-        }
-        end(Failure::Panicked { message }, &mut self.out)
     }
 
     /// Puts a twin with unsaved observed pages on the shard's list.
