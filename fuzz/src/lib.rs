@@ -9,11 +9,10 @@ use opentelemetry_proto::tonic::collector::{
 use prost::Message as _;
 use serde_json::Value;
 use service_twin::{
-    model::{Key, RequestKey, ServiceId, TraceParent, telemetry::SAMPLES_MAX},
+    model::{Key, RequestKey, ServiceId, Timestamp, TraceParent, telemetry::SAMPLES_MAX},
     server::{
         otlp::{self, Translated},
         principal::Presented,
-        when,
     },
     twin::{
         from_bytes,
@@ -98,8 +97,8 @@ pub fn ids(bytes: &[u8]) {
     if let Some(trace) = TraceParent::parse(text) {
         assert_eq!(TraceParent::parse(&trace.to_string()), Some(trace));
     }
-    if let Some(time) = when::parse(text) {
-        assert_eq!(when::parse(&when::format(time)), Some(time));
+    if let Ok(time) = text.parse::<Timestamp>() {
+        assert_eq!(time.to_string().parse(), Ok(time));
     }
     drop(RequestKey::from_uuid_v7(text));
     std::hint::black_box(Presented::parse(text).map(|key| key.id.len()));

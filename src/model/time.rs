@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    str::FromStr,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -46,21 +47,30 @@ impl Timestamp {
     }
 }
 
-/// RFC 3339 in UTC, with milliseconds.
+/// RFC 3339 in UTC, with milliseconds; what lies behind the year 9999 reads as its end.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Days since 1 March of the year 0, in cycles of 400 years (Hinnant, "chrono-compatible low-level date algorithms").
-        let (days, ms) = (self.0 / 86_400_000 + 719_468, self.0 % 86_400_000);
-        let (cycle, day) = (days / 146_097, days % 146_097);
-        let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-        let day = day - (365 * year + year / 4 - year / 100);
-        let from_march = (5 * day + 2) / 153;
-        let day = day - (153 * from_march + 2) / 5 + 1;
-        let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-        let year = cycle * 400 + year + u64::from(month <= 2);
-        let (seconds, ms) = (ms / 1000, ms % 1000);
-        let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+        let time = i64::try_from(self.0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+        write!(f, "{:.3}", time.unwrap_or(jiff::Timestamp::MAX))
+    }
+}
+
+/// The text is no point in time since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a time is written as RFC 3339 has it, such as 2026-01-31T12:00:00Z, or as milliseconds since 1970")]
+pub struct InvalidTime;
+
+/// Reads RFC 3339, with a fraction or an offset if there is one; or milliseconds since 1970.
+impl FromStr for Timestamp {
+    type Err = InvalidTime;
+
+    fn from_str(text: &str) -> Result<Self, InvalidTime> {
+        let time = match text.parse() {
+            Ok(ms) => jiff::Timestamp::from_millisecond(ms),
+            Err(_) => text.parse(),
+        };
+        let ms = time.map_err(|_| InvalidTime)?.as_millisecond();
+        u64::try_from(ms).map(Self).map_err(|_| InvalidTime)
     }
 }
 
@@ -79,5 +89,47 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_reads_back_as_it_was_written() {
+        for (text, ms) in [
+            ("1970-01-01T00:00:00.000Z", 0),
+            ("2000-02-29T12:34:56.789Z", 951_827_696_789),
+            ("2026-11-23T01:24:02.000Z", 1_795_397_042_000),
+            ("9999-12-30T21:59:59.999Z", 253_402_207_199_999),
+        ] {
+            assert_eq!(text.parse(), Ok(Timestamp(ms)), "{text}");
+            assert_eq!(Timestamp(ms).to_string(), text);
+        }
+        assert!(Timestamp::MAX.to_string().starts_with("9999-12-30T"), "{}", Timestamp::MAX);
+    }
+
+    #[test]
+    fn offsets_fractions_and_milliseconds_are_understood_and_nonsense_is_not() {
+        let noon = "2026-01-31T12:00:00Z".parse::<Timestamp>();
+        for same in ["2026-01-31T14:30:00.0+02:30", "2026-01-31T11:00:00-01:00", "1769860800000"] {
+            assert_eq!(same.parse(), noon, "{same}");
+        }
+        for text in [
+            "",
+            "now",
+            "2026-02-30T00:00:00Z",
+            "2026-01-01",
+            "2026-01-01T00:00:00",
+            "2026-01-01T00:00:00.Zx",
+            "ü",
+            "-5",
+            "1969-12-31T23:59:59Z",
+            "18446744073709551615",
+            "10000-01-01T00:00:00Z",
+        ] {
+            assert_eq!(text.parse::<Timestamp>(), Err(InvalidTime), "{text}");
+        }
     }
 }

@@ -15,7 +15,6 @@ mod patient;
 pub mod principal;
 pub mod problem;
 pub mod vitals;
-pub mod when;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 

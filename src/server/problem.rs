@@ -146,9 +146,7 @@ impl Problem {
 
     /// From a twin's or the runtime's failure; `now` turns points in time into pauses.
     pub fn from_failure(failure: &Failure, now: Timestamp) -> Self {
-        let (code, text) = (code_of(failure), failure.to_string());
-        let detail = text.strip_prefix(code.row().name).and_then(|detail| detail.strip_prefix(": "));
-        let problem = Self::new(code, detail.map_or_else(|| text.clone(), str::to_owned));
+        let problem = Self::new(code_of(failure), failure.to_string());
         match failure {
             Failure::Backoff { until, .. } => problem.retry_after(until.since(now).max(Self::RETRY_AFTER)),
             Failure::Lost { outcome, .. } => Self { outcome: *outcome, ..problem },

@@ -12,7 +12,7 @@ pub enum Failure {
     #[error(transparent)]
     Rejected(#[from] Rejection),
     /// A bounded queue is full; try again later.
-    #[error("overloaded: {what} is full; try again in a moment")]
+    #[error("{what} is full; try again in a moment")]
     Overloaded {
         /// Which bound.
         what: &'static str,

@@ -16,7 +16,7 @@ pub enum Rejection {
         what: Cow<'static, str>,
     },
     /// The message is malformed or contradicts a schema.
-    #[error("invalid: {detail}")]
+    #[error("{detail}")]
     Invalid {
         /// What is wrong and what would be right.
         detail: Cow<'static, str>,
@@ -30,7 +30,7 @@ pub enum Rejection {
         found: u64,
     },
     /// The message contradicts the twin's present state.
-    #[error("conflict: {detail}")]
+    #[error("{detail}")]
     Conflict {
         /// With what.
         detail: Cow<'static, str>,
@@ -46,7 +46,7 @@ pub enum Rejection {
         actual: u64,
     },
     /// The caller has no right to this.
-    #[error("denied: {rule}")]
+    #[error("{rule}")]
     Denied {
         /// The deciding rule.
         rule: Cow<'static, str>,
@@ -81,7 +81,7 @@ pub enum Rejection {
         forgotten_until: Timestamp,
     },
     /// The kind, message or part does not exist here.
-    #[error("unsupported: {what}")]
+    #[error("{what} is not supported")]
     Unsupported {
         /// What is not understood.
         what: Cow<'static, str>,

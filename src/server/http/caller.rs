@@ -16,7 +16,6 @@ use crate::{
         DEADLINE_MAX, Server,
         principal::{Wish, allow},
         problem::{Code, Problem},
-        when,
     },
     twin::{Failure, Message, Wire, service::Service},
 };
@@ -268,7 +267,7 @@ fn request_key(headers: &HeaderMap) -> Result<Option<RequestKey>, Problem> {
     let key = key.filter(|key| !key.is_empty() && key.len() <= RequestKey::BYTES_MAX);
     let key = key.ok_or_else(|| bad("Idempotency-Key", wanted))?;
     if let Some(made_at) = headers.get("idempotency-key-time") {
-        let made_at = made_at.to_str().ok().and_then(when::parse);
+        let made_at = made_at.to_str().ok().and_then(|text| text.parse().ok());
         let made_at = made_at.ok_or_else(|| bad("Idempotency-Key-Time", "RFC 3339, such as 2026-01-31T12:00:00Z"))?;
         return Ok(Some(RequestKey::new(key, made_at)));
     }

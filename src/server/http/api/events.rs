@@ -23,7 +23,6 @@ use crate::{
         pass::Pass,
         principal::{Wish, operator},
         problem::{Code, Problem},
-        when,
     },
     twin::{
         Failure, Twin,
@@ -190,7 +189,7 @@ fn cloud_event(published: &Published, started: u64) -> Event {
         "source": format!("/api/v1/twins/{}", published.key),
         "type": published.event.name,
         "subject": published.key.as_str(),
-        "time": when::format(published.at),
+        "time": published.at.to_string(),
         "datacontenttype": "application/json",
         "revision": published.revision,
         "data": data,

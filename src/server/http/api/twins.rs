@@ -12,7 +12,6 @@ use crate::{
         http::caller::{Caller, Document, json},
         principal::Wish,
         problem::{Code, Problem},
-        when,
     },
     twin::{
         journal::Moment,
@@ -197,8 +196,8 @@ fn moment(text: &str) -> Result<Moment, Problem> {
     {
         return Ok(Moment::Revision(revision));
     }
-    let wrong = || Problem::new(Code::BadQuery, "at must be a revision, or a time such as 2026-01-31T12:00:00Z");
-    when::parse(text).map(Moment::Time).ok_or_else(wrong)
+    let wrong = |_| Problem::new(Code::BadQuery, "at must be a revision, or a time such as 2026-01-31T12:00:00Z");
+    text.parse().map(Moment::Time).map_err(wrong)
 }
 
 /// Reads what the twin has observed.
