@@ -44,3 +44,8 @@ pub mod runtime;
 pub mod server;
 pub mod store;
 pub mod twin;
+
+/// The programs of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
