@@ -18,6 +18,12 @@ use crate::{
     },
 };
 
+/// Why a part of a request was not taken. OTLP has no repeat for a part, so it does not ask for one.
+fn dropped(failure: &Failure) -> String {
+    let Failure::Overloaded { what } = failure else { return failure.to_string() };
+    format!("{what} is full, and these were dropped")
+}
+
 /// What became of a request's telemetry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accepted {
@@ -59,7 +65,7 @@ impl Server {
             match self.tell(batch, header.clone()) {
                 Ok(()) => taken += items,
                 Err(failure) => {
-                    refused.add(items, format!("service '{service}': {failure}"));
+                    refused.add(items, format!("service '{service}': {}", dropped(&failure)));
                     shed = Some(self.problem(&failure));
                 }
             }

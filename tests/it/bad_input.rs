@@ -298,7 +298,7 @@ impl Flooded {
             match answer.status {
                 200 if answer.body.is_empty() => return,
                 // In part: the rest was refused with its reason, and is not to be sent again.
-                200 => assert!(String::from_utf8_lossy(&answer.body).contains("overloaded"), "{:?}", answer.body),
+                200 => assert!(String::from_utf8_lossy(&answer.body).contains("is full"), "{:?}", answer.body),
                 503 => continue,
                 other => panic!("{other}: {}", String::from_utf8_lossy(&answer.body)),
             }
