@@ -7,10 +7,15 @@ use std::{
 
 use compact_str::CompactString;
 
-use super::{Committer, Disk, hot::Known, long::Step};
+use super::{
+    Committer, Disk,
+    answer::{self, Results},
+    hot::Known,
+    long::Step,
+};
 use crate::{
     model::Timestamp,
-    store::{Address, Commit, Committed, Done, Ended, Epoch, Error, Item, PageWrite, SharedTerms, Slot, keyspace},
+    store::{Address, Commit, Done, Epoch, Error, Item, PageWrite, SharedTerms, Slot, keyspace},
 };
 
 /// One thing that a round answers.
@@ -38,8 +43,8 @@ impl From<String> for Refusal {
 
 /// How far a round came before it was synced.
 struct Written {
-    /// One result for each entry that was looked at; claims also have their epoch.
-    results: Vec<Result<Option<Epoch>, Error>>,
+    /// One result for each entry that was looked at.
+    results: Results,
     /// Why the disk failed, if it did.
     failure: Option<String>,
 }
@@ -50,7 +55,7 @@ impl<D: Disk> Committer<D> {
         if let Err(error) = self.shared.healthy() {
             self.long.drain(..).for_each(|long| long.refuse(error.clone()));
             let results = round.iter().map(|_| Err(error.clone())).collect();
-            self.answer(round, results);
+            self.tell(round, results);
             return;
         }
         let mut written = Written { results: Vec::with_capacity(round.len()), failure: None };
@@ -71,7 +76,14 @@ impl<D: Disk> Committer<D> {
             }
             written.results.resize(round.len(), Err(Error::Unavailable(cause)));
         }
-        self.answer(round, written.results);
+        self.tell(round, written.results);
+    }
+
+    fn tell(&self, round: &mut Vec<Entry>, results: Results) {
+        match &self.answers {
+            Some(answers) => answers.tell(round, results),
+            None => answer::tell(&self.shared, round, results),
+        }
     }
 
     fn write_all(&mut self, round: &mut Vec<Entry>, written: &mut Written) {
@@ -259,43 +271,5 @@ impl<D: Disk> Committer<D> {
             Refusal::Not(Error::Unavailable(what.into()))
         })?;
         Ok(Known { sequence: value.sequence, wake_at: value.wake_at, terms: value.terms().as_slice().into() })
-    }
-
-    /// Releases what rides along, then tells each submitter once.
-    fn answer(&mut self, round: &mut Vec<Entry>, results: Vec<Result<Option<Epoch>, Error>>) {
-        let mut submitters: Vec<(Arc<dyn Committed>, Vec<Ended>)> = Vec::new();
-        for (entry, result) in round.drain(..).zip(results) {
-            match entry {
-                Entry::Commit(mut commit) => {
-                    let result = result.map(|_| ());
-                    contained(|| commit.release(&result));
-                    let ended = Ended { token: commit.token, result, buffer: commit.core };
-                    let same = |to: &Arc<dyn Committed>| std::ptr::addr_eq(Arc::as_ptr(to), Arc::as_ptr(&commit.to));
-                    match submitters.iter_mut().find(|(to, _)| same(to)) {
-                        Some((_, commits)) => commits.push(ended),
-                        None => submitters.push((commit.to, vec![ended])),
-                    }
-                }
-                Entry::Claim { done, .. } => {
-                    contained(|| done(result.map(|epoch| epoch.expect("a claim that was written has an epoch"))));
-                }
-                Entry::Item { done, .. } => contained(|| done(result.map(|_| ()))),
-                Entry::Blob { id, done } => {
-                    self.shared.unanswered.lock().remove(&id);
-                    contained(|| done(result.map(|_| id)));
-                }
-                Entry::Sweep { removed, done } => contained(|| done(result.map(|_| removed))),
-            }
-        }
-        for (to, commits) in submitters {
-            contained(|| to.ended(commits));
-        }
-    }
-}
-
-/// A submitter's panic ends neither the round nor the store.
-fn contained(call: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(call)).is_err() {
-        tracing::error!("whoever waited for a commit panicked on hearing of it");
     }
 }

@@ -13,7 +13,7 @@ use std::{
     collections::HashSet,
     path::Path,
     sync::{Arc, atomic::Ordering},
-    thread::JoinHandle,
+    thread::{JoinHandle, ThreadId},
     time::Duration,
 };
 
@@ -73,6 +73,8 @@ pub struct SledStore {
     pace: Arc<Pace>,
     doors: RwLock<Option<Doors>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Where the committer's rounds are told.
+    answers: ThreadId,
     level: Level,
 }
 
@@ -93,7 +95,8 @@ impl SledStore {
         let (reads, to_read) = bounded(READS_MAX);
         let (loads, to_load) = bounded::<Wanted>(LOADS_MAX);
         let pace = Arc::new(Pace::default());
-        let committer = Committer::new(disk.clone(), to_commit, shared.clone());
+        let committer = Committer::new(disk.clone(), to_commit, shared.clone()).with_answers();
+        let (committer, answers) = committer.map_err(|error| OpenError::Thread(error.to_string()))?;
         let reader = disk.clone();
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new()
@@ -116,6 +119,7 @@ impl SledStore {
             pace,
             doors: RwLock::new(Some(Doors { jobs, reads, loads })),
             threads: Mutex::new(threads),
+            answers,
             level: options.level,
         })
     }
@@ -263,9 +267,13 @@ impl Store for SledStore {
 impl Drop for SledStore {
     fn drop(&mut self) {
         drop(self.doors.write().take());
+        // The last owner may be a completion that runs on one of the threads.
+        let here = std::thread::current().id();
+        if here == self.answers {
+            return;
+        }
         for thread in self.threads.lock().drain(..) {
-            // The last owner may be a completion that runs on one of the threads.
-            if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+            if thread.thread().id() != here && thread.join().is_err() {
                 tracing::error!("a thread of the store panicked");
             }
         }
