@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{contain::tell, dispatch::Deliveries};
+use super::{cache::Cache, contain::tell, dispatch::Deliveries};
 use crate::{
     model::{Key, Rider, Sealed, Timestamp},
     store::{Address, SharedTerms},
@@ -52,7 +52,7 @@ pub(super) struct Ledger {
     rare: Option<Box<Rare>>,
 }
 
-/// What a record holds of a twin that sends, takes keyed requests or keeps a journal.
+/// What a record holds of a twin that sends, takes keyed requests or keeps a journal; and its pages that messages named.
 #[derive(Default)]
 pub(super) struct Rare {
     pub(super) outbox: Outbox,
@@ -60,6 +60,8 @@ pub(super) struct Rare {
     pub(super) journal: Tail,
     /// Promises on their way, and those whose delivery failed.
     pub(super) deliveries: Deliveries,
+    /// Pages that messages named.
+    pub(super) cache: Cache,
 }
 
 /// The rare part of a ledger that has none.
@@ -266,6 +268,21 @@ impl Ledger {
         self.rare.get_or_insert_default()
     }
 
+    /// Whether every one of these pages is kept in memory.
+    pub(super) fn knows(&mut self, names: &[String]) -> bool {
+        self.rare.as_mut().is_some_and(|rare| rare.cache.has(names))
+    }
+
+    /// Brings the pages kept in memory up to date with what a turn wrote.
+    pub(super) fn wrote(&mut self, pages: &[PageWrite], bytes_max: usize) {
+        let Some(rare) = &mut self.rare else { return };
+        for page in pages {
+            if rare.cache.knows(&page.name) {
+                rare.cache.put(&page.name, page.value.clone(), bytes_max);
+            }
+        }
+    }
+
     /// Puts what was read in place.
     pub(super) fn set_rare(&mut self, rare: Rare) {
         let Rare { outbox, ring, journal, .. } = &rare;
@@ -275,8 +292,9 @@ impl Ledger {
 
     /// Bytes of the ledger and of what it holds.
     pub(super) fn bytes(&self) -> usize {
-        let held =
-            |rare: &Rare| size_of::<Rare>() + rare.outbox.bytes() + rare.ring.heap_bytes() + rare.journal.bytes();
+        let held = |rare: &Rare| {
+            size_of::<Rare>() + rare.outbox.bytes() + rare.ring.heap_bytes() + rare.journal.bytes() + rare.cache.bytes()
+        };
         size_of::<Self>() + size_of::<Address>() + self.rare.as_deref().map_or(0, held)
     }
 }

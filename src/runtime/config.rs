@@ -17,6 +17,8 @@ pub struct Config {
     pub idle_after: Duration,
     /// Resident bytes of all twins of one kind above which idle ones leave early.
     pub resident_bytes_max: usize,
+    /// Bytes of the pages that messages of one twin named and that are kept while it is in memory.
+    pub page_cache_bytes_max: usize,
     /// How often observed pages of a busy twin are saved; jittered by a quarter.
     pub save_every: Duration,
     /// What all observed pages may write, in KiB per second.
@@ -69,6 +71,7 @@ impl Default for Config {
             inbox_bytes_max: 8 * 1024 * 1024,
             idle_after: Duration::from_secs(600),
             resident_bytes_max: 2 * 1024 * 1024 * 1024,
+            page_cache_bytes_max: 64 * 1024,
             save_every: Duration::from_secs(10),
             save_kib_per_s: 8 * 1024,
             backoff_min: Duration::from_millis(100),

@@ -61,6 +61,9 @@ pub(super) fn install<K: Twin>(
         return Leave::Now;
     }
     if let Some(ledger) = &mut twin.ledger {
+        if !pages.is_empty() {
+            ledger.wrote(&pages, shard.shared.config.page_cache_bytes_max);
+        }
         let all = || changes.iter().chain(&facts);
         if K::JOURNAL && changed {
             let encoded = all().map(|change| {

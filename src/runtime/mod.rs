@@ -17,6 +17,7 @@ mod ahead;
 mod arrival;
 mod ask;
 mod builder;
+mod cache;
 mod commit;
 mod config;
 mod contain;

@@ -14,21 +14,29 @@ use crate::{
 
 /// The pages a message named.
 pub(super) enum Named {
-    /// It names none.
-    Nothing,
-    /// Staged writes over what was read.
-    Here(Pages),
+    /// Its turn may begin.
+    Here(Found),
     /// To be read first; without a load, when the pages under way are durable.
     Elsewhere(Option<Load>),
     /// It names more than a turn may read.
     TooMany(Failure),
 }
 
+/// Where the pages of a turn are.
+pub(super) enum Found {
+    /// It reads none.
+    Nothing,
+    /// Staged writes over what was read.
+    Read(Pages),
+    /// All of these are kept in memory.
+    Kept(Vec<String>),
+}
+
 /// Finds the pages a message named, or says what to read.
 pub(super) fn named<K: Twin>(twin: &mut Activation<K>, call: &dyn Delivery<K>) -> Named {
     let needs = call.needs();
     if needs == Needs::Nothing {
-        return Named::Nothing;
+        return Named::Here(Found::Nothing);
     }
     if let Needs::Pages(names) = &needs
         && names.len() > limits::NEEDS_KEYS_MAX
@@ -37,7 +45,14 @@ pub(super) fn named<K: Twin>(twin: &mut Activation<K>, call: &dyn Delivery<K>) -
         let (max, actual) = (wide(limits::NEEDS_KEYS_MAX), wide(names.len()));
         return Named::TooMany(Rejection::Limit { limit: "pages named".into(), max, actual }.into());
     }
-    let Some(ledger) = &twin.ledger else { return Named::Here(Pages::default()) };
+    let Some(ledger) = &mut twin.ledger else { return Named::Here(Found::Read(Pages::default())) };
+    let has_read = twin.busy.as_ref().is_some_and(|busy| matches!(busy.read, Read::Done(_)));
+    if let Needs::Pages(names) = &needs
+        && !has_read
+        && ledger.knows(names)
+    {
+        return Named::Here(Found::Kept(names.clone()));
+    }
     let address = Arc::clone(&ledger.address);
     let busy = twin.busy.get_or_insert_with(|| Box::new(Busy::new(Phase::Live)));
     if let Read::Done(mut pages) = std::mem::take(&mut busy.read) {
@@ -60,7 +75,7 @@ pub(super) fn named<K: Twin>(twin: &mut Activation<K>, call: &dyn Delivery<K>) -
                 pages.pop_last();
             }
         }
-        return Named::Here(pages);
+        return Named::Here(Found::Read(pages));
     }
     if busy.flight.is_some_and(|flight| flight.pages) {
         return Named::Elsewhere(None);
@@ -91,12 +106,25 @@ impl<K: Twin> Core<K> {
         read: Result<Loaded, store::Error>,
         now: Timestamp,
     ) {
-        let Some(busy) = self.table.get_mut(at).and_then(|twin| twin.busy.as_mut()) else { return };
+        let Some(Activation { busy: Some(busy), ledger: Some(ledger), .. }) = self.table.get_mut(at) else { return };
         if !matches!(busy.read, Read::Asked(asked) if asked == number) {
             return;
         }
         busy.read = match read {
-            Ok(loaded) => Read::Done(loaded.pages.into_iter().map(|(name, bytes)| (name.into(), bytes)).collect()),
+            Ok(loaded) => {
+                if let Some(Needs::Pages(names)) = busy.waiting.front().map(|call| call.needs()) {
+                    let bytes_max = shard.shared.config.page_cache_bytes_max;
+                    let cache = &mut ledger.rare_mut().cache;
+                    for name in names {
+                        // What a turn wrote meanwhile is newer.
+                        if !cache.knows(&name) && busy.pages.iter().all(|staged| staged.name != name) {
+                            let found = loaded.pages.iter().find(|(found, _)| *found == name);
+                            cache.put(&name, found.map(|(_, bytes)| bytes.clone()), bytes_max);
+                        }
+                    }
+                }
+                Read::Done(loaded.pages.into_iter().map(|(name, bytes)| (name.into(), bytes)).collect())
+            }
             Err(error) => {
                 if let Some(call) = busy.waiting.pop_front() {
                     let cause = format!("the pages of this message cannot be read: {error}").into();

@@ -2,6 +2,7 @@
 
 use super::{
     activation::{Rare, Stored},
+    cache::Cache,
     dispatch::Deliveries,
 };
 use crate::{
@@ -62,6 +63,7 @@ pub(super) fn restore<K: Twin>(key: &Key, seen: u64, loaded: Loaded) -> Result<R
             .section(Section::Journal)
             .map_or_else(|| Ok(journal::Tail::default()), journal::Tail::decode)?,
         deliveries: Deliveries::default(),
+        cache: Cache::default(),
     };
     let mut state: K = K::Persistence::decode(record.head.shape, bytes)?;
     let mut terms = Terms::default();

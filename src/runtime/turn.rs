@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::{
     activation::{Activation, Phase, Read, goes_on},
+    cache::Shown,
     hold::{Hold, refused, spare},
     host::delivery,
     install::{arm, install},
-    named::{Named, named},
+    named::{Found, Named, named},
     recall::{keep, recall},
     shard::{Core, Shard},
 };
@@ -58,9 +59,8 @@ impl<K: Twin> Core<K> {
             }
             return;
         }
-        let pages = match named(twin, &*call) {
-            Named::Nothing => None,
-            Named::Here(pages) => Some(pages),
+        let found = match named(twin, &*call) {
+            Named::Here(found) => found,
             Named::TooMany(failure) => {
                 self.out.failed.push((call, failure));
                 return;
@@ -78,8 +78,14 @@ impl<K: Twin> Core<K> {
         };
         self.counts.turns += 1;
         let turn = Turn::new(now, &twin.key, twin.revision, call.header());
-        let turn = pages.as_ref().map_or(turn, |pages| turn.with_pages(pages));
-        let leave = match call.rule(&twin.state, &turn) {
+        let ruling = match (&found, &twin.ledger) {
+            (Found::Read(pages), _) => call.rule(&twin.state, &turn.with_pages(pages)),
+            (Found::Kept(names), Some(ledger)) => {
+                call.rule(&twin.state, &turn.with_pages(&Shown { names, cache: &ledger.rare().cache }))
+            }
+            (Found::Nothing, _) | (Found::Kept(_), None) => call.rule(&twin.state, &turn),
+        };
+        let leave = match ruling {
             Ruling::Rejected => {
                 self.counts.rejections += 1;
                 Leave::Now

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use service_twin::{
     model::{RequestKey, Timestamp, limits},
     runtime::{Config, Door, Runtime},
-    store::memory::{Fault, Faults, MemoryStore},
+    store::memory::{Fault, Faults, LoadFault, MemoryStore},
     twin::{Decide, Decision, Durable, Failure, Message, Needs, Rejection, Snapshot, Turn, Twin, Wire},
 };
 
@@ -189,4 +189,54 @@ async fn a_run_of_pages_is_whole_and_bounded_while_some_of_them_are_staged() {
         held.await.unwrap();
         staged.await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn pages_read_once_are_kept_and_show_what_turns_wrote_and_nothing_of_a_commit_that_failed() {
+    for door in [Door::Open, Door::Closed] {
+        let faults = Arc::new(Faults::none());
+        let runtime = start(&Arc::new(MemoryStore::with_faults(faults.clone())), door);
+        let put = |name: &str, value: Option<&'static [u8]>| runtime.twin("a").ask(Put(vec![(name.to_owned(), value)]));
+        let look = || runtime.twin("a").ask(Look(Needs::Pages(["p/a", "p/b", "p/c"].map(str::to_owned).to_vec())));
+        put("p/a", Some(b"stored")).await.unwrap();
+        assert_eq!(look().await.unwrap(), ["p/a"]);
+        // The next look that reads the store fails.
+        faults.at_next_load(Some(LoadFault::Unavailable));
+        assert_eq!(look().await.unwrap(), ["p/a"]);
+        put("p/b", Some(b"written")).await.unwrap();
+        put("p/a", None).await.unwrap();
+        assert_eq!(look().await.unwrap(), ["p/b"]);
+        let one = Look(Needs::Pages(vec!["p/c".to_owned()]));
+        assert!(runtime.twin("a").ask(one).await.unwrap().is_empty(), "what is kept is not shown unless it is named");
+        faults.at_next_commit(Some(Fault::Unavailable));
+        put("p/c", Some(b"never")).await.unwrap_err();
+        faults.heal();
+        // Until the shard has heard of it, what comes behind shares its fate.
+        let seen = loop {
+            match look().await {
+                Err(Failure::Lost { .. }) => tokio::task::yield_now().await,
+                other => break other,
+            }
+        };
+        assert_eq!(seen.unwrap(), ["p/b"], "read anew, by a new activation");
+    }
+}
+
+#[tokio::test]
+async fn more_pages_than_are_kept_are_read_again() {
+    let faults = Arc::new(Faults::none());
+    let store = Arc::new(MemoryStore::with_faults(faults.clone()));
+    let config = Config { arbiters: 1, page_cache_bytes_max: 200, ..Config::default() };
+    let runtime = Runtime::builder().config(config).store(store).kind::<Shelf>().start().unwrap();
+    let names: Vec<String> = (0..4).map(|n| format!("p/{n}")).collect();
+    let pages = names.iter().map(|name| (name.clone(), Some(&[7_u8; 40][..]))).collect();
+    runtime.twin("a").ask(Put(pages)).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(runtime.twin("a").ask(Look(Needs::Pages(names.clone()))).await.unwrap(), names);
+        let last = Look(Needs::Pages(vec![names[3].clone()]));
+        assert_eq!(runtime.twin("a").ask(last).await.unwrap(), [names[3].clone()]);
+    }
+    faults.at_next_load(Some(LoadFault::Unavailable));
+    runtime.twin("a").ask(Look(Needs::Pages(vec![names[3].clone()]))).await.expect("the last one read is kept");
+    runtime.twin("a").ask(Look(Needs::Pages(vec![names[0].clone()]))).await.expect_err("the first one is not");
 }

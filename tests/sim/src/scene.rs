@@ -61,7 +61,8 @@ pub fn life<F: Future<Output = ()>>(
 ) {
     in_virtual_time(async {
         let disk = Arc::new(Disk::new(Arc::clone(store), 0, 0));
-        let config = Config { shards_per_arbiter: 1, idle_after, door, ..Config::default() };
+        // Without kept pages, so that a scene says when a page is read.
+        let config = Config { shards_per_arbiter: 1, idle_after, door, page_cache_bytes_max: 0, ..Config::default() };
         let clock = Arc::new(Virtual::from(base));
         let runtime = start(config, Arc::clone(&clock), Arc::clone(&disk)).await;
         scene(Scene { runtime, clock, faults: Arc::clone(faults), store: Arc::clone(store), disk }).await;

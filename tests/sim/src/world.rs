@@ -138,10 +138,13 @@ impl World {
                 Door::Scripted(Arc::new(move || random.lock().random_bool(0.5)))
             }
         };
+        let (shards_per_arbiter, idle_s) = (self.random.random_range(1..4), self.random.random_range(0..4));
         Config {
-            shards_per_arbiter: self.random.random_range(1..4),
-            idle_after: Duration::from_secs(self.random.random_range(0..4)),
+            shards_per_arbiter,
+            idle_after: Duration::from_secs(idle_s),
             door,
+            // None, one page, all of them.
+            page_cache_bytes_max: [0, 80, 64 * 1024, 64 * 1024][usize::try_from(idle_s).expect("below 4")],
             ..Config::default()
         }
     }
