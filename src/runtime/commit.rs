@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     activation::{Activation, BACKOFF_MAX, Flight, Ledger, Phase, Read},
-    contain::asked,
+    contain::{asked, tell},
     hold::RESERVED_KEYS,
     install::arm,
     restore::{Restored, restore},
@@ -133,7 +133,7 @@ impl<K: Twin> Core<K> {
     /// Takes the outcome of a commit if that neither runs a turn nor ends the activation; hands it back otherwise.
     pub(super) fn ended_at_once(&mut self, shard: &Shard<K>, ended: Ended, now: Timestamp) -> Option<Ended> {
         let busy = u32::try_from(ended.token).ok().and_then(|at| self.table.get(at)?.busy.as_ref());
-        if ended.result.is_err() || !busy.is_some_and(|busy| busy.is_open()) {
+        if ended.back.is_none() && (ended.result.is_err() || !busy.is_some_and(|busy| busy.is_open())) {
             return Some(ended);
         }
         self.ended(shard, ended, now);
@@ -147,6 +147,11 @@ impl<K: Twin> Core<K> {
             && self.buffers.len() < BUFFERS_MAX
         {
             self.buffers.push(buffer);
+        }
+        if let Some(back) = ended.back {
+            // It is under way still.
+            self.back.push(*back);
+            return;
         }
         let take = |core: &mut Self| match ended.result {
             Ok(()) => core.sealed(shard, at, now),
@@ -356,10 +361,38 @@ impl<K: Twin> Core<K> {
         bytes.div_ceil(1024)
     }
 
-    /// Tries again what found the store's queue full.
+    /// Whether something is to be handed to the store again.
+    pub(super) fn is_stuck(&self) -> bool {
+        !self.stuck.is_empty() || !self.back.is_empty()
+    }
+
+    /// Tries again what the store was too busy for.
     pub(super) fn unstick(&mut self, shard: &Shard<K>, now: Timestamp) {
+        for commit in std::mem::take(&mut self.back) {
+            self.hand_in_again(shard, commit);
+        }
         for at in std::mem::take(&mut self.stuck) {
             self.contained(shard, at, |core| core.submit(shard, at, now)).ok();
+        }
+    }
+}
+
+impl<K: Twin> Core<K> {
+    /// Hands in a commit that came back, as it was.
+    fn hand_in_again(&mut self, shard: &Shard<K>, commit: Commit) {
+        let Some(store) = &shard.shared.store else { return };
+        let at = u32::try_from(commit.token).ok();
+        let Err(refused) = store.commit(commit) else { return };
+        let again = refused.may_try_again();
+        let store::Refused { commit, why } = refused;
+        if again {
+            self.back.push(*commit);
+            return;
+        }
+        let sealed = why.sealed();
+        commit.riders.iter().for_each(|rider| tell(|| rider.release(&sealed)));
+        if let Some(at) = at {
+            self.contained(shard, at, |core| core.lost(shard, at, &why)).ok();
         }
     }
 }

@@ -108,7 +108,7 @@ impl<K: Twin> Work<K> {
                 core.receive(&shard, item.hash, &item.key, item.call, now);
                 turns += 1;
             }
-            if !core.stuck.is_empty() {
+            if core.is_stuck() {
                 core.unstick(&shard, now);
             }
         });
@@ -136,7 +136,7 @@ impl<K: Twin> Work<K> {
     }
 
     fn pause(&mut self, context: &mut TaskContext<'_>) -> Poll<()> {
-        if self.retry.is_none() && !self.shard.core.lock().stuck.is_empty() {
+        if self.retry.is_none() && self.shard.core.lock().is_stuck() {
             let mut retry = Box::pin(tokio::time::sleep(UNSTICK_AFTER));
             if retry.as_mut().poll(context).is_ready() {
                 context.waker().wake_by_ref();

@@ -79,7 +79,7 @@ impl<K: Twin> Host<K> {
             };
             let contained = |core: &mut Core<K>| core.contained_by(shard, hash, key, work);
             let result = shard.hold(&mut core, now, contained).unwrap_or_else(|failure| Inline::Now(Err(failure)));
-            let stuck = !core.stuck.is_empty();
+            let stuck = core.is_stuck();
             let mut out = core.take_out();
             drop(core);
             if stuck {

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     model::{Key, Outcome, Rider, Sealed, Timestamp},
-    store::{self, Committed, Ended, Load, Loaded},
+    store::{self, Commit, Committed, Ended, Load, Loaded},
     twin::{Delivery, Failure, Handed, Twin, Went},
 };
 
@@ -72,6 +72,8 @@ pub(super) struct Core<K: Twin> {
     pub(super) buffers: Vec<Vec<u8>>,
     /// Twins whose commit found the store's queue full.
     pub(super) stuck: Vec<u32>,
+    /// Commits that the store was too busy for, to be handed in again as they are.
+    pub(super) back: Vec<Commit>,
     /// Twins with observed pages to save, with the time to do it.
     pub(super) unsaved: VecDeque<(Timestamp, u32)>,
     /// Turns of messages that waited, left in this hold of the lock.
@@ -266,7 +268,7 @@ impl<K: Twin> Shard<K> {
             let Some(mut core) = self.side_door() else { return self.inbox.note(here) };
             let now = self.shared.clock.now();
             self.hold(&mut core, now, |core| here.into_iter().for_each(|note| core.note(self, note, now)));
-            let stuck = !core.stuck.is_empty();
+            let stuck = core.is_stuck();
             std::mem::swap(&mut core.out, out);
             drop(core);
             if stuck {
@@ -323,7 +325,7 @@ impl<K: Twin> Committed for Shard<K> {
         let Some(mut core) = self.side_door() else { return self.inbox.note(commits.into_iter().map(Note::Ended)) };
         let now = self.shared.clock.now();
         let later: Vec<_> = commits.into_iter().filter_map(|ended| core.ended_at_once(self, ended, now)).collect();
-        let stuck = !core.stuck.is_empty();
+        let stuck = core.is_stuck();
         let mut out = core.take_out();
         drop(core);
         if stuck || !later.is_empty() {
@@ -355,6 +357,7 @@ impl<K: Twin> Core<K> {
             scratch: Vec::new(),
             buffers: Vec::new(),
             stuck: Vec::new(),
+            back: Vec::new(),
             unsaved: VecDeque::new(),
             resumes_left: 0,
             reads: 0,
@@ -371,10 +374,14 @@ impl<K: Twin> Core<K> {
     pub(super) fn end(&mut self, shard: &Shard<K>) {
         self.over = true;
         self.unstick(shard, shard.shared.clock.now());
+        let cause: Arc<str> = "the runtime stopped before this was committed".into();
+        let lost = Sealed::Lost { outcome: Outcome::NotApplied, cause };
+        for commit in self.back.drain(..) {
+            commit.riders.iter().for_each(|rider| tell(|| rider.release(&lost)));
+        }
         for at in 0..self.table.end() {
             if let Some(busy) = self.table.get_mut(at).and_then(|twin| twin.busy.as_mut()) {
-                let cause = "the runtime stopped before this was committed".into();
-                busy.lose_staged(&Sealed::Lost { outcome: Outcome::NotApplied, cause });
+                busy.lose_staged(&lost);
                 busy.refuse_waiting(&Failure::Stopping);
             }
         }

@@ -205,12 +205,22 @@ impl Commit {
     /// Lets the riders go and tells the submitter: the last thing a store does with a commit it answers alone.
     pub fn end(mut self, result: Result<(), Error>) {
         self.release(&result);
-        self.to.ended(vec![Ended { token: self.token, result, buffer: self.core }]);
+        let to = self.to.clone();
+        to.ended(vec![self.ended(result)]);
     }
 
-    /// Lets the riders go.
+    /// How it ended, for its submitter; its riders were released before.
+    pub fn ended(self, result: Result<(), Error>) -> Ended {
+        let token = self.token;
+        if may_try_again(&result) {
+            return Ended { token, result, buffer: None, back: Some(Box::new(self)) };
+        }
+        Ended { token, result, buffer: self.core, back: None }
+    }
+
+    /// Lets the riders go, unless the same commit is to be handed in again.
     pub fn release(&mut self, result: &Result<(), Error>) {
-        if self.riders.is_empty() {
+        if self.riders.is_empty() || may_try_again(result) {
             return;
         }
         let sealed = result.as_ref().map_or_else(Error::sealed, |()| Sealed::Durable);
@@ -253,15 +263,12 @@ impl Refused {
 
     /// Whether the same commit may be taken later.
     pub fn may_try_again(&self) -> bool {
-        match self.why {
-            Error::Busy(_) => true,
-            Error::Fenced { .. }
-            | Error::Sequence { .. }
-            | Error::TooBig { .. }
-            | Error::Unknown(_)
-            | Error::Unavailable(_) => false,
-        }
+        matches!(self.why, Error::Busy(_))
     }
+}
+
+fn may_try_again(result: &Result<(), Error>) -> bool {
+    matches!(result, Err(Error::Busy(_)))
 }
 
 /// How one commit ended; carries the buffer back for reuse.
@@ -273,6 +280,9 @@ pub struct Ended {
     pub result: Result<(), Error>,
     /// The core's buffer, emptied or not.
     pub buffer: Option<Vec<u8>>,
+    /// After [`Error::Busy`]: the commit, riders and all, to be handed in again as it is. A layer that put itself in the
+    /// place of [`Commit::to`] takes itself out again.
+    pub back: Option<Box<Commit>>,
 }
 
 /// Hears how commits ended, many at a time.
@@ -281,7 +291,7 @@ pub struct Ended {
 /// the submitter's, and holds no lock of its own meanwhile. An implementation waits for no lock that a submitter may
 /// hold and does not block; it may hand in further commits.
 pub trait Committed: Send + Sync {
-    /// Takes the outcomes; their riders have been released already.
+    /// Takes the outcomes; but for commits that come back, their riders have been released already.
     fn ended(&self, commits: Vec<Ended>);
 }
 

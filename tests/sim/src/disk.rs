@@ -71,12 +71,15 @@ struct Watched {
 }
 
 impl Committed for Watched {
-    fn ended(&self, commits: Vec<Ended>) {
+    fn ended(&self, mut commits: Vec<Ended>) {
         assert!(self.flying.lock().remove(&self.address), "a commit ends once");
         for ended in &commits {
             if let Err(error @ (Error::Sequence { .. } | Error::TooBig { .. })) = &ended.result {
                 panic!("{}: the runtime's own bug: {error}", self.address.key);
             }
+        }
+        for back in commits.iter_mut().filter_map(|ended| ended.back.as_mut()) {
+            back.to = Arc::clone(&self.inner);
         }
         self.inner.ended(commits);
     }

@@ -391,6 +391,27 @@ fn pages_read_for_a_message_are_not_older_than_what_was_committed_meanwhile() {
     });
 }
 
+#[test]
+fn a_commit_that_found_the_store_busy_is_handed_in_again_and_nobody_hears_of_it() {
+    play(|scene| async move {
+        scene.warm(0).await;
+        let before = scene.runtime.counts()[0].1;
+        for _ in 0..3 {
+            scene.faults.at_next_commit(Some(Fault::Busy));
+        }
+        let first = scene.send(0, 0, Op::Append).await;
+        let later = scene.send(0, 1, Op::Append).await;
+        assert_eq!((first.await.unwrap(), later.await.unwrap()), (Ok(0), Ok(1)));
+        let after = scene.runtime.counts()[0].1;
+        assert_eq!(
+            (after.commit_failures, after.activations),
+            (before.commit_failures, before.activations),
+            "its activation goes on"
+        );
+        assert_eq!(scene.whole(0).await.done, [0, 1]);
+    });
+}
+
 fn count(store: &MemoryStore) -> u32 {
     use service_twin::store::{Load, Store};
     let (tell, told) = std::sync::mpsc::channel();
