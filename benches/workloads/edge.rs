@@ -40,7 +40,7 @@ pub(crate) fn read_64(setting: &Setting) -> Row {
 }
 
 fn read(setting: &Setting, workload: &'static str, connections: u64) -> Row {
-    let (host, node) = (Host::start(setting.cpus), Node::start(setting));
+    let (host, node) = (Host::start(setting.cpus), Node::start(setting, count()));
     let ask: Arc<dyn Fn(u64) -> Vec<u8> + Send + Sync> = {
         let key = node.key.clone();
         Arc::new(move |at| {
@@ -65,7 +65,7 @@ fn read(setting: &Setting, workload: &'static str, connections: u64) -> Row {
 /// A durable command: a feature's desired state, put and durable at `Fsync` before the answer, over 64 connections.
 pub(crate) fn write_64(setting: &Setting) -> Row {
     let connections = 64;
-    let (host, node) = (Host::start(setting.cpus), Node::start(setting));
+    let (host, node) = (Host::start(setting.cpus), Node::start(setting, count()));
     let ask: Arc<dyn Fn(u64) -> Vec<u8> + Send + Sync> = {
         let key = node.key.clone();
         Arc::new(move |at| {
@@ -135,16 +135,17 @@ fn name(at: usize) -> String {
     format!("bench-{at:05}")
 }
 
-/// A node without the command line: runtime on sled at `Fsync`, doors, one operator's key, 1,000 service twins.
-struct Node {
-    address: SocketAddr,
-    key: String,
+/// A node without the command line: runtime on sled at `Fsync`, doors, one operator's key, service twins.
+pub(crate) struct Node {
+    pub(crate) address: SocketAddr,
+    pub(crate) key: String,
     _server: Arc<Server>,
     _host: Host,
 }
 
 impl Node {
-    fn start(setting: &Setting) -> Self {
+    /// Starts one over the store in the row's directory, with so many more twins.
+    pub(crate) fn start(setting: &Setting, twins: usize) -> Self {
         // As `twin serve` does, except for where the lines go. Only the first of a process counts.
         let _again =
             tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_writer(std::io::sink).try_init();
@@ -159,7 +160,7 @@ impl Node {
         server.enter(Phase::Ready);
         let (address, key) = host.handle().block_on(async {
             let (fresh, _) = server.mint(Covers::Operator, "bench").await.expect("a key is made");
-            for at in 0..count() {
+            for at in 0..twins {
                 let service = ServiceId::new("", &name(at)).expect("a service id");
                 let attributes = Json::parse(r#"{"owner":"payments","tier":"gold"}"#).ok();
                 let made = server.ask(&service, Create { attributes }, service_twin::model::Header::default(), None);
@@ -174,7 +175,7 @@ impl Node {
     }
 }
 
-fn drive(
+pub(crate) fn drive(
     host: &Host,
     address: SocketAddr,
     ask: &Arc<dyn Fn(u64) -> Vec<u8> + Send + Sync>,
@@ -208,6 +209,9 @@ impl Client for Http {
         stream.write_all(&(self.ask)(at)).await.expect("the server reads");
         let mut have = 0;
         loop {
+            if have == self.buffer.len() {
+                self.buffer.resize(2 * have, 0);
+            }
             have += stream.read(&mut self.buffer[have..]).await.expect("the server answers");
             if let Some(good) = answer(&self.buffer[..have]) {
                 return u64::from(good);

@@ -18,6 +18,8 @@ pub(crate) mod messaging;
 pub(crate) mod naive;
 pub(crate) mod ours;
 pub(crate) mod run;
+#[cfg(feature = "server")]
+pub(crate) mod search;
 pub(crate) mod service;
 pub(crate) mod start;
 pub(crate) mod state;
@@ -185,6 +187,13 @@ pub(crate) const ROWS: &[Entry] = &[
         question: "start with 1,000,000 stored twins and 1,000 due reminders; p50, p99: from ready to the first one fired",
         cpus: &[2],
         work: Work::Rates(start::start),
+    },
+    #[cfg(feature = "server")]
+    Entry {
+        name: "search",
+        question: "pages of 100 found over HTTP among 1,000,000 service twins, one connection; p99 of a page",
+        cpus: &[2],
+        work: Work::Rates(search::page_of_100),
     },
     Entry {
         name: "W5",
