@@ -60,7 +60,7 @@ async fn a_twin_is_created_read_changed_and_removed() {
 async fn bad_input_is_answered_with_a_problem_that_names_it() {
     let world = World::new().await;
     world.done("PUT", TWIN, Value::Null).await;
-    let cases: [Case<'_>; 17] = [
+    let cases: [Case<'_>; 23] = [
         ("GET", "/api/v1/nothing".into(), &[], "", 404, "no-such-path"),
         ("POST", TWIN.into(), &[], "", 405, "method-not-allowed"),
         ("GET", path("?color=red"), &[], "", 400, "bad-query"),
@@ -78,6 +78,19 @@ async fn bad_input_is_answered_with_a_problem_that_names_it() {
         ("PATCH", path("/attributes"), &[], "{\"a\":", 400, "malformed-body"),
         ("POST", path("/commands"), &[], "{\"nome\":\"x\"}", 400, "invalid"),
         ("GET", path("/events"), &[("last-event-id", "x")], "", 400, "bad-header"),
+        ("PATCH", path("/attributes"), &[("idempotency-key-time", "soon")], "{}", 400, "bad-header"),
+        ("PUT", path("/instances/i1"), &[], "[]", 400, "invalid"),
+        ("PUT", path("/instances/i1"), &[], r#"{"health": ["healthy", ""]}"#, 400, "invalid"),
+        (
+            "PUT",
+            path("/instances/i1"),
+            &[],
+            r#"{"health": {"status": "healthy", "reason": "", "x": 1}}"#,
+            400,
+            "invalid",
+        ),
+        ("POST", "/api/v1/keys".into(), &[], r#"["operator", null, null, ""]"#, 400, "invalid"),
+        ("GET", "/problems/%FF".into(), &[], "", 400, "invalid"),
     ];
     for (method, path, headers, body, status, code) in cases {
         let mut request = world.request(method, &path).body(body.to_owned());
@@ -161,6 +174,15 @@ async fn what_is_desired_and_not_reported_is_the_delta() {
     let features = world.done("GET", &path("/features"), Value::Null).await;
     assert_eq!(features[0]["desired"], json!({"rps": 50}));
     world.done("DELETE", &path("/features/limits/desired"), Value::Null).await;
+}
+
+#[tokio::test]
+async fn what_takes_away_makes_no_twin() {
+    let world = World::new().await;
+    for rest in ["/features/limits/desired", "/command-definitions/drain", "/instances/i1", ""] {
+        assert_eq!(world.send("DELETE", &path(rest), Value::Null).await.problem(), (404, "not-found".into()), "{rest}");
+    }
+    assert_eq!(world.send("GET", TWIN, Value::Null).await.status, 404);
 }
 
 #[tokio::test]

@@ -85,7 +85,6 @@ async fn each_way_to_bring_a_twin_into_being_counts() {
         ("PUT", "", Value::Null),
         ("POST", "/commands", json!({"name": "restart"})),
         ("PUT", "/command-definitions/restart", json!({})),
-        ("DELETE", "/command-definitions/restart", Value::Null),
         ("PUT", "/features/limits/desired", json!(1)),
         ("POST", "/features/limits/report", json!({"reported": 1})),
         ("PUT", "/instances/pod-1", json!({})),

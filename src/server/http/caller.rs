@@ -1,6 +1,6 @@
 //! What a request says besides its body: who sends it, until when, under which key, on which revision.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{fmt, marker::PhantomData, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -8,7 +8,10 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 use crate::{
     model::{Header, Principal, RequestKey, ServiceId, TraceParent},
@@ -181,6 +184,29 @@ impl<T: DeserializeOwned> FromRequest<Arc<Server>> for Document<T> {
     }
 }
 
+/// A part of a body that is an object, and no list of what its fields would hold, which serde takes for one.
+pub(crate) struct Object<T>(pub(crate) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Fields(PhantomData)).map(Self)
+    }
+}
+
+struct Fields<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(fields))
+    }
+}
+
 /// What a parser says, with types of ours named by what a caller sends for them.
 pub(crate) fn plainly(said: &str) -> String {
     let mut plain = String::with_capacity(said.len());
@@ -243,7 +269,8 @@ fn bad(name: &str, wanted: &str) -> Problem {
 fn deadline(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
     let Some(value) = headers.get("request-timeout") else { return Ok(None) };
     let seconds = value.to_str().ok().and_then(|text| text.parse::<f64>().ok());
-    let wait = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let seconds = seconds.filter(|seconds| seconds.is_finite());
+    let wait = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds.min(DEADLINE_MAX.as_secs_f64())).ok());
     wait.map(Some).ok_or_else(|| bad("Request-Timeout", "a number of seconds, such as 1.5"))
 }
 
@@ -261,14 +288,17 @@ fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
 
 /// `Idempotency-Key`, with its time from itself (a UUIDv7) or from `Idempotency-Key-Time`.
 fn request_key(headers: &HeaderMap) -> Result<Option<RequestKey>, Problem> {
+    let made_at = headers.get("idempotency-key-time").map(|made_at| {
+        let made_at = made_at.to_str().ok().and_then(|text| text.parse().ok());
+        made_at.ok_or_else(|| bad("Idempotency-Key-Time", "RFC 3339, such as 2026-01-31T12:00:00Z"))
+    });
+    let made_at = made_at.transpose()?;
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let wanted = "a UUIDv7, or any text of up to 256 bytes with an Idempotency-Key-Time";
     let key = value.to_str().ok().map(|key| key.trim().trim_matches('"'));
     let key = key.filter(|key| !key.is_empty() && key.len() <= RequestKey::BYTES_MAX);
     let key = key.ok_or_else(|| bad("Idempotency-Key", wanted))?;
-    if let Some(made_at) = headers.get("idempotency-key-time") {
-        let made_at = made_at.to_str().ok().and_then(|text| text.parse().ok());
-        let made_at = made_at.ok_or_else(|| bad("Idempotency-Key-Time", "RFC 3339, such as 2026-01-31T12:00:00Z"))?;
+    if let Some(made_at) = made_at {
         return Ok(Some(RequestKey::new(key, made_at)));
     }
     RequestKey::from_uuid_v7(key).map(Some).ok_or_else(|| bad("Idempotency-Key", wanted))
@@ -302,6 +332,8 @@ mod tests {
         assert_eq!(request_key(&named).unwrap().unwrap().made_at.unix_ms(), 1000);
         assert_eq!(request_key(&headers(&[("idempotency-key", "order-1")])).unwrap_err().code, Code::BadHeader);
         assert_eq!(request_key(&HeaderMap::new()), Ok(None));
+        let timed = headers(&[("idempotency-key-time", "soon")]);
+        assert_eq!(request_key(&timed).unwrap_err().code, Code::BadHeader, "also where no key is");
     }
 
     #[test]
@@ -315,6 +347,7 @@ mod tests {
     #[test]
     fn a_timeout_is_a_number_of_seconds() {
         assert_eq!(deadline(&headers(&[("request-timeout", "1.5")])), Ok(Some(Duration::from_millis(1500))));
+        assert_eq!(deadline(&headers(&[("request-timeout", "1e300")])), Ok(Some(DEADLINE_MAX)), "as long as may be");
         for wrong in ["soon", "-1", "inf", "NaN"] {
             assert!(deadline(&headers(&[("request-timeout", wrong)])).is_err(), "{wrong}");
         }

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
     routing::{MethodRouter, get, post},
 };
+use api::At;
 pub use caller::{Caller, Peer};
 
 use super::{
@@ -70,7 +71,7 @@ async fn metrics(caller: Caller) -> Result<Response, Problem> {
     Ok(([(header::CONTENT_TYPE, kind)], caller.server.metrics.text()).into_response())
 }
 
-async fn problem_page(Path(name): Path<String>) -> Result<Response, Problem> {
+async fn problem_page(At(name): At<String>) -> Result<Response, Problem> {
     let code = Code::ALL.iter().find(|code| code.row().name == name);
     let code = code.ok_or_else(|| Problem::new(Code::NotFound, "there is no problem of this name"))?;
     let kind = HeaderValue::from_static("text/markdown; charset=utf-8");

@@ -229,7 +229,10 @@ impl Decide<SetDesired> for Service {
     fn decide(&self, message: &SetDesired, turn: &Turn<'_>) -> Result<Decision<Change, Written>, Rejection> {
         let feature = &message.feature;
         check_name("feature", feature)?;
-        let mut draft = Draft::write(self, turn, message.if_match)?;
+        let mut draft = match &message.edit {
+            Edit::Patch(_) | Edit::Replace(_) => Draft::write(self, turn, message.if_match)?,
+            Edit::Remove => Draft::amend(self, turn, message.if_match)?,
+        };
         let before = draft.core.feature(feature).and_then(|feature| feature.desired.clone());
         let document = edited(before.as_ref(), &message.edit)?;
         if document != before {

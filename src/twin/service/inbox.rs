@@ -266,10 +266,13 @@ impl Decide<ListCommands> for Service {
 impl Decide<DefineCommand> for Service {
     fn decide(&self, message: &DefineCommand, turn: &Turn<'_>) -> Result<Decision<Change, Written>, Rejection> {
         check_name("command", &message.name)?;
-        if let Some(schema) = &message.schema {
-            schema::check_definition(&schema.value())?;
-        }
-        let mut draft = Draft::write(self, turn, message.if_match)?;
+        let mut draft = match &message.schema {
+            Some(schema) => {
+                schema::check_definition(&schema.value())?;
+                Draft::write(self, turn, message.if_match)?
+            }
+            None => Draft::amend(self, turn, message.if_match)?,
+        };
         let known = draft.core.schemas.iter().find(|known| known.command == message.name).map(|known| &known.schema);
         if known != message.schema.as_ref() {
             draft.push(Change::CommandDefined { name: message.name.clone(), schema: message.schema.clone() });

@@ -83,6 +83,7 @@ pub struct SetDesired {
 
 /// What an instance did with a desired version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Applied {
     /// The desired version it speaks of.
     pub version: u64,
@@ -122,6 +123,7 @@ pub enum Target {
 
 /// How a command for all instances proceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Pace {
     /// Most instances at work at once; at least 1.
     pub concurrency_max: u16,
@@ -239,6 +241,7 @@ pub struct DefineCommand {
 
 /// What an instance thinks of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SelfHealth {
     /// How it is.
     pub status: Status,

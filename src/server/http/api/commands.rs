@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{Asked, At, Id, page};
 use crate::{
     server::{
-        http::caller::{Caller, Document, json},
+        http::caller::{Caller, Document, Object, json},
         principal::Wish,
         problem::Problem,
     },
@@ -37,14 +37,14 @@ pub(super) struct PostBody {
     target: Target,
     delivery_timeout_ms: Option<u64>,
     execution_timeout_ms: Option<u64>,
-    pace: Option<Pace>,
+    pace: Option<Object<Pace>>,
 }
 
 /// Puts a command into the inbox.
 pub(super) async fn send(
     caller: Caller,
     At((namespace, name)): At<Id>,
-    Document(body): Document<PostBody>,
+    Document(Object(body)): Document<Object<PostBody>>,
 ) -> Result<Response, Problem> {
     let service = caller.service(&namespace, &name, Wish::Administer)?;
     caller.server.admit(&caller.principal, &service, &caller.header()).await?;
@@ -54,7 +54,7 @@ pub(super) async fn send(
         target: body.target,
         delivery_timeout_ms: body.delivery_timeout_ms,
         execution_timeout_ms: body.execution_timeout_ms,
-        pace: body.pace,
+        pace: body.pace.map(|Object(pace)| pace),
         if_match: caller.if_match,
     };
     caller.write(&service, StatusCode::ACCEPTED, post, |posted| (posted.revision, posted)).await
@@ -94,7 +94,7 @@ pub(super) struct AckBody {
 pub(super) async fn acknowledge(
     caller: Caller,
     At((namespace, name, id)): At<CommandId>,
-    Document(body): Document<AckBody>,
+    Document(Object(body)): Document<Object<AckBody>>,
 ) -> Result<Response, Problem> {
     let service = caller.service(&namespace, &name, Wish::Serve)?;
     let acknowledge = AckCommand { id, instance: body.instance };
@@ -114,7 +114,7 @@ pub(super) struct FinishBody {
 pub(super) async fn finish(
     caller: Caller,
     At((namespace, name, id)): At<CommandId>,
-    Document(body): Document<FinishBody>,
+    Document(Object(body)): Document<Object<FinishBody>>,
 ) -> Result<Response, Problem> {
     let service = caller.service(&namespace, &name, Wish::Serve)?;
     let finish = match body.error {
@@ -150,7 +150,6 @@ pub(super) async fn undefine(
     At((namespace, name, command)): At<(String, String, String)>,
 ) -> Result<Response, Problem> {
     let service = caller.service(&namespace, &name, Wish::Administer)?;
-    caller.server.admit(&caller.principal, &service, &caller.header()).await?;
     let define = DefineCommand { name: command.into(), schema: None, if_match: caller.if_match };
     caller.write(&service, StatusCode::OK, define, |written| (written.revision, written)).await
 }

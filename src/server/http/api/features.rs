@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{At, Id};
 use crate::{
     server::{
-        http::caller::{Caller, Document},
+        http::caller::{Caller, Document, Object},
         principal::Wish,
         problem::{Code, Problem},
     },
@@ -76,7 +76,12 @@ pub(super) async fn remove(caller: Caller, At(id): At<FeatureId>) -> Result<Resp
 
 async fn set(caller: Caller, (namespace, name, feature): FeatureId, edit: Edit) -> Result<Response, Problem> {
     let service = caller.service(&namespace, &name, Wish::Administer)?;
-    caller.server.admit(&caller.principal, &service, &caller.header()).await?;
+    match &edit {
+        Edit::Patch(_) | Edit::Replace(_) => {
+            caller.server.admit(&caller.principal, &service, &caller.header()).await?;
+        }
+        Edit::Remove => {}
+    }
     let set = SetDesired { feature: feature.into(), edit, if_match: caller.if_match };
     caller.write(&service, StatusCode::OK, set, |written| (written.revision, written)).await
 }
@@ -90,7 +95,7 @@ pub(super) struct ReportBody {
     reported_patch: Option<Json>,
     effective: Option<Json>,
     effective_patch: Option<Json>,
-    applied: Option<Applied>,
+    applied: Option<Object<Applied>>,
 }
 
 fn edit(name: &str, whole: Option<Json>, patch: Option<Json>) -> Result<Option<Edit>, Problem> {
@@ -106,7 +111,7 @@ fn edit(name: &str, whole: Option<Json>, patch: Option<Json>) -> Result<Option<E
 pub(super) async fn report(
     caller: Caller,
     At((namespace, name, feature)): At<FeatureId>,
-    Document(body): Document<ReportBody>,
+    Document(Object(body)): Document<Object<ReportBody>>,
 ) -> Result<Response, Problem> {
     let service = caller.service(&namespace, &name, Wish::Serve)?;
     caller.server.admit(&caller.principal, &service, &caller.header()).await?;
@@ -115,7 +120,7 @@ pub(super) async fn report(
         feature: feature.into(),
         reported: edit("reported", body.reported, body.reported_patch)?,
         effective: edit("effective", body.effective, body.effective_patch)?,
-        applied: body.applied,
+        applied: body.applied.map(|Object(applied)| applied),
         if_match: caller.if_match,
     };
     caller.write(&service, StatusCode::OK, report, |written| (written.revision, written)).await
@@ -126,19 +131,20 @@ pub(super) async fn report(
 #[serde(default, deny_unknown_fields)]
 pub(super) struct HeartbeatBody {
     version: Option<CompactString>,
-    health: Option<SelfHealth>,
+    health: Option<Object<SelfHealth>>,
 }
 
 /// Notes that an instance is there, and how it is.
 pub(super) async fn heartbeat(
     caller: Caller,
     At((namespace, name, instance)): At<FeatureId>,
-    Document(body): Document<Option<HeartbeatBody>>,
+    Document(body): Document<Option<Object<HeartbeatBody>>>,
 ) -> Result<Response, Problem> {
     let service = caller.service(&namespace, &name, Wish::Serve)?;
     caller.server.admit(&caller.principal, &service, &caller.header()).await?;
-    let body = body.unwrap_or_default();
-    let heartbeat = Heartbeat { instance: instance.into(), version: body.version, health: body.health };
+    let HeartbeatBody { version, health } = body.map(|Object(body)| body).unwrap_or_default();
+    let health = health.map(|Object(health)| health);
+    let heartbeat = Heartbeat { instance: instance.into(), version, health };
     caller.write(&service, StatusCode::OK, heartbeat, |written| (written.revision, written)).await
 }
 

@@ -12,7 +12,7 @@ use crate::{
     model::{Key, ServiceId, Timestamp},
     server::{
         Server,
-        http::caller::{Caller, Document, json},
+        http::caller::{Caller, Document, Object, json},
         principal::operator,
         problem::{Code, Problem},
     },
@@ -125,7 +125,10 @@ fn covers(body: &MintBody) -> Result<Covers, Problem> {
 }
 
 /// Makes a key; the answer holds the only copy of its secret.
-pub(super) async fn mint(caller: Caller, Document(body): Document<MintBody>) -> Result<Response, Problem> {
+pub(super) async fn mint(
+    caller: Caller,
+    Document(Object(body)): Document<Object<MintBody>>,
+) -> Result<Response, Problem> {
     operator(&caller.principal)?;
     let (fresh, entry) = Server::mint(&caller.server, covers(&body)?, &body.label).await?;
     tracing::info!(key_id = fresh.id, kind = entry.covers.name(), by = %caller.principal, "a key was made");

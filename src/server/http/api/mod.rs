@@ -63,7 +63,7 @@ pub fn routes() -> Vec<(&'static str, MethodRouter<Arc<Server>>)> {
 }
 
 /// Path parameters, or a problem.
-struct At<T>(T);
+pub(super) struct At<T>(pub(super) T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for At<T> {
     type Rejection = Problem;

@@ -9,7 +9,7 @@ use super::{Asked, At, Id, page};
 use crate::{
     model::{Key, Principal, ServiceId, Timestamp},
     server::{
-        http::caller::{Caller, Document, json},
+        http::caller::{Caller, Document, Object, json},
         principal::Wish,
         problem::{Code, Problem},
     },
@@ -208,8 +208,8 @@ pub(super) async fn behaviour(caller: Caller, At((namespace, name)): At<Id>) -> 
     Ok(json(None, &view.behaviour))
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct CreateBody {
     attributes: Option<Json>,
 }
@@ -218,11 +218,11 @@ pub(super) struct CreateBody {
 pub(super) async fn create(
     caller: Caller,
     At((namespace, name)): At<Id>,
-    Document(body): Document<Option<CreateBody>>,
+    Document(body): Document<Option<Object<CreateBody>>>,
 ) -> Result<Response, Problem> {
     let service = caller.service(&namespace, &name, Wish::Administer)?;
     caller.server.admit(&caller.principal, &service, &caller.header()).await?;
-    let create = Create { attributes: body.unwrap_or_default().attributes };
+    let create = Create { attributes: body.and_then(|Object(body)| body.attributes) };
     caller.write(&service, StatusCode::CREATED, create, |written| (written.revision, written)).await
 }
 
