@@ -277,8 +277,13 @@ async fn every_described_operation_is_served_and_asks_for_a_key() {
         let concrete = path.replace("{id}", "1").replace(['{', '}'], "");
         for method in ["get", "put", "post", "patch", "delete"] {
             let status = world.bare(&method.to_uppercase(), &concrete).send().await.unwrap().status().as_u16();
-            let expected = if item.get(method).is_some() { 401 } else { 405 };
-            assert_eq!(status, expected, "{method} {path}");
+            match item.get(method) {
+                Some(operation) if operation["security"] == json!([]) => {
+                    assert!(status == 200 || path.starts_with("/problems/"), "{method} {path}");
+                }
+                Some(_) => assert_eq!(status, 401, "{method} {path}"),
+                None => assert_eq!(status, 405, "{method} {path}"),
+            }
         }
     }
 }

@@ -10,6 +10,8 @@ use service_twin::{
     config::{Config, StoreConfig, StoreKind},
 };
 
+use crate::described;
+
 /// A running node and what it needs.
 pub(crate) struct World {
     pub(crate) node: Node,
@@ -85,11 +87,13 @@ impl World {
         self.bare(method, path).bearer_auth(&self.operator)
     }
 
-    /// The same, sent, with a body if it is not null.
+    /// The same, sent, with a body if it is not null; the answer is as the node describes it.
     pub(crate) async fn send(&self, method: &str, path: &str, body: Value) -> Answer {
         let request = self.request(method, path);
         let request = if body.is_null() { request } else { request.json(&body) };
-        Answer::of(request.send().await.unwrap()).await
+        let answer = Answer::of(request.send().await.unwrap()).await;
+        described::check(method, path, &answer);
+        answer
     }
 
     /// The same, which must go well.
@@ -119,6 +123,7 @@ pub(crate) async fn event(response: &mut Response, kind: &str) -> (String, Value
                 && found == kind
                 && let Ok(data) = serde_json::from_str(data)
             {
+                described::is_event(kind, &data);
                 return (field("id:").unwrap_or_default().to_owned(), data);
             }
         }

@@ -13,6 +13,8 @@ mod cli;
 mod clock;
 #[cfg(feature = "demo")]
 mod demo;
+#[cfg(all(feature = "server", feature = "cli"))]
+mod described;
 #[cfg(all(unix, feature = "server", feature = "cli"))]
 mod disk;
 mod full;

@@ -16,7 +16,10 @@ use prost::Message as _;
 use serde_json::{Value, json};
 use tonic::{Code, Request, codec::CompressionEncoding, metadata::MetadataValue};
 
-use crate::api_world::{Answer, World};
+use crate::{
+    api_world::{Answer, World},
+    described,
+};
 
 pub(crate) fn named(key: &str, value: &str) -> KeyValue {
     let value = Some(AnyValue { value: Some(Any::StringValue(value.into())) });
@@ -53,7 +56,9 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 async fn post(world: &World, key: &str, kind: &str, encoding: Option<&str>, body: Vec<u8>) -> Answer {
     let request = world.bare("POST", "/v1/traces").bearer_auth(key).header("content-type", kind);
     let request = if let Some(encoding) = encoding { request.header("content-encoding", encoding) } else { request };
-    Answer::of(request.body(body).send().await.unwrap()).await
+    let answer = Answer::of(request.body(body).send().await.unwrap()).await;
+    described::check("POST", "/v1/traces", &answer);
+    answer
 }
 
 const PROTOBUF: &str = "application/x-protobuf";

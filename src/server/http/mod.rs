@@ -2,10 +2,12 @@
 
 pub mod api;
 mod caller;
+pub mod openapi;
 mod otlp;
 
 use std::sync::Arc;
 
+use api::At;
 use axum::{
     Router,
     extract::State,
@@ -13,7 +15,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{MethodRouter, get, post},
 };
-use api::At;
 pub use caller::{Caller, Peer};
 
 use super::{
@@ -21,7 +22,7 @@ use super::{
     problem::{Code, Problem},
 };
 
-/// Every path of the HTTP door with what serves it.
+/// Every path of the HTTP door with what serves it; `openapi` describes the same list.
 pub fn routes() -> Vec<(&'static str, MethodRouter<Arc<Server>>)> {
     let mut routes = api::routes();
     routes.extend([

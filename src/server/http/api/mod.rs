@@ -4,7 +4,6 @@ mod commands;
 mod events;
 mod features;
 mod keys;
-mod openapi;
 mod twins;
 
 use std::sync::Arc;
@@ -22,10 +21,10 @@ use crate::server::{
     problem::{Code, Problem},
 };
 
-/// Every path of the native API with what serves it; `openapi` describes the same list.
+/// Every path of the native API with what serves it.
 pub fn routes() -> Vec<(&'static str, MethodRouter<Arc<Server>>)> {
     vec![
-        ("/api/v1/openapi.json", get(openapi::document)),
+        ("/api/v1/openapi.json", get(super::openapi::answer)),
         ("/api/v1/twins", get(twins::list)),
         ("/api/v1/twins/{namespace}/{name}", get(twins::view).put(twins::create).delete(twins::remove)),
         ("/api/v1/twins/{namespace}/{name}/attributes", get(twins::attributes).patch(twins::set_attributes)),
@@ -58,7 +57,7 @@ pub fn routes() -> Vec<(&'static str, MethodRouter<Arc<Server>>)> {
         ("/api/v1/twins/{namespace}/{name}/events", get(events::of_twin)),
         ("/api/v1/events", get(events::of_all)),
         ("/api/v1/keys", get(keys::list).post(keys::mint)),
-        ("/api/v1/keys/{id}", delete(keys::revoke)),
+        ("/api/v1/keys/{key}", delete(keys::revoke)),
     ]
 }
 
@@ -110,6 +109,3 @@ fn query(error: &QueryRejection) -> Problem {
     let cause = text.split_once(": ").map_or(&*text, |(_, cause)| cause);
     Problem::new(Code::BadQuery, format!("the query: {}", plainly(cause)))
 }
-
-#[cfg(test)]
-mod tests;

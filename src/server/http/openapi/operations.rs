@@ -1,0 +1,350 @@
+//! Every operation, one row each.
+
+use super::notation::Field;
+use crate::server::problem::Code;
+
+/// One operation.
+pub(super) struct Operation {
+    pub(super) method: &'static str,
+    pub(super) path: &'static str,
+    pub(super) id: &'static str,
+    pub(super) summary: &'static str,
+    /// Parameters in the query.
+    pub(super) query: &'static [Field],
+    pub(super) body: Option<Body>,
+    pub(super) status: u16,
+    pub(super) answer: Answer,
+    pub(super) kind: Kind,
+    /// Why it answers 503 with text, if it does.
+    pub(super) otherwise: Option<&'static str>,
+    /// Problems that those of its kind do not have …
+    pub(super) refusals: &'static [Code],
+    /// … and those of its kind that it does not have.
+    pub(super) never: &'static [Code],
+}
+
+/// What an operation takes.
+#[derive(Clone, Copy)]
+pub(super) struct Body {
+    /// Media types.
+    pub(super) media: &'static [&'static str],
+    /// Type of the document, and its meaning.
+    pub(super) document: (&'static str, &'static str),
+    pub(super) may_be_absent: bool,
+    /// A document that is fine.
+    pub(super) example: &'static str,
+}
+
+/// What an operation answers.
+#[derive(Clone, Copy)]
+pub(super) enum Answer {
+    /// A document of this type.
+    Json(&'static str),
+    /// Server-sent events: type and schema of each.
+    Stream(&'static [(&'static str, &'static str)]),
+    /// Text of a media type, with its meaning.
+    Text(&'static str, &'static str),
+    /// OTLP's answer, in the encoding of the request.
+    Otlp(&'static str),
+}
+
+/// Which headers an operation understands, and which problems it may have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Takes no key.
+    Open,
+    /// No more than every request.
+    Plain,
+    /// Reads; the answer has an ETag, always or sometimes.
+    Read { is_tagged: bool },
+    /// Writes, whatever the twin's revision is.
+    Note,
+    /// Writes, if the twin has the revision that the caller expects.
+    Write,
+    /// Goes on until one of both sides ends it.
+    Stream,
+    /// Takes telemetry.
+    Telemetry,
+}
+
+const JSON: &[&str] = &["application/json"];
+const PATCH: &[&str] = &["application/merge-patch+json", "application/json"];
+const OTLP: &[&str] = &["application/json", "application/x-protobuf"];
+const LIMIT: &str = "Most entries of the page";
+
+const fn read(path: &'static str, id: &'static str, summary: &'static str, answer: &'static str) -> Operation {
+    let (answer, kind) = (Answer::Json(answer), Kind::Read { is_tagged: true });
+    let (query, refusals, never): (&[Field], &[Code], &[Code]) = (&[], &[], &[]);
+    let (method, status, body, otherwise) = ("get", 200, None, None);
+    Operation { method, path, id, summary, query, body, status, answer, kind, otherwise, refusals, never }
+}
+
+const fn plain(path: &'static str, id: &'static str, summary: &'static str, answer: &'static str) -> Operation {
+    Operation { kind: Kind::Plain, ..read(path, id, summary, answer) }
+}
+
+const fn write(method: &'static str, path: &'static str, id: &'static str, summary: &'static str) -> Operation {
+    Operation { method, kind: Kind::Write, ..read(path, id, summary, "Written") }
+}
+
+const fn note(method: &'static str, path: &'static str, id: &'static str, summary: &'static str) -> Operation {
+    Operation { kind: Kind::Note, ..write(method, path, id, summary) }
+}
+
+const fn stream(
+    path: &'static str,
+    id: &'static str,
+    summary: &'static str,
+    events: &'static [(&'static str, &'static str)],
+) -> Operation {
+    Operation { answer: Answer::Stream(events), kind: Kind::Stream, ..read(path, id, summary, "") }
+}
+
+const fn telemetry(path: &'static str, id: &'static str, summary: &'static str, answer: &'static str) -> Operation {
+    let operation = Operation { method: "post", answer: Answer::Otlp(answer), ..read(path, id, summary, "") };
+    Operation { kind: Kind::Telemetry, ..operation }
+}
+
+const fn text(path: &'static str, id: &'static str, summary: &'static str, media: &'static str) -> Operation {
+    Operation { answer: Answer::Text(media, summary), kind: Kind::Open, ..read(path, id, summary, "") }
+}
+
+impl Operation {
+    const fn query(self, query: &'static [Field]) -> Self {
+        Self { query, ..self }
+    }
+
+    const fn takes(self, kind: &'static str, meaning: &'static str, example: &'static str) -> Self {
+        self.body(JSON, kind, meaning, example)
+    }
+
+    const fn patched_by(self, kind: &'static str, example: &'static str) -> Self {
+        self.body(PATCH, kind, "A merge patch (RFC 7396)", example)
+    }
+
+    const fn body(
+        self,
+        media: &'static [&'static str],
+        kind: &'static str,
+        meaning: &'static str,
+        example: &'static str,
+    ) -> Self {
+        Self { body: Some(Body { media, document: (kind, meaning), may_be_absent: false, example }), ..self }
+    }
+
+    const fn or_nothing(self) -> Self {
+        match self.body {
+            Some(body) => Self { body: Some(Body { may_be_absent: true, ..body }), ..self },
+            None => self,
+        }
+    }
+
+    const fn answers(self, status: u16, kind: &'static str) -> Self {
+        Self { status, answer: Answer::Json(kind), ..self }
+    }
+
+    /// It may meet these problems, too.
+    const fn refuses(self, refusals: &'static [Code]) -> Self {
+        Self { refusals, ..self }
+    }
+
+    /// A twin comes into being with it.
+    const fn makes(self) -> Self {
+        Self { never: &[Code::NotFound], ..self }
+    }
+
+    /// A twin comes into being with it, also again after its removal.
+    const fn revives(self) -> Self {
+        Self { never: &[Code::NotFound, Code::Removed], ..self }
+    }
+}
+
+/// Events of what happens to twins.
+const EVENTS: &[(&str, &str)] = &[("twin.…", "CloudEvent"), ("gap", "Gap"), ("end", "End")];
+const FORBIDDEN: &[Code] = &[Code::Denied];
+
+/// Every operation of the port, in the order of the routes.
+pub(super) static OPERATIONS: &[Operation] = &[
+    plain("/api/v1/openapi.json", "describe", "This document", "object"),
+    plain("/api/v1/twins", "find", "Finds twins in the index, in order of their ids", "Twins")
+        .query(&[
+            ("health", "Status", "Only of this health"),
+            ("name", "string", "Only of this name; one that ends in * stands for all that begin so"),
+            ("namespace", "string", "Only of this namespace; * as above"),
+            ("version", "string", "Only with an instance of this version; * as above"),
+            ("environment", "string", "Only of this deployment environment; * as above"),
+            ("in_sync", "boolean", "Only those whose features are, or are not, as desired"),
+            ("instances", "integer", "Only with so many instances up"),
+            ("attr.*", "", "Only with these values of attributes, as in attr.owner=team-a; * as above"),
+            ("after", "Cursor", "Go on after this twin: `next` of the page before"),
+            ("limit", "1..1000", LIMIT),
+        ])
+        .refuses(FORBIDDEN),
+    Operation {
+        kind: Kind::Read { is_tagged: false },
+        ..read("/api/v1/twins/{namespace}/{name}", "get", "Reads a twin", "Twin")
+    }
+    .query(&[
+        ("behaviour", "boolean", "With what was observed"),
+        ("at", "Moment", "As it was at a revision, or at a time (RFC 3339, or milliseconds since 1970)"),
+    ])
+    .refuses(&[Code::HistoryGone]),
+    note("put", "/api/v1/twins/{namespace}/{name}", "create", "Creates a twin, also again after its removal")
+        .takes("NewTwin?", "", r#"{"attributes": {"owner": "team-a", "tier": 1}}"#)
+        .or_nothing()
+        .answers(201, "Written")
+        .revives(),
+    write("delete", "/api/v1/twins/{namespace}/{name}", "remove", "Removes a twin with everything that is its"),
+    read("/api/v1/twins/{namespace}/{name}/attributes", "getAttributes", "Reads the attributes", "object"),
+    write("patch", "/api/v1/twins/{namespace}/{name}/attributes", "setAttributes", "Changes attributes")
+        .patched_by("object", r#"{"owner": "team-b", "tier": null}"#)
+        .makes(),
+    read(
+        "/api/v1/twins/{namespace}/{name}/attributes/{attribute}",
+        "getAttribute",
+        "Reads one attribute, whatever it is",
+        "any",
+    ),
+    plain("/api/v1/twins/{namespace}/{name}/behaviour", "getBehaviour", "Reads what was observed", "Behaviour"),
+    plain("/api/v1/twins/{namespace}/{name}/journal", "getJournal", "Reads what changed", "Journal")
+        .query(&[("after", "integer", "Only later revisions"), ("limit", "1..1000", LIMIT)])
+        .refuses(&[Code::HistoryGone]),
+    read("/api/v1/twins/{namespace}/{name}/features", "listFeatures", "Reads every feature", "[Feature]"),
+    read("/api/v1/twins/{namespace}/{name}/features/{feature}", "getFeature", "Reads one feature", "Feature"),
+    write(
+        "put",
+        "/api/v1/twins/{namespace}/{name}/features/{feature}/desired",
+        "replaceDesired",
+        "Says what a feature shall be",
+    )
+    .takes("any", "What it shall be", r#"{"rps": 50, "burst": 5}"#)
+    .makes(),
+    write(
+        "patch",
+        "/api/v1/twins/{namespace}/{name}/features/{feature}/desired",
+        "patchDesired",
+        "Changes what a feature shall be",
+    )
+    .patched_by("any", r#"{"rps": 60}"#)
+    .makes(),
+    write(
+        "delete",
+        "/api/v1/twins/{namespace}/{name}/features/{feature}/desired",
+        "removeDesired",
+        "Takes away what a feature shall be",
+    ),
+    read(
+        "/api/v1/twins/{namespace}/{name}/features/{feature}/delta",
+        "getDelta",
+        "Reads what is desired of a feature and not so",
+        "Delta",
+    ),
+    write(
+        "post",
+        "/api/v1/twins/{namespace}/{name}/features/{feature}/report",
+        "report",
+        "Takes what a service says of a feature",
+    )
+    .takes("Report", "", r#"{"instance": "orders-1", "reported": {"rps": 50}}"#)
+    .makes(),
+    plain("/api/v1/twins/{namespace}/{name}/instances", "listInstances", "Reads the instances", "[Instance]"),
+    note(
+        "put",
+        "/api/v1/twins/{namespace}/{name}/instances/{instance}",
+        "heartbeat",
+        "Notes that an instance is there; its twin comes into being with it",
+    )
+    .takes("Heartbeat?", "", r#"{"version": "1.4.0", "health": {"status": "healthy", "reason": ""}}"#)
+    .or_nothing()
+    .revives(),
+    note(
+        "delete",
+        "/api/v1/twins/{namespace}/{name}/instances/{instance}",
+        "deregister",
+        "Notes that an instance has gone in good order",
+    ),
+    stream(
+        "/api/v1/twins/{namespace}/{name}/instances/{instance}/commands",
+        "takeCommands",
+        "Hands an instance its commands as they come; what is handed over counts as delivered",
+        &[("command", "Delivery"), ("end", "End")],
+    )
+    .refuses(&[Code::Conflict]),
+    plain("/api/v1/twins/{namespace}/{name}/commands", "listCommands", "Reads commands, newest first", "Commands")
+        .query(&[
+            ("before", "integer", "Only commands with a smaller id: `next` of the page before"),
+            ("limit", "1..200", LIMIT),
+        ]),
+    write("post", "/api/v1/twins/{namespace}/{name}/commands", "postCommand", "Posts a command")
+        .takes("NewCommand", "", r#"{"name": "restart", "parameters": {"grace_s": 3}}"#)
+        .answers(202, "Posted")
+        .makes(),
+    plain("/api/v1/twins/{namespace}/{name}/commands/{id}", "getCommand", "Reads one command", "Command"),
+    note(
+        "post",
+        "/api/v1/twins/{namespace}/{name}/commands/{id}/ack",
+        "acknowledgeCommand",
+        "Notes that an instance has begun with a command",
+    )
+    .takes("Ack", "", r#"{"instance": "orders-1"}"#),
+    note(
+        "post",
+        "/api/v1/twins/{namespace}/{name}/commands/{id}/result",
+        "finishCommand",
+        "Notes how an instance ended with a command",
+    )
+    .takes("Result", "", r#"{"instance": "orders-1", "result": {"restarted": true}}"#),
+    write(
+        "post",
+        "/api/v1/twins/{namespace}/{name}/commands/{id}/cancel",
+        "cancelCommand",
+        "Takes a command back wherever it has not ended",
+    ),
+    write(
+        "put",
+        "/api/v1/twins/{namespace}/{name}/command-definitions/{command}",
+        "defineCommand",
+        "States what parameters a command takes",
+    )
+    .takes("CommandSchema", "", r#"{"type": "object", "properties": {"grace_s": {"type": "integer"}}}"#)
+    .makes(),
+    write(
+        "delete",
+        "/api/v1/twins/{namespace}/{name}/command-definitions/{command}",
+        "undefineCommand",
+        "Takes a command's schema away",
+    ),
+    stream("/api/v1/twins/{namespace}/{name}/events", "watchTwin", "Follows one twin", EVENTS),
+    stream("/api/v1/events", "watchAll", "Follows every twin", EVENTS).refuses(FORBIDDEN),
+    plain("/api/v1/keys", "listKeys", "Lists keys", "Keys")
+        .query(&[("after", "Cursor", "Go on after this key: `next` of the page before"), ("limit", "1..200", LIMIT)])
+        .refuses(&[Code::Denied, Code::Invalid]),
+    Operation { method: "post", ..plain("/api/v1/keys", "mintKey", "Makes a key", "") }
+        .takes("NewKey", "", r#"{"kind": "service", "service": "shop/orders", "label": "example"}"#)
+        .answers(201, "FreshKey")
+        .refuses(FORBIDDEN),
+    Operation { method: "delete", ..plain("/api/v1/keys/{key}", "revokeKey", "Revokes a key", "Key") }.refuses(&[
+        Code::Denied,
+        Code::Invalid,
+        Code::NotFound,
+    ]),
+    telemetry("/v1/traces", "exportTraces", "Takes spans", "TracesTaken").body(OTLP, "Traces", "", ""),
+    telemetry("/v1/metrics", "exportMetrics", "Takes metric points", "MetricsTaken").body(OTLP, "Metrics", "", ""),
+    telemetry("/v1/logs", "exportLogs", "Takes log records", "LogsTaken").body(OTLP, "Logs", "", ""),
+    text("/livez", "isAlive", "The process is alive", "text/plain"),
+    Operation {
+        otherwise: Some("It does not, and why"),
+        ..text("/readyz", "isReady", "The node takes requests", "text/plain")
+    },
+    Operation {
+        kind: Kind::Plain,
+        ..text(
+            "/metrics",
+            "getMetrics",
+            "Every metric of the node, as OpenMetrics 1.0 has it",
+            "application/openmetrics-text",
+        )
+    }
+    .refuses(FORBIDDEN),
+    text("/problems/{code}", "getProblem", "The page of a problem's code", "text/markdown").refuses(&[Code::NotFound]),
+];
