@@ -153,19 +153,21 @@ impl Sink<'_, '_> {
         let (series, unit) =
             names.unwrap_or_else(|| (batch.symbols.intern(&self.metric.name), batch.symbols.intern(&self.metric.unit)));
         self.names = Some((series, unit));
-        let (operation, failed, peer) = match self.role {
-            Role::Series => (Symbol::OTHER, false, None),
+        let (role, operation, failed, peer) = match self.role {
+            Role::Series => (Role::Series, Symbol::OTHER, false, None),
             Role::Duration(kind) => {
-                let facts = Facts::of(head.attributes);
+                let facts = Facts::of_point(&self.metric.name, head.attributes);
+                let kind = facts.kind(kind);
                 let operation = facts.operation("", &mut batch.symbols, self.scratch);
-                (operation, facts.failed(kind), facts.peer(kind, &mut batch.symbols, self.scratch))
+                let peer = facts.peer(kind, &mut batch.symbols, self.scratch);
+                (Role::Duration(kind), operation, facts.failed(kind), peer)
             }
         };
         batch.metrics.push(MetricPoint {
             stream: stream(self.stream, head.attributes),
             series,
             unit,
-            role: self.role,
+            role,
             operation,
             failed,
             peer,

@@ -21,8 +21,10 @@ pub(super) struct Facts<'a> {
     db_namespace: &'a str,
     db_operation: &'a str,
     db_collection: &'a str,
+    db_summary: &'a str,
     messaging_system: &'a str,
     messaging_operation: &'a str,
+    messaging_type: &'a str,
     messaging_destination: &'a str,
     peer_service: &'a str,
     address: &'a str,
@@ -39,6 +41,20 @@ impl<'a> Facts<'a> {
         facts
     }
 
+    /// Of a data point. The older metrics of messaging name the operation themselves, and their points do not.
+    pub(super) fn of_point(metric: &str, attributes: &'a [KeyValue]) -> Self {
+        let mut facts = Self::of(attributes);
+        if facts.messaging_operation.is_empty() {
+            facts.messaging_operation = match metric {
+                "messaging.publish.duration" => "publish",
+                "messaging.receive.duration" => "receive",
+                "messaging.process.duration" => "process",
+                _ => facts.messaging_type,
+            };
+        }
+        facts
+    }
+
     fn take(&mut self, attribute: &'a KeyValue) {
         let number = || attribute.value.as_ref().and_then(integer).unwrap_or(0);
         let place = match attribute.key.as_str() {
@@ -51,8 +67,11 @@ impl<'a> Facts<'a> {
             "db.namespace" | "db.name" => &mut self.db_namespace,
             "db.operation.name" | "db.operation" => &mut self.db_operation,
             "db.collection.name" | "db.sql.table" => &mut self.db_collection,
+            "db.stored_procedure.name" if self.db_collection.is_empty() => &mut self.db_collection,
+            "db.query.summary" => &mut self.db_summary,
             "messaging.system" => &mut self.messaging_system,
             "messaging.operation.name" | "messaging.operation" => &mut self.messaging_operation,
+            "messaging.operation.type" => &mut self.messaging_type,
             "messaging.destination.template" | "messaging.destination" => &mut self.messaging_destination,
             "messaging.destination.name" if self.messaging_destination.is_empty() => &mut self.messaging_destination,
             "peer.service" | "service.peer.name" => &mut self.peer_service,
@@ -99,12 +118,17 @@ impl<'a> Facts<'a> {
                 return symbols.intern(self.rpc_method);
             }
             pair(scratch, self.rpc_service, '/', self.rpc_method);
+        } else if !self.db_summary.is_empty() {
+            return symbols.intern(self.db_summary);
         } else if !self.db_operation.is_empty() {
             pair(scratch, self.db_operation, ' ', self.db_collection);
         } else if !self.messaging_operation.is_empty() && !self.messaging_system.is_empty() {
             pair(scratch, self.messaging_operation, ' ', self.messaging_destination);
         } else if name.is_empty() {
-            return symbols.intern(method(self.http_method));
+            // A data point has no name of its own; that of a span would be this (semantic conventions: database spans).
+            let target = if self.db_collection.is_empty() { self.db_namespace } else { self.db_collection };
+            let target = if target.is_empty() { self.db_system } else { target };
+            return symbols.intern(if target.is_empty() { method(self.http_method) } else { target });
         } else {
             return symbols.intern(name);
         }
@@ -168,6 +192,13 @@ impl<'a> Facts<'a> {
             Some(RpcStatus::Broken) => true,
             Some(RpcStatus::Ok) | None => false,
         }
+    }
+
+    /// The kind of the span that a data point of this metric stands for: an operation on messages that is asked of the
+    /// broker and hands it none is a client's (semantic conventions: messaging spans, span kind).
+    pub(super) fn kind(&self, metric: SpanKind) -> SpanKind {
+        let asks = ["receive", "settle"].contains(&self.messaging_type);
+        if metric == SpanKind::Producer && asks { SpanKind::Client } else { metric }
     }
 
     /// Whether a data point of this side counts failed operations.

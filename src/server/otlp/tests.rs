@@ -253,6 +253,43 @@ fn a_duration_histogram_finds_its_operation_and_a_malformed_one_is_refused() {
 }
 
 #[test]
+fn a_duration_of_a_database_or_a_broker_is_named_as_its_span_would_be() {
+    let kafka = |more: &[(&str, &str)]| {
+        let head = [named("messaging.system", "kafka"), named("messaging.destination.name", "orders")];
+        head.into_iter().chain(more.iter().map(|(key, value)| named(key, value))).collect::<Vec<_>>()
+    };
+    let operation = "messaging.operation.name";
+    let kind = "messaging.operation.type";
+    let (db, call) = ("db.client.operation.duration", "messaging.client.operation.duration");
+    let mysql = |more: &[(&str, &str)]| {
+        let head = [named("db.system.name", "mysql")];
+        head.into_iter().chain(more.iter().map(|(key, value)| named(key, value))).collect::<Vec<_>>()
+    };
+    let cases = [
+        (db, mysql(&[("db.query.summary", "SELECT a b"), ("db.namespace", "s")]), SpanKind::Client, "SELECT a b"),
+        (db, mysql(&[("db.operation.name", "CALL"), ("db.stored_procedure.name", "p")]), SpanKind::Client, "CALL p"),
+        (db, mysql(&[("db.namespace", "shop")]), SpanKind::Client, "shop"),
+        (db, mysql(&[]), SpanKind::Client, "mysql"),
+        (call, kafka(&[(operation, "send"), (kind, "send")]), SpanKind::Producer, "send orders"),
+        (call, kafka(&[(operation, "poll"), (kind, "receive")]), SpanKind::Client, "poll orders"),
+        (call, kafka(&[(operation, "ack"), (kind, "settle")]), SpanKind::Client, "ack orders"),
+        (call, kafka(&[(kind, "receive")]), SpanKind::Client, "receive orders"),
+        ("messaging.process.duration", kafka(&[(operation, "handle")]), SpanKind::Consumer, "handle orders"),
+        ("messaging.process.duration", kafka(&[]), SpanKind::Consumer, "process orders"),
+        ("messaging.publish.duration", kafka(&[]), SpanKind::Producer, "publish orders"),
+        ("messaging.receive.duration", kafka(&[]), SpanKind::Consumer, "receive orders"),
+    ];
+    for (name, attributes, kind, operation) in cases {
+        let point = HistogramDataPoint { attributes, count: 1, sum: Some(0.1), ..HistogramDataPoint::default() };
+        let data = Histogram { data_points: vec![point], aggregation_temporality: 1 };
+        let metric = Metric { name: name.into(), data: Some(Data::Histogram(data)), ..Metric::default() };
+        let batch = metrics(&metric_request(vec![metric]), &all).batches.remove(0);
+        let found = (batch.metrics[0].role, batch.symbols.name(batch.metrics[0].operation));
+        assert_eq!(found, (Role::Duration(kind), operation), "{name}");
+    }
+}
+
+#[test]
 fn a_log_keeps_its_body_only_if_it_is_an_error() {
     let record = |severity_number, severity_text: &str, body: &str| LogRecord {
         severity_number,
