@@ -15,6 +15,7 @@ mod log;
 mod num;
 mod operation;
 mod page;
+mod recent;
 mod season;
 mod series;
 mod sketch;

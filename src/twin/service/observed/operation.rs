@@ -16,6 +16,7 @@ use super::{
     line::{Key, Line, Seen},
     num,
     page::{Reader, Writer},
+    recent::{BINS, Recent},
     season::Season,
 };
 use crate::{
@@ -30,9 +31,6 @@ use crate::{
     },
 };
 
-/// Bins of the rate, and their width: five minutes.
-const BINS: usize = 30;
-const BIN_MS: u64 = 10_000;
 /// Steps whose counts are kept and can still be judged.
 const STEPS_KEPT: u64 = 3;
 /// What is written of a line beside its season.
@@ -42,8 +40,6 @@ const NAME_BYTES_MAX: usize = 64;
 /// Pairs in one page: as many as there are if nothing else was chosen, and `_other`.
 const PAIRS_PER_PAGE: usize = 25;
 const _: () = assert!(PAIRS_MAX < 2 * PAIRS_PER_PAGE, "there are two pages");
-/// Most that a page knows of a bin: what three bytes hold, 200,000 requests a second.
-const BIN_MAX: u64 = (1 << 21) - 1;
 
 /// Where numbers come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,67 +54,6 @@ impl Source {
             Self::Spans => 0,
             Self::Metrics => 1,
         }
-    }
-}
-
-/// How often lately.
-#[derive(Clone, Debug, PartialEq)]
-struct Recent {
-    newest: u64,
-    bins: [(f32, f32); BINS],
-}
-
-impl Default for Recent {
-    fn default() -> Self {
-        Self { newest: 0, bins: [(0.0, 0.0); BINS] }
-    }
-}
-
-impl Recent {
-    fn add(&mut self, from: Timestamp, to: Timestamp, count: f64, errors: f64) {
-        let last = to.unix_ms() / BIN_MS;
-        self.advance(last);
-        if from == to {
-            return self.put(last, num::short(count), num::short(errors));
-        }
-        let first = (from.unix_ms() / BIN_MS).min(last);
-        let share = 1.0 / num::real(last - first + 1);
-        let oldest = first.max(last.saturating_sub(num::long(BINS) - 1));
-        for number in oldest..=last {
-            self.put(number, num::short(count * share), num::short(errors * share));
-        }
-    }
-
-    fn put(&mut self, number: u64, count: f32, errors: f32) {
-        if self.newest - number < num::long(BINS) {
-            let bin = &mut self.bins[num::at(number % num::long(BINS))];
-            bin.0 += count;
-            bin.1 += errors;
-        }
-    }
-
-    fn advance(&mut self, number: u64) {
-        if number > self.newest {
-            let first = (self.newest + 1).max(number.saturating_sub(num::long(BINS) - 1));
-            (first..=number).for_each(|number| self.bins[num::at(number % num::long(BINS))] = (0.0, 0.0));
-            self.newest = number;
-        }
-    }
-
-    /// Counts and errors of a step of [`OPERATION`].
-    fn step(&self, start_ms: u64) -> (f64, f64) {
-        let bins = (start_ms / BIN_MS..(start_ms + OPERATION.step_ms) / BIN_MS)
-            .filter(|number| *number <= self.newest && self.newest - number < num::long(BINS));
-        bins.map(|number| self.bins[num::at(number % num::long(BINS))])
-            .fold((0.0, 0.0), |(count, errors), (c, e)| (count + f64::from(c), errors + f64::from(e)))
-    }
-
-    /// Counts and errors of the last five minutes.
-    fn sums(&self, now: Timestamp) -> (f64, f64) {
-        let oldest = self.newest.max(now.unix_ms() / BIN_MS).saturating_sub(num::long(BINS) - 1);
-        (oldest..=self.newest)
-            .map(|number| self.bins[num::at(number % num::long(BINS))])
-            .fold((0.0, 0.0), |(count, errors), (c, e)| (count + f64::from(c), errors + f64::from(e)))
     }
 }
 
@@ -171,23 +106,14 @@ impl Red {
         writer.number(self.count);
         writer.number(self.errors);
         writer.time(self.last_at);
-        writer.number(self.recent.newest);
-        for (count, errors) in self.recent.bins {
-            for number in [count, errors] {
-                writer.number(num::whole(f64::from(number).round()).min(BIN_MAX));
-            }
-        }
+        self.recent.write(writer);
         self.durations.write(writer, bytes_max.saturating_sub(2 * BINS + 24));
     }
 
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let mut red =
             Self { count: reader.number()?, errors: reader.number()?, last_at: reader.time()?, ..Self::default() };
-        red.recent.newest = reader.number()?;
-        for number in 0..BINS {
-            let (count, errors) = (reader.number()?, reader.number()?);
-            red.recent.bins[number] = (num::short(num::real(count)), num::short(num::real(errors)));
-        }
+        red.recent = Recent::read(reader)?;
         red.durations = Distribution::read(reader)?.judged();
         Some(red)
     }
@@ -399,8 +325,16 @@ impl Operations {
     /// Writes those of one page, within about `bytes_max`.
     pub(super) fn write(&self, page: usize, writer: &mut Writer, bytes_max: usize) {
         let pairs = self.pairs.chunks(PAIRS_PER_PAGE).nth(page).unwrap_or_default();
-        let sources = pairs.iter().flat_map(|pair| pair.red.iter().flatten()).count().max(1);
-        let each = (bytes_max / sources).saturating_sub(40);
+        let whole = |red: &Red| {
+            let mut writer = Writer::bare();
+            red.write(&mut writer, usize::MAX);
+            writer
+        };
+        let whole: Vec<Writer> =
+            pairs.iter().flat_map(|pair| pair.red.iter().flatten()).map(|red| whole(red)).collect();
+        let sources = whole.len();
+        let each = fair(bytes_max.saturating_sub(40 * sources), whole.iter().map(Writer::len).collect());
+        let mut whole = whole.iter();
         writer.number(num::long(pairs.len()));
         for pair in pairs {
             writer.text(&pair.name, NAME_BYTES_MAX);
@@ -410,8 +344,10 @@ impl Operations {
             writer.time(pair.first_at);
             for red in &pair.red {
                 writer.byte(u8::from(red.is_some()));
-                if let Some(red) = red {
-                    red.write(writer, each);
+                let Some(red) = red else { continue };
+                match whole.next().filter(|whole| whole.len() <= each) {
+                    Some(whole) => writer.append(whole),
+                    None => red.write(writer, each),
                 }
             }
         }
@@ -444,6 +380,20 @@ impl Operations {
     pub(super) fn view(&self, now: Timestamp) -> Vec<OperationView> {
         self.pairs.iter().filter_map(|pair| pair.view(now)).collect()
     }
+}
+
+/// What each may have of some bytes, so that what one does not need the others get.
+fn fair(bytes: usize, mut needs: Vec<usize>) -> usize {
+    needs.sort_unstable();
+    let (mut left, mut takers) = (bytes, needs.len());
+    for need in needs {
+        if need > left / takers {
+            return left / takers;
+        }
+        left -= need;
+        takers -= 1;
+    }
+    usize::MAX
 }
 
 impl Pair {

@@ -180,6 +180,56 @@ fn spans_and_metrics_about_the_same_requests_are_not_added_up() {
 }
 
 #[test]
+fn traffic_spread_thinly_over_time_is_the_same_after_a_restart() {
+    let mut observed = Observed::default();
+    for minute in 1..=5 {
+        let mut batch = batch("1");
+        // Over all of a minute: a third of a request in each bin, and a sixth of an error.
+        for (stream, failed) in [(1, false), (2, true)] {
+            let histogram = Explicit {
+                temporality: Temporality::Delta,
+                bounds: vec![0.1, 1.0],
+                counts: vec![0, 1, 0],
+                sum: Some(0.2),
+                count: 1,
+            };
+            let name = "http.server.request.duration";
+            point(&mut batch, name, stream, minute * 60_000, Value::Explicit(Box::new(histogram)));
+            let last = batch.metrics.last_mut().unwrap();
+            (last.start, last.failed) = (at((minute - 1) * 60_000 + 1), failed);
+        }
+        fold(&mut observed, &batch, minute * 60_000);
+    }
+    let before = only(&observed, 300_000);
+    let after = only(&reload(&mut observed, 300_000).0, 300_000);
+    near(after.rate, before.rate, 0.1);
+    near(after.error_ratio, 0.5, 0.1);
+}
+
+#[test]
+fn operations_that_need_little_leave_their_room_in_a_page_to_one_that_needs_much() {
+    let mut observed = Observed::default();
+    let mut batch = batch("1");
+    for number in 0..23 {
+        span(&mut batch, &format!("GET /{number}"), at(0), 10, false);
+    }
+    (1..=400).for_each(|ms| span(&mut batch, "GET /orders", at(1), ms, false));
+    fold(&mut observed, &batch, 2);
+    let (observed, _) = reload(&mut observed, 3);
+    let view = observed.view(at(4));
+    let found = view.operations.iter().find(|view| view.operation == "GET /orders").unwrap();
+    for (lately, ever, exact) in [
+        (found.p50_s, found.ever.p50, 0.2),
+        (found.p90_s, found.ever.p90, 0.36),
+        (found.p95_s, found.ever.p95, 0.38),
+        (found.p99_s, found.ever.p99, 0.396),
+    ] {
+        near(lately.unwrap(), exact, 0.01);
+        near(ever.unwrap(), exact, 0.01);
+    }
+}
+
+#[test]
 fn a_counter_is_a_rate_at_every_resolution_and_a_gauge_a_mean() {
     let mut observed = Observed::default();
     for minute in 1..=30 {
