@@ -22,13 +22,15 @@ from node import Node
 HERE = Path(__file__).parent
 NAMESPACE = "shop"
 
-# name, language, protocol, temporality, compression
+# name, language, protocol, temporality, compression, whether histograms without a view are exponential (the SDK for
+# JavaScript knows no such preference)
 CLIENTS = [
-    ("python-grpc", "python", "grpc", "cumulative", "gzip"),
-    ("python-http", "python", "http/protobuf", "delta", "gzip"),
-    ("js-grpc", "js", "grpc", "delta", "none"),
-    ("js-http", "js", "http/protobuf", "cumulative", "gzip"),
-    ("js-json", "js", "http/json", "cumulative", "none"),
+    ("python-grpc", "python", "grpc", "cumulative", "gzip", True),
+    ("python-http", "python", "http/protobuf", "delta", "gzip", False),
+    ("python-exponential", "python", "http/protobuf", "delta", "none", True),
+    ("js-grpc", "js", "grpc", "delta", "none", False),
+    ("js-http", "js", "http/protobuf", "cumulative", "gzip", False),
+    ("js-json", "js", "http/json", "cumulative", "none", False),
 ]
 VERSION = "1.4.0"
 ANSWER_S_MAX = 60
@@ -38,7 +40,7 @@ class Service:
     """One process of one service, told what to do over its standard input."""
 
     def __init__(self, client: tuple, instance: str, node: Node, js: Path) -> None:
-        self.name, language, protocol, temporality, compression = client
+        self.name, language, protocol, temporality, compression, exponential = client
         command = [sys.executable, HERE / "service.py"]
         if language == "js":
             command = ["node", js / "service.mjs", HERE / "burst.json"]
@@ -52,6 +54,9 @@ class Service:
             "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
             "OTEL_EXPORTER_OTLP_COMPRESSION": compression,
             "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": temporality,
+            "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": "base2_exponential_bucket_histogram"
+            if exponential
+            else "explicit_bucket_histogram",
             # Exports happen when the program flushes, and at no other time.
             "OTEL_METRIC_EXPORT_INTERVAL": "3600000",
             "OTEL_TRACES_EXPORTER": "otlp",
@@ -102,7 +107,7 @@ class Story:
             earliest, latest = self.began[client[0]]
             youngest = time.time() - latest
             view = self.node.twin(NAMESPACE, client[0])
-            complaints = Expected(bursts, (youngest, time.time() - earliest)).complaints(view)
+            complaints = Expected(bursts, (youngest, time.time() - earliest), client[-1]).complaints(view)
             found = len(view["instances"])
             if found != instances:
                 complaints.append(f"{found} instances instead of {instances}")

@@ -43,13 +43,21 @@ SEVERITY = {
 NEVER_MS = 3_600_000
 
 
-def view(histogram: dict) -> View:
-    aggregation = (
-        ExponentialBucketHistogramAggregation()
-        if histogram.get("exponential")
-        else ExplicitBucketHistogramAggregation(histogram["bounds"])
-    )
-    return View(instrument_name=histogram["name"], aggregation=aggregation)
+def views() -> list:
+    """One for each name that asks for it; what is only advised has none, and is as the exporter prefers."""
+    made = {}
+    for histogram in BURST["histograms"]:
+        if histogram.get("exponential"):
+            made[histogram["name"]] = ExponentialBucketHistogramAggregation()
+        elif "bounds" in histogram:
+            made[histogram["name"]] = ExplicitBucketHistogramAggregation(histogram["bounds"])
+    return [View(instrument_name=name, aggregation=aggregation) for name, aggregation in made.items()]
+
+
+def attributes_of(work: dict, number: int) -> dict:
+    """Those that all of it has, and those of this one."""
+    cycle = work.get("cycle", [{}])
+    return {**work["attributes"], **cycle[number % len(cycle)]}
 
 
 class Service:
@@ -57,7 +65,7 @@ class Service:
         self.traces = TracerProvider()
         self.traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         reader = PeriodicExportingMetricReader(OTLPMetricExporter(), export_interval_millis=NEVER_MS)
-        self.metrics = MeterProvider([reader], views=[view(each) for each in BURST["histograms"]])
+        self.metrics = MeterProvider([reader], views=views())
         self.logs = LoggerProvider()
         self.logs.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter()))
         self.tracer = self.traces.get_tracer("clients")
@@ -68,10 +76,15 @@ class Service:
             "counters": meter.create_counter,
             "levels": meter.create_up_down_counter,
             "gauges": meter.create_gauge,
-            "histograms": meter.create_histogram,
         }.items():
             for each in BURST[group]:
                 self.instruments[each["name"]] = make(each["name"], unit=each["unit"])
+        for each in BURST["histograms"]:
+            if each["name"] not in self.instruments:
+                advice = each.get("advised")
+                self.instruments[each["name"]] = meter.create_histogram(
+                    each["name"], unit=each["unit"], explicit_bucket_boundaries_advisory=advice
+                )
 
     def burst(self) -> None:
         for operation in BURST["spans"]:
@@ -95,10 +108,10 @@ class Service:
             span = self.tracer.start_span(
                 operation["name"],
                 kind=SpanKind[operation["kind"].upper()],
-                attributes=operation["attributes"],
+                attributes=attributes_of(operation, number),
                 start_time=now - duration_ms * 1_000_000,
             )
-            if operation["error_every"] and number % operation["error_every"] == 0:
+            if operation.get("error_every") and number % operation["error_every"] == 0:
                 span.set_status(Status(StatusCode.ERROR, "made to fail"))
             span.end(now)
 
@@ -119,7 +132,7 @@ class Service:
         for histogram in BURST["histograms"]:
             for number in range(histogram["count"]):
                 value = histogram["first"] + number * histogram["step"]
-                self.instruments[histogram["name"]].record(value, histogram["attributes"])
+                self.instruments[histogram["name"]].record(value, attributes_of(histogram, number))
                 if number == histogram["count"] // 2:
                     self.export_metrics()
         self.export_metrics()

@@ -20,14 +20,15 @@ const severities = {
   error: SeverityNumber.ERROR,
 };
 
+// One view for each name that asks for it; what is only advised has none.
+const views = new Map();
+for (const { name, exponential, bounds } of burst.histograms) {
+  if (exponential) views.set(name, { type: AggregationType.EXPONENTIAL_HISTOGRAM });
+  else if (bounds) views.set(name, { type: AggregationType.EXPLICIT_BUCKET_HISTOGRAM, options: { boundaries: bounds } });
+}
 const sdk = new NodeSDK({
   autoDetectResources: true,
-  views: burst.histograms.map((histogram) => ({
-    instrumentName: histogram.name,
-    aggregation: histogram.exponential
-      ? { type: AggregationType.EXPONENTIAL_HISTOGRAM }
-      : { type: AggregationType.EXPLICIT_BUCKET_HISTOGRAM, options: { boundaries: histogram.bounds } },
-  })),
+  views: [...views].map(([instrumentName, aggregation]) => ({ instrumentName, aggregation })),
 });
 sdk.start();
 
@@ -39,20 +40,27 @@ for (const [group, make] of Object.entries({
   counters: 'createCounter',
   levels: 'createUpDownCounter',
   gauges: 'createGauge',
-  histograms: 'createHistogram',
 })) {
   for (const { name, unit } of burst[group]) instruments.set(name, meter[make](name, { unit }));
+}
+for (const { name, unit, advised } of burst.histograms) {
+  if (instruments.has(name)) continue;
+  instruments.set(name, meter.createHistogram(name, { unit, advice: { explicitBucketBoundaries: advised } }));
 }
 
 // The SDK is reached behind the API's proxies, which know nothing of flushing.
 const behind = (provider) => provider.getDelegate?.() ?? provider._getDelegate?.() ?? provider;
 const exported = (provider) => behind(provider).forceFlush();
 
-function spans({ name, kind, count, first_ms, step_ms, error_every, attributes }) {
+// The attributes that all of some work has, and those of this one.
+const attributesOf = ({ attributes, cycle = [{}] }, number) => ({ ...attributes, ...cycle[number % cycle.length] });
+
+function spans(operation) {
+  const { name, kind, count, first_ms, step_ms, error_every } = operation;
   const now = Date.now();
   for (let number = 0; number < count; number++) {
     const startTime = now - (first_ms + number * step_ms);
-    const span = tracer.startSpan(name, { kind: kinds[kind], attributes, startTime });
+    const span = tracer.startSpan(name, { kind: kinds[kind], attributes: attributesOf(operation, number), startTime });
     if (error_every && number % error_every === 0) {
       span.setStatus({ code: SpanStatusCode.ERROR, message: 'made to fail' });
     }
@@ -77,9 +85,10 @@ async function measure() {
   for (const { name, values } of burst.gauges) {
     for (const value of values) instruments.get(name).record(value);
   }
-  for (const { name, count, first, step, attributes } of burst.histograms) {
+  for (const histogram of burst.histograms) {
+    const { name, count, first, step } = histogram;
     for (let number = 0; number < count; number++) {
-      instruments.get(name).record(first + number * step, attributes);
+      instruments.get(name).record(first + number * step, attributesOf(histogram, number));
       if (number === Math.floor(count / 2)) await exported(metrics.getMeterProvider());
     }
   }
