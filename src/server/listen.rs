@@ -14,7 +14,7 @@ use std::{
 use axum::{
     Router,
     body::Body,
-    http::{Request, Response, header},
+    http::{HeaderValue, Request, Response, Version, header},
     response::IntoResponse,
 };
 use futures_util::FutureExt as _;
@@ -51,6 +51,8 @@ const TURNED_AWAY_MAX: usize = 64;
 const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often the log says that connections are turned away.
 const TURNED_AWAY_SAID_EVERY: Duration = Duration::from_secs(10);
+/// How long connections stay open once the node stops: what was sent and not read yet is told so, instead of nothing.
+const FAREWELL: Duration = Duration::from_millis(100);
 /// Pause after a failed accept, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -62,7 +64,8 @@ struct Doors {
     grpc: Router,
 }
 
-/// Serves connections until the server stops, then finishes requests in flight for at most `grace`.
+/// Serves connections until the server stops, then finishes requests in flight for at most `grace`, and some time for
+/// farewells.
 pub async fn serve(server: Arc<Server>, listener: TcpListener, grace: Duration) {
     let doors = Doors { http: http::router(Arc::clone(&server)), grpc: grpc::router(&server), server };
     let builder = builder(doors.server.config.header_timeout_s);
@@ -98,6 +101,9 @@ pub async fn serve(server: Arc<Server>, listener: TcpListener, grace: Duration) 
         }
     }
     drop(listener);
+    if graceful.count() > 0 {
+        tokio::time::sleep(FAREWELL.min(grace)).await;
+    }
     if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
         tracing::warn!(grace_s = grace.as_secs(), "connections were still open after the grace time");
     }
@@ -182,9 +188,10 @@ async fn connection(
 async fn answer(mut doors: Doors, mut request: Request<Incoming>, peer: IpAddr) -> Response<Body> {
     let began = std::time::Instant::now();
     let door = door(&request);
+    let is_http1 = request.version() < Version::HTTP_2;
     request.extensions_mut().insert(http::Peer(peer));
     let router = if door == Door::OtlpGrpc { &mut doors.grpc } else { &mut doors.http };
-    let response = match AssertUnwindSafe(router.call(request)).catch_unwind().await {
+    let mut response = match AssertUnwindSafe(router.call(request)).catch_unwind().await {
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},
         Err(panic) => {
@@ -194,6 +201,10 @@ async fn answer(mut doors: Doors, mut request: Request<Incoming>, peer: IpAddr) 
             Problem::new(Code::Internal, "the node hit a bug of its own; see its log").into_response()
         }
     };
+    if is_http1 && doors.server.phase() == Phase::Stopping {
+        // The next request on this connection would be met by its end.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     let elapsed = began.elapsed();
     doors.server.metrics.answered(door, response.status().as_u16(), elapsed.as_secs_f64());
     tracing::debug!(?door, status = response.status().as_u16(), ?elapsed, "answered");

@@ -17,6 +17,8 @@ mod demo;
 mod described;
 #[cfg(all(unix, feature = "server", feature = "cli"))]
 mod disk;
+#[cfg(all(unix, feature = "server", feature = "cli"))]
+mod drain;
 mod full;
 mod golden;
 #[cfg(all(feature = "server", feature = "cli"))]
