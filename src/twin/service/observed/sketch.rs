@@ -318,9 +318,10 @@ mod tests {
         }
 
         #[test]
+        // Within what a sketch tells apart: of folded buckets, the order says where they lie.
         fn merging_is_adding_and_pages_keep_it(
-            left in proptest::collection::vec(1e-6_f64..100.0, 0..200),
-            right in proptest::collection::vec(1e-6_f64..100.0, 0..200),
+            left in proptest::collection::vec(1e-3_f64..100.0, 0..200),
+            right in proptest::collection::vec(1e-3_f64..100.0, 0..200),
         ) {
             let of = |values: &[f64]| {
                 let mut sketch = Sketch::default();
