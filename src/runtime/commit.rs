@@ -47,6 +47,9 @@ impl<K: Twin> Core<K> {
             index(state, ledger);
         }
         let promised = ledger.rare().outbox.iter().map(|promise| promise.made_at).min();
+        // What is left of a forgotten journal goes with the next commit, which follows this one; after a crash the twin
+        // is woken for it.
+        let unswept = core.is_some() && ledger.rare().journal.is_unswept();
         let to: Arc<dyn Committed> = shard.arc();
         let mut commit = Commit {
             address: Arc::clone(&ledger.address),
@@ -55,14 +58,12 @@ impl<K: Twin> Core<K> {
             sequence: ledger.sequence + u64::from(core.is_some()),
             core,
             pages: std::mem::take(&mut busy.pages),
-            wake_at: [wake_at, promised].into_iter().flatten().min(),
+            wake_at: [wake_at, promised, unswept.then_some(now)].into_iter().flatten().min(),
             terms: ledger.terms.clone(),
             riders: busy.staged.drain(..).map(|(_, rider)| rider).collect(),
             token: u64::from(at),
             to,
         };
-        // What is left of a forgotten journal goes with the next commit, which follows this one.
-        let unswept = commit.core.is_some() && ledger.rare().journal.is_unswept();
         if let Some(instant) = store.instant() {
             busy.dirty = unswept;
             self.counts.commits += 1;
@@ -285,6 +286,11 @@ impl<K: Twin> Core<K> {
     /// What an activation begins with: promises to send, a time to wake up at, messages that waited.
     pub(super) fn begun(&mut self, shard: &Shard<K>, at: u32, now: Timestamp) {
         self.redeliver(shard, at, now);
+        let Some(twin) = self.table.get_mut(at) else { return };
+        if twin.ledger.as_ref().is_some_and(|ledger| ledger.rare().journal.is_unswept()) {
+            twin.busy().dirty = true;
+            self.submit(shard, at, now);
+        }
         let Some(twin) = self.table.get_mut(at) else { return };
         let next = twin.state.wake_at();
         arm(shard, twin, next);

@@ -286,6 +286,58 @@ async fn a_turn_reads_the_pages_it_named_with_what_is_staged_over_them() {
 }
 
 #[tokio::test]
+async fn a_removal_that_a_crash_cut_off_is_ended_although_nobody_calls() {
+    use service_twin::{
+        store::{
+            Address, Load, Prefix,
+            memory::{Fault, Faults},
+        },
+        twin::service::{
+            Json, Service,
+            message::{Remove, SetAttributes},
+        },
+    };
+    let faults = Arc::new(Faults::none());
+    let store = Arc::new(MemoryStore::with_faults(Arc::clone(&faults)));
+    let start = || {
+        let store: Arc<dyn Store> = store.clone();
+        Runtime::builder().store(store).kind::<Service>().start().unwrap()
+    };
+    let address = Arc::new(Address { kind: "service".into(), key: Key::parse("shop/orders").unwrap() });
+    let left = || {
+        let (tell, told) = std::sync::mpsc::channel();
+        let prefix = Some(Prefix { prefix: "journal/".into(), after: None, limit: 1000 });
+        let load = Load { address: Arc::clone(&address), core: false, pages: Vec::new(), prefix };
+        store.load(load, Box::new(move |loaded| tell.send(loaded.unwrap()).unwrap()));
+        told.recv().unwrap().pages.len()
+    };
+    let runtime = start();
+    let twin = runtime.twin("shop/orders");
+    for n in 0..100 {
+        let patch = Json::parse(&format!(r#"{{"text":"{}"}}"#, format!("{n:04}").repeat(400))).unwrap();
+        twin.ask(SetAttributes { patch, if_match: None }).await.unwrap();
+    }
+    let all = left();
+    assert!(all > 64, "more than one commit deletes");
+    faults.at_next_commit(None);
+    faults.at_next_commit(Some(Fault::Held));
+    twin.ask(Remove::default()).await.unwrap();
+    while store.held() == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(left() > 1, "the process dies between the commits that delete");
+    drop(runtime);
+    let runtime = start();
+    let swept = async {
+        while left() > 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, swept).await.expect("the rest is deleted");
+    drop(runtime);
+}
+
+#[tokio::test]
 async fn a_removed_twins_journal_is_deleted_from_the_store() {
     use service_twin::{
         store::{
@@ -300,9 +352,11 @@ async fn a_removed_twins_journal_is_deleted_from_the_store() {
     const TWIN: &str = "shop/orders";
     let folder = tempfile::tempdir().unwrap();
     let on_disk = || -> Arc<dyn Store> { Arc::new(SledStore::open(folder.path(), Options::default()).unwrap()) };
-    for store in [memory(), on_disk()] {
+    let mut stores = [Some(memory()), Some(on_disk())];
+    for at in 0..stores.len() {
+        let store = stores[at].take().unwrap();
         let address = Arc::new(Address { kind: "service".into(), key: Key::parse(TWIN).unwrap() });
-        let pages = async || -> Loaded {
+        let pages = async |store: &Arc<dyn Store>| -> Loaded {
             let (tell, told) = tokio::sync::oneshot::channel();
             let prefix = Some(Prefix { prefix: "journal/".into(), after: None, limit: 1000 });
             let load = Load { address: Arc::clone(&address), core: false, pages: Vec::new(), prefix };
@@ -315,7 +369,7 @@ async fn a_removed_twins_journal_is_deleted_from_the_store() {
             let patch = Json::parse(&format!(r#"{{"text":"{}"}}"#, format!("{n:04}").repeat(400))).unwrap();
             twin.ask(SetAttributes { patch, if_match: None }).await.unwrap();
         }
-        assert!(pages().await.pages.len() > 64, "more than one commit deletes");
+        assert!(pages(&store).await.pages.len() > 64, "more than one commit deletes");
         let removed = twin.ask(Remove::default()).await.unwrap().revision;
         twin.ask(Create::default()).await.unwrap();
         let past = |revision| runtime.twin(TWIN).at(Moment::Revision(revision)).ask(GetAttributes);
@@ -323,7 +377,15 @@ async fn a_removed_twins_journal_is_deleted_from_the_store() {
         assert_eq!(past(removed + 1).await.unwrap().attributes, Json::empty());
         // A drain waits for the commits that follow the removal's.
         assert_eq!(runtime.drain(LONG).await.unsettled, 0);
-        let left: Vec<_> = pages().await.pages.into_iter().map(|(name, _)| name).collect();
+        // It closed the store.
+        drop(runtime);
+        let store = if at == 0 {
+            store
+        } else {
+            drop(store);
+            on_disk()
+        };
+        let left: Vec<_> = pages(&store).await.pages.into_iter().map(|(name, _)| name).collect();
         assert_eq!(left, [format!("journal/b/{removed:016x}")]);
     }
 }
