@@ -149,3 +149,69 @@ fn a_damaged_record_under_an_open_store_takes_its_page_of_the_database_and_the_r
         assert!(load(&store, twin).unwrap().core == Some(content(twin)));
     }
 }
+
+/// A store of 200 twins, closed in good order.
+fn closed_store(directory: &Path) {
+    let store = SledStore::open(directory, options()).unwrap();
+    wait(|done| store.claim(Slot(0), None, done)).unwrap();
+    for twin in 0..TWINS {
+        put(&store, twin).unwrap();
+    }
+    wait(|done| store.close(done)).unwrap();
+}
+
+#[test]
+fn nothing_that_damage_takes_from_a_closed_database_is_missed_in_silence() {
+    const TRIES: u64 = 24;
+    let mut lost = 0;
+    let whole = tempfile::tempdir().unwrap();
+    closed_store(whole.path());
+    let bytes = std::fs::read(whole.path().join("db")).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    for n in 0..TRIES {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["db", "conf", "closed"] {
+            std::fs::copy(whole.path().join(name), directory.path().join(name)).unwrap();
+        }
+        std::fs::create_dir(directory.path().join("blobs")).unwrap();
+        let mut damaged = bytes.clone();
+        // Spread over the file, the last part of it included.
+        let at = used / 24 * usize::try_from(n + 1).unwrap() - 16;
+        damaged[at..at + 16].iter_mut().for_each(|byte| *byte ^= 0xff);
+        std::fs::write(directory.path().join("db"), damaged).unwrap();
+        let store = match SledStore::open(directory.path(), options()) {
+            Ok(store) => store,
+            Err(OpenError::Lost { .. }) => {
+                lost += 1;
+                continue;
+            }
+            Err(OpenError::Damaged { .. } | OpenError::Foreign { .. }) => continue,
+            Err(other) => panic!("at {at}: {other}"),
+        };
+        for twin in 0..TWINS {
+            if let Ok(loaded) = load(&store, twin) {
+                assert!(loaded.core == Some(content(twin)), "at {at}: twin {twin} is not what it was");
+            }
+        }
+    }
+    assert!(lost > 0, "sled drops what is behind some of it");
+}
+
+#[test]
+fn a_store_that_lost_its_end_opens_when_its_mark_is_removed_and_one_that_was_killed_has_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let mark = directory.path().join("closed");
+    closed_store(directory.path());
+    assert!(mark.exists());
+    // As an older copy of the database under a newer mark.
+    std::fs::write(&mark, [7; 16]).unwrap();
+    let error = SledStore::open(directory.path(), options()).unwrap_err();
+    assert!(matches!(error, OpenError::Lost { .. }) && error.to_string().contains("closed"), "{error}");
+    std::fs::remove_file(&mark).unwrap();
+    let store = SledStore::open(directory.path(), options()).unwrap();
+    assert!(load(&store, 0).unwrap().core.is_some());
+    drop(store);
+    let store = SledStore::open(directory.path(), options()).unwrap();
+    assert!(!mark.exists(), "a store that is open may be killed");
+    drop(store);
+}

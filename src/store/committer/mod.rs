@@ -54,6 +54,10 @@ pub(super) trait Disk: Send + Sync + 'static {
     fn sync(&self) -> Result<(), String>;
     /// Makes everything written so far as safe as it can be, whatever the level.
     fn finish(&self) -> Result<(), String>;
+    /// The same as the last thing that is done.
+    fn close(&self) -> Result<(), String> {
+        self.finish()
+    }
 }
 
 /// What the committer is asked to do.
@@ -170,7 +174,7 @@ impl<D: Disk> Committer<D> {
             self.round(&mut round);
         }
         let result =
-            self.shared.healthy().and_then(|()| self.disk.finish().map_err(|cause| Error::Unknown(cause.into())));
+            self.shared.healthy().and_then(|()| self.disk.close().map_err(|cause| Error::Unknown(cause.into())));
         let Self { disk, shared, answers, .. } = self;
         if let Some(answers) = answers {
             answers.end();

@@ -10,7 +10,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::Options;
+use super::{Options, mark};
 use crate::store::{
     Error, Level,
     committer::{Disk, Write},
@@ -66,6 +66,16 @@ pub enum OpenError {
         /// What sled says.
         detail: String,
     },
+    /// It lost what was written last.
+    #[error(
+        "'{}' was closed in good order and lacks what was written last: its file was damaged since; \
+         restore a backup, or remove '{}' to go on with what is left",
+        path.display(), mark::file(path).display()
+    )]
+    Lost {
+        /// The directory.
+        path: PathBuf,
+    },
     /// No thread could be started.
     #[error("the store's thread could not be started: {0}")]
     Thread(String),
@@ -74,6 +84,7 @@ pub enum OpenError {
 /// A database and the handles it is synced by.
 pub(super) struct SledDisk {
     db: sled::Db,
+    path: PathBuf,
     file: DatabaseFile,
     /// Where sled puts tree nodes above 128 KiB, in files of their own that it never syncs.
     large: PathBuf,
@@ -121,10 +132,19 @@ impl SledDisk {
         std::fs::create_dir_all(path).map_err(directory)?;
         let db = open_sled(path, options)?;
         check_format(path, &db)?;
+        match mark::is_whole(path, &db) {
+            Ok(true) => mark::remove(path).map_err(directory)?,
+            Ok(false) => return Err(OpenError::Lost { path: path.to_owned() }),
+            Err(mark::Error::File(source)) => return Err(directory(source)),
+            Err(mark::Error::Database(error)) => {
+                return Err(OpenError::Damaged { path: path.to_owned(), detail: error.to_string() });
+            }
+        }
         let file = DatabaseFile::open(&path.join("db")).map_err(directory)?;
         let disk = Self {
             db,
             file,
+            path: path.to_owned(),
             large: path.join("blobs"),
             synced: Mutex::new(Synced { newest: -1, looked_at: None }),
             level: options.level,
@@ -279,6 +299,10 @@ impl Disk for SledDisk {
         self.db.flush().map_err(words)?;
         // On Linux sled's flush hands the bytes to the kernel and leaves them there.
         self.sync_large().and_then(|()| self.file.sync_data()).map_err(|error| error.to_string())
+    }
+
+    fn close(&self) -> Result<(), String> {
+        mark::set(&self.path, &self.db, || self.finish())
     }
 }
 

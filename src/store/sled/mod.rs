@@ -4,6 +4,7 @@
 //! committer's. What sled is trusted with and what not: `docs/formats.md`.
 
 mod disk;
+mod mark;
 mod pace;
 mod walk;
 
