@@ -21,11 +21,13 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 #[command(after_help = "\
 Each line is a CloudEvent; its id is what --after takes to go on after it. A line that has a 'reason' and no 'id' is no
 event and does not count: the node says that events were dropped before they were read, or why it ends the stream.
-A broken connection is taken up again after the last event seen. A node keeps its newest events (runtime.events_kept) in
-memory alone: after its restart it tells of a gap, and events go on from there; 'twin journal' has what changed meanwhile.
+A broken connection is taken up again after the last event seen. Of one twin the id is its revision, and what was missed
+comes from its journal, whatever happened to the node. Of all twins a node keeps its newest events (runtime.events_kept) in
+memory: after its restart it tells of a gap, and events go on from there; 'twin journal' has what changed meanwhile.
 
 Examples:
   twin events shop/orders --count 10
+  twin events shop/orders --after 17                what came after revision 17
   twin events --after 1795397042000.17              what came after that event, as far as the node keeps it
   twin events | jq -r 'select(.type == \"twin.health.changed\") | .subject'")]
 pub struct EventsArgs {

@@ -56,7 +56,7 @@ pub use builder::{Builder, StartError};
 pub use config::{Config, Door};
 pub use events::{Behind, Published, Watch};
 pub use host::Refused;
-pub use past::{Journaled, Past};
+pub use past::{Journaled, Past, PastEvents};
 pub use shard::Counts;
 
 use self::{host::Host, shared::Shared, system::Order};

@@ -14,7 +14,7 @@ use crate::{
     store::{self, Address, Load, Loaded},
     twin::{
         Answer, Decide, Decision, Failure, Message, Persistence, Rejection, Shape, Turn, Twin,
-        journal::{self, Moment, Replayed, Tail, decode_base, decode_chunk, replay},
+        journal::{self, Moment, Replayed, Retold, Tail, decode_base, decode_chunk, replay, retell},
         record::{self, Section},
     },
 };
@@ -41,6 +41,17 @@ pub struct Journaled<C> {
     pub request: Option<Arc<str>>,
     /// The changes, in order.
     pub changes: Vec<C>,
+}
+
+/// Events of a twin's past.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PastEvents {
+    /// The events, in order.
+    pub events: Vec<Retold>,
+    /// They are all up to this revision.
+    pub upto: u64,
+    /// The twin's revision as stored.
+    pub newest: u64,
 }
 
 impl<'a> TwinRef<'a> {
@@ -78,6 +89,25 @@ impl<'a> TwinRef<'a> {
         let more = found.len() > limit;
         found.truncate(limit);
         Ok((found, more))
+    }
+
+    /// A part of the events of the changes after a revision, oldest first: at least one change's unless there is none.
+    /// None for a twin that does not exist.
+    ///
+    /// # Errors
+    /// [`Rejection::Gone`] with the oldest revision kept, if that is later.
+    pub async fn events<K: Twin>(self, after: u64) -> Result<PastEvents, Failure> {
+        let Some((address, tail)) = self.tail::<K>().await? else { return Ok(PastEvents::default()) };
+        let newest = tail.revision();
+        if after >= newest {
+            return Ok(PastEvents { events: Vec::new(), upto: newest, newest });
+        }
+        let (base, entries) = self.entries::<K>(&address, &tail, Moment::Revision(after + 1)).await?;
+        let (events, upto) = retell(after, base, entries.into_iter(), self.key).map_err(damaged)?;
+        if upto <= after {
+            return Err(gone(&tail));
+        }
+        Ok(PastEvents { events, upto, newest })
     }
 
     /// The journal's newest part, from the stored record.

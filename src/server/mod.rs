@@ -31,7 +31,7 @@ use self::{
 use crate::{
     metrics::Metrics,
     model::{Clock, Header, Key, Principal, RequestKey, ServiceId, Timestamp},
-    runtime::{Found, Journaled, Runtime, Watch},
+    runtime::{Found, Journaled, PastEvents, Runtime, Watch},
     twin::{
         Failure, Message, Rejection, Twin, Wire,
         journal::Moment,
@@ -218,6 +218,11 @@ impl Server {
     ) -> Result<(Vec<Journaled<Change>>, bool), Failure> {
         let answer = self.runtime.twin(service.key()).journal::<Service>(after, limit).await;
         self.gone(service, answer).await
+    }
+
+    /// Events of a service twin's changes after a revision, from its journal.
+    pub async fn past_events(&self, service: &ServiceId, after: u64) -> Result<PastEvents, Failure> {
+        self.runtime.twin(service.key()).events::<Service>(after).await
     }
 
     /// A past that is gone because the twin was removed is refused as the twin itself is.

@@ -15,7 +15,7 @@ use std::{mem, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 
 pub use page::{FOLDER, Name, base_name, chunk_name, decode_base, decode_chunk, parse};
-pub use replay::{Error, Moment, Reads, Replayed, replay};
+pub use replay::{Error, Moment, Reads, Replayed, Retold, replay, retell};
 
 use super::{
     PageWrite, Shape, persistence,

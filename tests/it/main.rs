@@ -19,6 +19,8 @@ mod described;
 mod disk;
 #[cfg(all(unix, feature = "server", feature = "cli"))]
 mod drain;
+#[cfg(all(feature = "server", feature = "cli"))]
+mod follow;
 mod full;
 mod golden;
 #[cfg(all(feature = "server", feature = "cli"))]

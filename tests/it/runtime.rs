@@ -352,9 +352,8 @@ async fn a_removed_twins_journal_is_deleted_from_the_store() {
     const TWIN: &str = "shop/orders";
     let folder = tempfile::tempdir().unwrap();
     let on_disk = || -> Arc<dyn Store> { Arc::new(SledStore::open(folder.path(), Options::default()).unwrap()) };
-    let mut stores = [Some(memory()), Some(on_disk())];
-    for at in 0..stores.len() {
-        let store = stores[at].take().unwrap();
+    for is_on_disk in [false, true] {
+        let store = if is_on_disk { on_disk() } else { memory() };
         let address = Arc::new(Address { kind: "service".into(), key: Key::parse(TWIN).unwrap() });
         let pages = async |store: &Arc<dyn Store>| -> Loaded {
             let (tell, told) = tokio::sync::oneshot::channel();
@@ -379,11 +378,11 @@ async fn a_removed_twins_journal_is_deleted_from_the_store() {
         assert_eq!(runtime.drain(LONG).await.unsettled, 0);
         // It closed the store.
         drop(runtime);
-        let store = if at == 0 {
-            store
-        } else {
+        let store = if is_on_disk {
             drop(store);
             on_disk()
+        } else {
+            store
         };
         let left: Vec<_> = pages(&store).await.pages.into_iter().map(|(name, _)| name).collect();
         assert_eq!(left, [format!("journal/b/{removed:016x}")]);

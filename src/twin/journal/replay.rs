@@ -5,7 +5,7 @@ use compact_str::CompactString;
 use super::{Entry, Tail, base_name, chunk_name};
 use crate::{
     model::{Principal, Timestamp},
-    twin::{Persistence, Rejection, Shape, Twin, record},
+    twin::{Event, Persistence, Rejection, Shape, Twin, record},
 };
 
 /// A moment in a twin's past.
@@ -28,6 +28,17 @@ pub struct Replayed<K> {
     pub at: Timestamp,
     /// By whom.
     pub by: Principal,
+}
+
+/// An event of a twin's past.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retold {
+    /// The twin's revision after the change.
+    pub revision: u64,
+    /// When it was decided.
+    pub at: Timestamp,
+    /// What happened.
+    pub event: Event,
 }
 
 /// Why the past cannot be read.
@@ -123,6 +134,36 @@ pub fn replay<K: Twin>(
             Err(Rejection::Gone { oldest_revision: oldest + 1, oldest_at }.into())
         }
     }
+}
+
+/// The events of the changes after a revision, from a base (or a new twin) and the entries after it, as they were when
+/// they happened; and the revision that is reached.
+pub fn retell<K: Twin>(
+    after: u64,
+    base: Option<(u64, K)>,
+    entries: impl Iterator<Item = (Shape, Entry)>,
+    key: &str,
+) -> Result<(Vec<Retold>, u64), record::Error> {
+    let (mut revision, mut state) = base.unwrap_or_else(|| (0, K::create(key)));
+    let mut told = Vec::new();
+    for (shape, entry) in entries {
+        if entry.revision <= revision {
+            continue;
+        }
+        if entry.since() != revision {
+            let detail = format!("the journal goes from revision {revision} to {}", entry.since());
+            return Err(record::frame(&detail));
+        }
+        for change in &entry.changes {
+            let change = K::Persistence::decode_change(shape, change)?;
+            state.apply(&change, entry.at);
+            revision += 1;
+            if revision > after {
+                told.extend(state.event(&change).map(|event| Retold { revision, at: entry.at, event }));
+            }
+        }
+    }
+    Ok((told, revision))
 }
 
 fn not_yet(wanted: u64, newest: u64) -> Rejection {

@@ -15,7 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{At, Id};
 use crate::{
-    model::{Header, ServiceId},
+    model::{Header, Key, ServiceId, Timestamp},
     runtime::{Behind, Published, Watch},
     server::{
         Server,
@@ -25,7 +25,8 @@ use crate::{
         problem::{Code, Problem},
     },
     twin::{
-        Failure, Twin,
+        self, Failure, Rejection, Twin,
+        journal::Retold,
         service::{Service, limits::COMMANDS_LIVE_MAX, message::NextCommands, view::DeliveryView},
     },
 };
@@ -59,7 +60,7 @@ fn sse(stream: impl Stream<Item = Result<Event, Infallible>> + Send + 'static) -
     Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
 }
 
-/// Where a stream goes on: after a number of this start of the node, or after a gap.
+/// Where a stream of all twins goes on: after a number of this start of the node, or after a gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum From {
     Now,
@@ -81,16 +82,33 @@ fn resume(headers: &HeaderMap, started: u64) -> Result<From, Problem> {
     }
 }
 
-/// Follows one twin.
+/// `Last-Event-ID` of one twin's stream is a revision of it: that is the same whichever node tells of it, and when.
+fn revision(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+    if !headers.contains_key("last-event-id") {
+        return Ok(None);
+    }
+    let id = text(headers, "last-event-id").and_then(|id| id.parse().ok());
+    let problem =
+        || Problem::new(Code::BadHeader, "Last-Event-ID must be the id of an event of this stream: a revision");
+    id.map(Some).ok_or_else(problem)
+}
+
+/// Follows one twin. What a reader missed comes from the journal, over restarts of the node, too.
 pub(super) async fn of_twin(
     caller: Caller,
     At((namespace, name)): At<Id>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let service = caller.service(&namespace, &name, Wish::Read)?;
-    let from = resume(&headers, caller.server.started())?;
-    let watch = caller.server.watch(Some(&service), after(from));
-    Ok(sse(follow(caller, watch, from)?))
+    let after = revision(&headers)?;
+    // Before the journal is read: what is not in that yet comes here.
+    let watch = caller.server.watch(Some(&service), None);
+    let last = match after {
+        Some(after) => after,
+        None => caller.server.past_events(&service, u64::MAX).await.map_or(0, |past| past.newest),
+    };
+    let one = One { service, last, told: 0, misses: after.is_some() };
+    Ok(sse(follow(caller, watch, VecDeque::new(), Some(one))?))
 }
 
 /// Follows every service twin.
@@ -98,7 +116,10 @@ pub(super) async fn of_all(caller: Caller, headers: HeaderMap) -> Result<Respons
     operator(&caller.principal)?;
     let from = resume(&headers, caller.server.started())?;
     let watch = caller.server.watch(None, after(from));
-    Ok(sse(follow(caller, watch, from)?))
+    let started = caller.server.started();
+    let missed = (from == From::AnotherStart)
+        .then(|| gap("the node was started again since", &format!("{started}.{}", watch.after())));
+    Ok(sse(follow(caller, watch, missed.into_iter().collect(), None)?))
 }
 
 fn after(from: From) -> Option<u64> {
@@ -108,20 +129,20 @@ fn after(from: From) -> Option<u64> {
     }
 }
 
-/// Events as they are committed. A reader that falls behind what is kept hears of the gap and goes on after it; nothing
-/// is held for it, so a slow one costs what its socket buffers.
+/// Events as they are committed. A reader that falls behind what is kept hears of the gap and goes on after it, unless
+/// the journal has what it missed; nothing is held for it, so a slow one costs what its socket buffers.
 fn follow(
     caller: Caller,
     watch: Watch,
-    from: From,
+    ready: VecDeque<Event>,
+    one: Option<One>,
 ) -> Result<impl Stream<Item = Result<Event, Infallible>> + use<>, Problem> {
-    let started = caller.server.started();
-    let missed = (from == From::AnotherStart).then(|| gap("the node was started again since", started, watch.after()));
     let follow = Follow {
         pass: Pass::new(Arc::clone(&caller.server), &caller.principal),
         open: Open::new(caller.server)?,
         watch,
-        pending: missed,
+        ready,
+        one,
         over: false,
     };
     Ok(futures_util::stream::unfold(follow, Follow::next))
@@ -131,8 +152,49 @@ struct Follow {
     open: Open,
     watch: Watch,
     pass: Pass,
-    pending: Option<Event>,
+    /// To be sent before anything else.
+    ready: VecDeque<Event>,
+    /// The twin, if it is one that is followed.
+    one: Option<One>,
     over: bool,
+}
+
+/// How far the stream of one twin has come.
+struct One {
+    service: ServiceId,
+    /// The newest revision sent, or the one to go on after.
+    last: u64,
+    /// Events up to here came from the journal; they may come once more from memory.
+    told: u64,
+    /// Whether what comes next is in the journal.
+    misses: bool,
+}
+
+impl One {
+    /// The next part of what was missed; says why if some of it is gone.
+    async fn recall(&mut self, server: &Server) -> VecDeque<Event> {
+        let past = match server.past_events(&self.service, self.last).await {
+            Ok(past) => past,
+            Err(Failure::Rejected(Rejection::Gone { oldest_revision, .. })) => {
+                self.last = oldest_revision.saturating_sub(1).max(self.last + 1);
+                return [gap("what came after it is no longer in the journal", &self.last.to_string())].into();
+            }
+            Err(failure) => {
+                self.misses = false;
+                return [gap(&format!("the journal cannot be read: {failure}"), &self.last.to_string())].into();
+            }
+        };
+        if self.last > past.newest {
+            (self.last, self.misses) = (past.newest, false);
+            return [gap("the twin has not come as far as that event", &self.last.to_string())].into();
+        }
+        (self.last, self.told) = (past.upto, past.upto);
+        self.misses = past.upto < past.newest;
+        let event = |Retold { revision, at, event }| {
+            cloud_event(&revision.to_string(), self.service.key(), revision, at, &event)
+        };
+        past.events.into_iter().map(event).collect()
+    }
 }
 
 impl Follow {
@@ -140,25 +202,51 @@ impl Follow {
         if self.over {
             return None;
         }
-        if let Some(event) = self.pending.take() {
-            return Some((Ok(event), self));
-        }
         loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(self.pass_on(event).await);
+            }
+            if let Some(one) = self.one.as_mut().filter(|one| one.misses) {
+                self.ready = one.recall(&self.open.server).await;
+                continue;
+            }
             let next = tokio::select! {
                 next = self.watch.next() => next,
                 problem = self.pass.over() => return Some((Ok(end(&problem)), Self { over: true, ..self })),
                 () = self.open.server.stopping() => return Some((Ok(end(&stopping())), Self { over: true, ..self })),
             };
             let started = self.open.server.started();
-            let event = match next {
-                Ok(published) if published.kind == Service::KIND => cloud_event(&published, started),
-                Ok(_) => continue,
-                Err(Behind { .. }) => gap("events were dropped before they were read", started, self.watch.after()),
+            let event = match (next, &mut self.one) {
+                (Ok(published), _) if published.kind != Service::KIND => continue,
+                (Ok(published), Some(one)) if published.revision <= one.told => continue,
+                (Ok(published), one) => {
+                    let Published { number, key, revision, at, event, .. } = &*published;
+                    let id = match one {
+                        Some(one) => {
+                            one.last = one.last.max(*revision);
+                            revision.to_string()
+                        }
+                        None => format!("{started}.{number}"),
+                    };
+                    cloud_event(&id, key, *revision, *at, event)
+                }
+                (Err(Behind { .. }), Some(one)) => {
+                    one.misses = true;
+                    continue;
+                }
+                (Err(Behind { .. }), None) => {
+                    gap("events were dropped before they were read", &format!("{started}.{}", self.watch.after()))
+                }
             };
-            if let Err(problem) = self.pass.check().await {
-                return Some((Ok(end(&problem)), Self { over: true, ..self }));
-            }
-            return Some((Ok(event), self));
+            return Some(self.pass_on(event).await);
+        }
+    }
+
+    /// Sends an event, if whoever reads it still may.
+    async fn pass_on(mut self, event: Event) -> (Result<Event, Infallible>, Self) {
+        match self.pass.check().await {
+            Ok(()) => (Ok(event), self),
+            Err(problem) => (Ok(end(&problem)), Self { over: true, ..self }),
         }
     }
 }
@@ -174,27 +262,26 @@ fn end(why: &Problem) -> Event {
 }
 
 /// Says that events are missing; its id is where the stream goes on.
-fn gap(why: &str, started: u64, after: u64) -> Event {
+fn gap(why: &str, id: &str) -> Event {
     let data = json!({ "reason": why, "hint": "read the present state of the twins you follow, then go on" });
-    Event::default().id(format!("{started}.{after}")).event("gap").data(data.to_string())
+    Event::default().id(id).event("gap").data(data.to_string())
 }
 
 /// An event in the JSON format of CloudEvents 1.0.
-fn cloud_event(published: &Published, started: u64) -> Event {
-    let id = format!("{started}.{}", published.number);
-    let data: Value = serde_json::from_slice(&published.event.data).unwrap_or(Value::Null);
+fn cloud_event(id: &str, key: &Key, revision: u64, at: Timestamp, event: &twin::Event) -> Event {
+    let data: Value = serde_json::from_slice(&event.data).unwrap_or(Value::Null);
     let body = json!({
         "specversion": "1.0",
         "id": id,
-        "source": format!("/api/v1/twins/{}", published.key),
-        "type": published.event.name,
-        "subject": published.key.as_str(),
-        "time": published.at.to_string(),
+        "source": format!("/api/v1/twins/{key}"),
+        "type": event.name,
+        "subject": key.as_str(),
+        "time": at.to_string(),
         "datacontenttype": "application/json",
-        "revision": published.revision,
+        "revision": revision,
         "data": data,
     });
-    Event::default().id(id).event(published.event.name).data(body.to_string())
+    Event::default().id(id).event(event.name).data(body.to_string())
 }
 
 /// Hands an instance its commands as they come, each once on one stream; what was handed over counts as delivered. What

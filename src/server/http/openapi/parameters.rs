@@ -73,8 +73,9 @@ fn headers(kind: Kind) -> Vec<Value> {
             headers.push(text("If-None-Match", "The ETag known; 304 if it holds"));
         }
         Kind::Stream => {
-            let id = json!({ "type": "string", "pattern": "^[0-9]+\\.[0-9]+$" });
-            headers.push(parameter("header", "Last-Event-ID", &id, "Go on after this event"));
+            let id = json!({ "type": "string", "pattern": "^[0-9]+(\\.[0-9]+)?$" });
+            let meaning = "Go on after this event; of one twin it is a revision";
+            headers.push(parameter("header", "Last-Event-ID", &id, meaning));
         }
         Kind::Write | Kind::Note => {
             if kind == Kind::Write {
