@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize, Serializer};
 use service_twin::{
-    model::Timestamp,
+    model::{Outcome, Timestamp},
     runtime::{Config, Counts, Door, Runtime},
     store::{Layer, Store, memory::MemoryStore},
     twin::{
@@ -179,10 +179,11 @@ async fn panics_in_a_turn(place: &str) {
         assert_eq!(ask(&runtime, &twin, 1).await, Ok(1), "{world}");
         arm(&twin, place);
         let (failed, fine) = tokio::join!(ask(&runtime, &twin, 2), ask(&runtime, &other, 5));
-        assert!(
-            matches!(&failed, Err(Failure::Panicked { message }) if message.contains(place)),
-            "{world}: {failed:?}"
-        );
+        // The shard may not have heard yet that the commit before it ended; then its own goes with that news.
+        let alone = matches!(&failed, Err(Failure::Panicked { message }) if message.contains(place));
+        let with_it =
+            matches!(&failed, Err(Failure::Lost { outcome: Outcome::NotApplied, cause }) if cause.contains("panicked"));
+        assert!(alone || with_it, "{world}: {failed:?}");
         assert_eq!(fine, Ok(5), "{world}");
         assert_eq!(ask(&runtime, &other, 1).await, Ok(6), "{world}");
         disarm(&twin, place);
