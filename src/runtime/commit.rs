@@ -361,6 +361,9 @@ impl<K: Twin> Core<K> {
         let pages = twin.state.save(now, bytes_max);
         let bytes: usize = pages.iter().map(|page| page.value.as_ref().map_or(0, Vec::len)).sum();
         if !pages.is_empty() {
+            if let Some(ledger) = &mut twin.ledger {
+                ledger.wrote(&pages, shard.shared.config.page_cache_bytes_max);
+            }
             twin.busy().pages = pages;
             self.submit(shard, at, now);
         }

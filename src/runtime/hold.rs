@@ -1,9 +1,9 @@
 //! The bounds of record and commit, checked before anything is applied.
 
-use super::{activation::Activation, dispatch::promise_bytes, shared::Shared};
+use super::{activation::Activation, dispatch::promise_bytes, named::is_own, shared::Shared};
 use crate::{
     model::{Header, Timestamp, limits},
-    twin::{Failure, More, PageWrite, Persistence, Rejection, Twin, journal, outbox, ring},
+    twin::{Failure, More, PageWrite, Persistence, Rejection, Twin, outbox, ring},
 };
 
 /// Keys of a commit kept free for the core, the ring page and a journal rotation with its deletes.
@@ -81,8 +81,7 @@ pub(super) fn refused<K: Twin>(
     if let Some(page) = more.pages.iter().find(|page| size(page) > limits::PAGE_BYTES_MAX) {
         return Some(limit("page bytes", limits::PAGE_BYTES_MAX, size(page)));
     }
-    if let Some(page) = more.pages.iter().find(|page| page.name == ring::PAGE || page.name.starts_with(journal::FOLDER))
-    {
+    if let Some(page) = more.pages.iter().find(|page| is_own(&page.name)) {
         let why = format!("the page '{}' is the runtime's own: a kind cannot write it", page.name.escape_debug());
         return Some(Hold::Refuse(Rejection::invalid(why).into()));
     }

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     model::{Outcome, Timestamp, limits},
     store::{self, Load, Loaded, Prefix},
-    twin::{Delivery, Failure, Needs, Pages, Rejection, Twin},
+    twin::{Delivery, Failure, Needs, Pages, Rejection, Twin, journal, ring},
 };
 
 /// The pages a message named.
@@ -91,6 +91,11 @@ pub(super) fn named<K: Twin>(twin: &mut Activation<K>, call: &dyn Delivery<K>) -
     Named::Elsewhere(Some(Load { address, core: false, pages, prefix }))
 }
 
+/// Whether a page is the runtime's, whoever names it.
+pub(super) fn is_own(name: &str) -> bool {
+    name == ring::PAGE || name.starts_with(journal::FOLDER)
+}
+
 /// Pages to read for a run of at most `limit`: some of them may be about to be deleted.
 fn read_max<K: Twin>(limit: usize, busy: &Busy<K>) -> usize {
     limit.saturating_add(busy.pages.iter().filter(|page| page.value.is_none()).count())
@@ -116,8 +121,9 @@ impl<K: Twin> Core<K> {
                     let bytes_max = shard.shared.config.page_cache_bytes_max;
                     let cache = &mut ledger.rare_mut().cache;
                     for name in names {
-                        // What a turn wrote meanwhile is newer.
-                        if !cache.knows(&name) && busy.pages.iter().all(|staged| staged.name != name) {
+                        // What a turn wrote meanwhile is newer; what the runtime writes it writes past this.
+                        if !is_own(&name) && !cache.knows(&name) && busy.pages.iter().all(|staged| staged.name != name)
+                        {
                             let found = loaded.pages.iter().find(|(found, _)| *found == name);
                             cache.put(&name, found.map(|(_, bytes)| bytes.clone()), bytes_max);
                         }

@@ -1,14 +1,19 @@
 //! Pages that a kind names and writes, at their bounds and while some are staged.
 
-use std::{future::IntoFuture, sync::Arc};
+use std::{future::IntoFuture, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
 use service_twin::{
     model::{RequestKey, Timestamp, limits},
     runtime::{Config, Door, Runtime},
-    store::memory::{Fault, Faults, LoadFault, MemoryStore},
-    twin::{Decide, Decision, Durable, Failure, Message, Needs, Rejection, Snapshot, Turn, Twin, Wire},
+    store::{
+        Store,
+        memory::{Fault, Faults, LoadFault, MemoryStore},
+    },
+    twin::{
+        Changes, Decide, Decision, Durable, Failure, Message, Needs, PageWrite, Rejection, Snapshot, Turn, Twin, Wire,
+    },
 };
 
 /// A number and whatever pages it is told to write.
@@ -219,6 +224,76 @@ async fn pages_read_once_are_kept_and_show_what_turns_wrote_and_nothing_of_a_com
             }
         };
         assert_eq!(seen.unwrap(), ["p/b"], "read anew, by a new activation");
+    }
+}
+
+/// A number that is only observed.
+#[derive(Default, Serialize, Deserialize)]
+struct Gauge {
+    #[serde(skip)]
+    seen: u8,
+    #[serde(skip)]
+    unsaved: bool,
+}
+
+impl Twin for Gauge {
+    const KIND: &'static str = "gauge";
+    const OBSERVED: Option<&'static str> = Some("seen/");
+    type Persistence = Durable;
+    type Change = ();
+    fn create(_: &str) -> Self {
+        Self::default()
+    }
+    fn apply(&mut self, (): &(), _: Timestamp) {}
+    fn unsaved(&self) -> bool {
+        self.unsaved
+    }
+    fn save(&mut self, _: Timestamp, _: usize) -> Vec<PageWrite> {
+        self.unsaved = false;
+        vec![PageWrite { name: "seen/it".into(), value: Some(vec![self.seen]) }]
+    }
+}
+
+impl Snapshot for Gauge {
+    const SCHEMA: u16 = 1;
+    const FIELDS: &'static str = "";
+}
+
+/// Observes a number and answers the one that its page has.
+struct Show(u8);
+
+impl Message for Show {
+    type Twin = Gauge;
+    type Reply = Option<u8>;
+    fn needs(&self) -> Needs {
+        Needs::Pages(vec!["seen/it".to_owned()])
+    }
+}
+
+impl Decide<Show> for Gauge {
+    fn decide(&self, _: &Show, turn: &Turn<'_>) -> Result<Decision<(), Option<u8>>, Rejection> {
+        Ok(Decision::new(turn.page("seen/it").map(|page| page[0])))
+    }
+    fn observe(&mut self, Show(seen): &Show, _: &Turn<'_>) -> Changes<()> {
+        self.unsaved |= self.seen != *seen;
+        self.seen = *seen;
+        Changes::new()
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_is_kept_shows_what_was_observed_and_saved_since() {
+    let config = Config { arbiters: 1, save_every: Duration::from_millis(1), ..Config::default() };
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let runtime = Runtime::builder().config(config).store(store).kind::<Gauge>().start().unwrap();
+    assert_eq!(runtime.twin("a").ask(Show(1)).await, Ok(None));
+    for seen in [1, 2, 3] {
+        let saved = async {
+            while runtime.twin("a").ask(Show(seen)).await != Ok(Some(seen)) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), saved).await.expect("it is saved with a tick");
     }
 }
 
