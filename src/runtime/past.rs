@@ -1,6 +1,6 @@
 //! Reading a twin as it was, and who changed what: from the store alone, no activation.
 //!
-//! What was acknowledged is durable, so the stored record already holds it. Chunks are immutable: a read that finds
+//! What was acknowledged is durable, so the stored record already holds it; what it holds beyond that is waited for. Chunks are immutable: a read that finds
 //! one missing raced with retention, and that moment is gone.
 
 use std::sync::Arc;
@@ -119,6 +119,7 @@ impl<'a> TwinRef<'a> {
         let address = Arc::new(Address { kind: K::KIND.into(), key });
         let load = Load { address: Arc::clone(&address), core: true, pages: Vec::new(), prefix: None };
         let Some(core) = self.load(load).await?.core else { return Ok(None) };
+        self.barrier().await?;
         let record = record::decode(&core).map_err(damaged)?;
         let tail = record.section(Section::Journal).map_or_else(|| Ok(Tail::default()), Tail::decode);
         Ok(Some((address, tail.map_err(damaged)?)))
@@ -154,6 +155,17 @@ impl<'a> TwinRef<'a> {
         Ok((base, entries))
     }
 
+    /// Waits until what was read is durable: a crash could take it back, and its revision come again with other content.
+    async fn barrier(self) -> Result<(), Failure> {
+        let Some(store) = &self.runtime.inner.shared.store else { return Ok(()) };
+        let (tell, told) = oneshot::channel();
+        let done = move |ended| {
+            tell.send(ended).ok();
+        };
+        store.barrier(Box::new(done));
+        answered(told.await)
+    }
+
     async fn load(self, load: Load) -> Result<Loaded, Failure> {
         let Some(store) = &self.runtime.inner.shared.store else { return Ok(Loaded::default()) };
         let (tell, told) = oneshot::channel();
@@ -161,9 +173,14 @@ impl<'a> TwinRef<'a> {
             tell.send(loaded).ok();
         };
         store.load(load, Box::new(done));
-        let loaded = told.await.unwrap_or_else(|_| Err(store::Error::Unavailable("the store stopped".into())));
-        loaded.map_err(|error| Failure::Lost { outcome: error.outcome(), cause: error.to_string().into() })
+        answered(told.await)
     }
+}
+
+/// What the store answered, if it did. A read changes nothing, whatever became of it.
+fn answered<T>(told: Result<Result<T, store::Error>, oneshot::error::RecvError>) -> Result<T, Failure> {
+    let read = told.unwrap_or_else(|_| Err(store::Error::Unavailable("the store stopped".into())));
+    read.map_err(|error| Failure::Lost { outcome: Outcome::NotApplied, cause: error.to_string().into() })
 }
 
 type Group<K> = (Option<(u64, K)>, Vec<(Shape, journal::Entry)>);

@@ -27,6 +27,10 @@ pub trait Layer: Send + Sync + 'static {
         self.below().load_here(load)
     }
 
+    fn barrier(&self, done: Done<()>) {
+        self.below().barrier(done);
+    }
+
     fn scan(&self, scan: Scan, done: Done<Walked>) {
         self.below().scan(scan, done);
     }
@@ -63,6 +67,10 @@ impl<L: Layer> Store for L {
 
     fn load_here(&self, load: &Load) -> Option<Result<Loaded, Error>> {
         Layer::load_here(self, load)
+    }
+
+    fn barrier(&self, done: Done<()>) {
+        Layer::barrier(self, done);
     }
 
     fn scan(&self, scan: Scan, done: Done<Walked>) {

@@ -473,7 +473,8 @@ pub trait Store: Send + Sync + 'static {
     /// epoch in force, or `None` to take it over whatever it is.
     fn claim(&self, slot: Slot, expected: Option<Epoch>, done: Done<Epoch>);
 
-    /// Reads one twin. May complete before it returns. Sees every commit that has ended.
+    /// Reads one twin. May complete before it returns. Sees every commit that has ended, and may see one that has not:
+    /// what it shows beyond those is certain only after a [`Store::barrier`].
     fn load(&self, load: Load, done: Done<Loaded>);
 
     /// Reads one twin on the calling thread, which may be a host's own, if that is likely to take microseconds; `None`
@@ -481,6 +482,11 @@ pub trait Store: Send + Sync + 'static {
     fn load_here(&self, load: &Load) -> Option<Result<Loaded, Error>> {
         let _ = load;
         None
+    }
+
+    /// Completes when everything that a load has shown so far is as durable as commits are.
+    fn barrier(&self, done: Done<()>) {
+        done(Ok(()));
     }
 
     /// Reads a part of an ordered walk.

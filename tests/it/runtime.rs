@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use service_twin::{
     model::{Key, Outcome, Principal, RequestKey, Timestamp},
     runtime::{Config, Door, Runtime},
-    store::{Store, memory::MemoryStore},
+    store::{Done, Layer, Store, memory::MemoryStore},
     twin::{Failure, Rejection, journal::Moment},
 };
 
@@ -283,6 +283,49 @@ async fn a_turn_reads_the_pages_it_named_with_what_is_staged_over_them() {
         let log = runtime.twin("a").ask(Append("log".to_owned(), String::new())).await.unwrap();
         assert_eq!(log.len(), 100, "no append was lost: {log}");
     }
+}
+
+/// A store whose barriers end when they are told to.
+struct Unsure {
+    below: MemoryStore,
+    barriers: parking_lot::Mutex<Vec<Done<()>>>,
+}
+
+impl Layer for Unsure {
+    fn below(&self) -> &dyn Store {
+        &self.below
+    }
+
+    fn barrier(&self, done: Done<()>) {
+        self.barriers.lock().push(done);
+    }
+}
+
+#[tokio::test]
+async fn the_past_is_told_when_it_is_durable() {
+    use futures_util::FutureExt as _;
+    use service_twin::twin::service::{Service, message::Create};
+    let store = Arc::new(Unsure { below: MemoryStore::new(), barriers: parking_lot::Mutex::default() });
+    let at: Arc<dyn Store> = store.clone();
+    let runtime = Runtime::builder().store(at).kind::<Service>().start().unwrap();
+    let twin = runtime.twin("shop/orders");
+    twin.ask(Create::default()).await.unwrap();
+    let mut read = std::pin::pin!(async { twin.events::<Service>(0).await.unwrap().newest });
+    assert_eq!((&mut read).now_or_never(), None, "a crash could take back what was read");
+    let barriers = std::mem::take(&mut *store.barriers.lock());
+    assert_eq!(barriers.len(), 1);
+    for done in barriers {
+        done(Ok(()));
+    }
+    assert_eq!(read.await, 1);
+    let mut read = std::pin::pin!(twin.journal::<Service>(0, 10));
+    assert!((&mut read).now_or_never().is_none());
+    let failed = Err(service_twin::store::Error::Unknown("the disk failed".into()));
+    let barriers = std::mem::take(&mut *store.barriers.lock());
+    for done in barriers {
+        done(failed.clone());
+    }
+    assert!(matches!(read.await, Err(Failure::Lost { .. })));
 }
 
 #[tokio::test]

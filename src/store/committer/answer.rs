@@ -93,7 +93,7 @@ pub(super) fn tell(shared: &Shared, round: &mut Vec<Entry>, results: Results) {
             Entry::Claim { done, .. } => {
                 contained(|| done(result.map(|epoch| epoch.expect("a claim that was written has an epoch"))));
             }
-            Entry::Item { done, .. } => contained(|| done(result.map(|_| ()))),
+            Entry::Item { done, .. } | Entry::Barrier { done } => contained(|| done(result.map(|_| ()))),
             Entry::Blob { id, done } => {
                 shared.unanswered.lock().remove(&id);
                 contained(|| done(result.map(|_| id)));

@@ -63,10 +63,28 @@ pub(super) trait Disk: Send + Sync + 'static {
 /// What the committer is asked to do.
 pub(super) enum Job {
     Commit(Commit),
-    Claim { slot: Slot, expected: Option<Epoch>, done: Done<Epoch> },
-    Item { item: Item, done: Done<()> },
-    Blob { id: [u8; 16], value: Vec<u8>, done: Done<[u8; 16]> },
-    Sweep { keep: HashSet<[u8; 16]>, done: Done<u64> },
+    Claim {
+        slot: Slot,
+        expected: Option<Epoch>,
+        done: Done<Epoch>,
+    },
+    Item {
+        item: Item,
+        done: Done<()>,
+    },
+    /// Ends with the sync of its round.
+    Barrier {
+        done: Done<()>,
+    },
+    Blob {
+        id: [u8; 16],
+        value: Vec<u8>,
+        done: Done<[u8; 16]>,
+    },
+    Sweep {
+        keep: HashSet<[u8; 16]>,
+        done: Done<u64>,
+    },
 }
 
 /// What the committer shares with the store in front of it.
@@ -204,6 +222,7 @@ impl<D: Disk> Committer<D> {
                 Job::Item { item: Item::Blob { id, value }, done } => {
                     self.long.push_back(Long::blob(id, value, Box::new(|result| done(result.map(|_| ())))));
                 }
+                Job::Barrier { done } => round.push(Entry::Barrier { done }),
                 Job::Item { item, done } => {
                     bytes += long::bytes_of(&item);
                     round.push(Entry::Item { item, done });

@@ -23,6 +23,7 @@ pub(super) enum Entry {
     Commit(Commit),
     Claim { slot: Slot, expected: Option<Epoch>, done: Done<Epoch> },
     Item { item: Item, done: Done<()> },
+    Barrier { done: Done<()> },
     Blob { id: [u8; 16], done: Done<[u8; 16]> },
     Sweep { removed: u64, done: Done<u64> },
 }
@@ -131,7 +132,7 @@ impl<D: Disk> Committer<D> {
             Entry::Commit(commit) => self.write_commit(commit).map(|()| None),
             Entry::Claim { slot, expected, .. } => self.write_claim(*slot, *expected).map(Some),
             Entry::Item { item, .. } => self.write_item(item).map(|()| None),
-            Entry::Blob { .. } | Entry::Sweep { .. } => Ok(None),
+            Entry::Barrier { .. } | Entry::Blob { .. } | Entry::Sweep { .. } => Ok(None),
         }
     }
 

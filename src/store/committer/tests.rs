@@ -161,6 +161,22 @@ const UNKNOWN: Result<(), Outcome> = Err(Outcome::Unknown);
 const NOT_APPLIED: Result<(), Outcome> = Err(Outcome::NotApplied);
 
 #[test]
+fn a_barrier_ends_with_the_sync_of_its_round() {
+    for fails in [false, true] {
+        let mut world = world();
+        world.disk.fail_at_sync.store(usize::from(fails), SeqCst);
+        let (send, told) = mpsc::channel();
+        let did = world.disk.did.clone();
+        let done = Box::new(move |result: Result<(), Error>| {
+            assert_eq!(did.lock().last(), Some(&Did::Sync));
+            send.send(result.is_ok()).unwrap();
+        });
+        world.committer.round(&mut vec![Entry::Barrier { done }]);
+        assert_eq!(told.try_recv(), Ok(!fails));
+    }
+}
+
+#[test]
 fn a_round_is_written_then_synced_and_only_then_released_and_answered() {
     let mut world = world();
     // One key, several keys, and another twin: what goes alone and what goes in a batch.

@@ -69,7 +69,7 @@ pub enum OpenError {
     /// It lost what was written last.
     #[error(
         "'{}' was closed in good order and lacks what was written last: its file was damaged since; \
-         restore a backup, or remove '{}' to go on with what is left",
+         restore a backup, or keep a copy and remove '{}' to go on with what is left",
         path.display(), mark::file(path).display()
     )]
     Lost {

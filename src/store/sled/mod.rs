@@ -203,6 +203,12 @@ impl Store for SledStore {
         self.pace.is_quick().then(|| read_one(&self.disk, &self.shared, &self.pace, load))
     }
 
+    fn barrier(&self, done: Done<()>) {
+        if let Err((Job::Barrier { done }, error)) = self.hand_in(Job::Barrier { done }) {
+            done(Err(error));
+        }
+    }
+
     fn scan(&self, scan: Scan, done: Done<Walked>) {
         self.read(Read::Scan { scan, done });
     }

@@ -87,7 +87,9 @@ fn revision(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     if !headers.contains_key("last-event-id") {
         return Ok(None);
     }
-    let id = text(headers, "last-event-id").and_then(|id| id.parse().ok());
+    // An id of the stream of all twins is no revision of this one: beyond any, it begins with a gap.
+    let of_all = |id: &str| id.split_once('.').is_some_and(|(a, b)| a.parse::<u64>().and(b.parse::<u64>()).is_ok());
+    let id = text(headers, "last-event-id").and_then(|id| if of_all(id) { Some(u64::MAX) } else { id.parse().ok() });
     let problem =
         || Problem::new(Code::BadHeader, "Last-Event-ID must be the id of an event of this stream: a revision");
     id.map(Some).ok_or_else(problem)
@@ -103,9 +105,11 @@ pub(super) async fn of_twin(
     let after = revision(&headers)?;
     // Before the journal is read: what is not in that yet comes here.
     let watch = caller.server.watch(Some(&service), None);
-    let last = match after {
-        Some(after) => after,
-        None => caller.server.past_events(&service, u64::MAX).await.map_or(0, |past| past.newest),
+    let last = if let Some(after) = after {
+        after
+    } else {
+        let past = caller.server.past_events(&service, u64::MAX).await;
+        past.map_err(|failure| caller.server.problem(&failure))?.newest
     };
     let one = One { service, last, told: 0, misses: after.is_some() };
     Ok(sse(follow(caller, watch, VecDeque::new(), Some(one))?))
@@ -171,29 +175,27 @@ struct One {
 }
 
 impl One {
-    /// The next part of what was missed; says why if some of it is gone.
-    async fn recall(&mut self, server: &Server) -> VecDeque<Event> {
+    /// The next part of what was missed; says so if some of it is gone. If it cannot be read now the stream ends, and its
+    /// reader comes again.
+    async fn recall(&mut self, server: &Server) -> Result<VecDeque<Event>, Problem> {
         let past = match server.past_events(&self.service, self.last).await {
             Ok(past) => past,
             Err(Failure::Rejected(Rejection::Gone { oldest_revision, .. })) => {
                 self.last = oldest_revision.saturating_sub(1).max(self.last + 1);
-                return [gap("what came after it is no longer in the journal", &self.last.to_string())].into();
+                return Ok([gap("what came after it is no longer in the journal", &self.last.to_string())].into());
             }
-            Err(failure) => {
-                self.misses = false;
-                return [gap(&format!("the journal cannot be read: {failure}"), &self.last.to_string())].into();
-            }
+            Err(failure) => return Err(server.problem(&failure)),
         };
         if self.last > past.newest {
             (self.last, self.misses) = (past.newest, false);
-            return [gap("the twin has not come as far as that event", &self.last.to_string())].into();
+            return Ok([gap("the twin has not come as far as that event", &self.last.to_string())].into());
         }
         (self.last, self.told) = (past.upto, past.upto);
         self.misses = past.upto < past.newest;
         let event = |Retold { revision, at, event }| {
             cloud_event(&revision.to_string(), self.service.key(), revision, at, &event)
         };
-        past.events.into_iter().map(event).collect()
+        Ok(past.events.into_iter().map(event).collect())
     }
 }
 
@@ -207,7 +209,10 @@ impl Follow {
                 return Some(self.pass_on(event).await);
             }
             if let Some(one) = self.one.as_mut().filter(|one| one.misses) {
-                self.ready = one.recall(&self.open.server).await;
+                match one.recall(&self.open.server).await {
+                    Ok(events) => self.ready = events,
+                    Err(problem) => return Some((Ok(end(&problem)), Self { over: true, ..self })),
+                }
                 continue;
             }
             let next = tokio::select! {
