@@ -1,8 +1,7 @@
 //! One thread that writes, syncs and answers for an embedded ordered database.
 //!
 //! ```text
-//! submitters ─▶ bounded channel ─▶ a round: take what waits ─▶ check and write each ─▶ sync once ─┬▶ the next round
-//!                                                                                                     └▶ riders ─▶ ended
+//! submitters ─▶ bounded channel ─▶ a round: take what waits ─▶ check and write each ─▶ sync once ─▶ riders ─▶ ended
 //! ```
 //!
 //! It is the only writer and the only one who syncs, so checks need no lock and nothing is answered before the sync
@@ -23,13 +22,12 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    thread::ThreadId,
 };
 
 use crossbeam_channel::{Receiver, TryRecvError};
 use parking_lot::Mutex;
 
-use self::{answer::Answers, hot::Hot, long::Long, round::Entry};
+use self::{hot::Hot, long::Long, round::Entry};
 use super::{Address, Commit, Done, Epoch, Error, Item, Slot, keyspace::Bytes};
 
 /// Most commits in one round.
@@ -138,8 +136,6 @@ pub(super) struct Committer<D> {
     disk: Arc<D>,
     jobs: Receiver<Job>,
     shared: Arc<Shared>,
-    /// Who tells how rounds ended; without, the committer does.
-    answers: Option<Answers>,
     hot: Hot,
     epochs: HashMap<Slot, Epoch>,
     long: VecDeque<Long>,
@@ -157,7 +153,6 @@ impl<D: Disk> Committer<D> {
             disk,
             jobs,
             shared,
-            answers: None,
             hot: Hot::default(),
             epochs: HashMap::new(),
             long: VecDeque::new(),
@@ -165,14 +160,6 @@ impl<D: Disk> Committer<D> {
             batch: Vec::new(),
             batched: HashSet::default(),
         }
-    }
-
-    /// Has rounds told by a thread of their own, which the committer waits for at its end.
-    pub(super) fn with_answers(mut self) -> std::io::Result<(Self, ThreadId)> {
-        let answers = Answers::start(self.shared.clone())?;
-        let thread = answers.thread();
-        self.answers = Some(answers);
-        Ok((self, thread))
     }
 
     /// Works until every sender is gone and everything taken is answered.
@@ -193,10 +180,7 @@ impl<D: Disk> Committer<D> {
         }
         let result =
             self.shared.healthy().and_then(|()| self.disk.close().map_err(|cause| Error::Unknown(cause.into())));
-        let Self { disk, shared, answers, .. } = self;
-        if let Some(answers) = answers {
-            answers.end();
-        }
+        let Self { disk, shared, .. } = self;
         // Whoever hears of the end may open the directory again.
         drop(disk);
         let mut closing = shared.closing.lock();

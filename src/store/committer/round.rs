@@ -56,7 +56,7 @@ impl<D: Disk> Committer<D> {
         if let Err(error) = self.shared.healthy() {
             self.long.drain(..).for_each(|long| long.refuse(error.clone()));
             let results = round.iter().map(|_| Err(error.clone())).collect();
-            self.tell(round, results);
+            answer::tell(&self.shared, round, results);
             return;
         }
         let mut written = Written { results: Vec::with_capacity(round.len()), failure: None };
@@ -77,14 +77,7 @@ impl<D: Disk> Committer<D> {
             }
             written.results.resize(round.len(), Err(Error::Unavailable(cause)));
         }
-        self.tell(round, written.results);
-    }
-
-    fn tell(&self, round: &mut Vec<Entry>, results: Results) {
-        match &self.answers {
-            Some(answers) => answers.tell(round, results),
-            None => answer::tell(&self.shared, round, results),
-        }
+        answer::tell(&self.shared, round, written.results);
     }
 
     fn write_all(&mut self, round: &mut Vec<Entry>, written: &mut Written) {

@@ -14,7 +14,7 @@ use std::{
     collections::HashSet,
     path::Path,
     sync::{Arc, atomic::Ordering},
-    thread::{JoinHandle, ThreadId},
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -74,8 +74,6 @@ pub struct SledStore {
     pace: Arc<Pace>,
     doors: RwLock<Option<Doors>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Where the committer's rounds are told.
-    answers: ThreadId,
     level: Level,
 }
 
@@ -96,8 +94,7 @@ impl SledStore {
         let (reads, to_read) = bounded(READS_MAX);
         let (loads, to_load) = bounded::<Wanted>(LOADS_MAX);
         let pace = Arc::new(Pace::default());
-        let committer = Committer::new(disk.clone(), to_commit, shared.clone()).with_answers();
-        let (committer, answers) = committer.map_err(|error| OpenError::Thread(error.to_string()))?;
+        let committer = Committer::new(disk.clone(), to_commit, shared.clone());
         let reader = disk.clone();
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new()
@@ -120,7 +117,6 @@ impl SledStore {
             pace,
             doors: RwLock::new(Some(Doors { jobs, reads, loads })),
             threads: Mutex::new(threads),
-            answers,
             level: options.level,
         })
     }
@@ -274,13 +270,9 @@ impl Store for SledStore {
 impl Drop for SledStore {
     fn drop(&mut self) {
         drop(self.doors.write().take());
-        // The last owner may be a completion that runs on one of the threads.
-        let here = std::thread::current().id();
-        if here == self.answers {
-            return;
-        }
         for thread in self.threads.lock().drain(..) {
-            if thread.thread().id() != here && thread.join().is_err() {
+            // The last owner may be a completion that runs on one of the threads.
+            if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
                 tracing::error!("a thread of the store panicked");
             }
         }
