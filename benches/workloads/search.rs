@@ -58,7 +58,11 @@ pub(crate) fn page_of_100(setting: &Setting) -> Row {
         let head = format!("host: bench\r\nauthorization: Bearer {key}");
         format!("GET /api/v1/twins?limit=100&{search} HTTP/1.1\r\n{head}\r\n\r\n").into_bytes()
     });
-    let ours = Contestant::ours(move |time: Duration| drive(&host, node.address, &ask, 1, time));
+    let ours = Contestant::ours(move |time: Duration| {
+        // All of it: the doors close when the node is dropped.
+        let node = &node;
+        drive(&host, node.address, &ask, 1, time)
+    });
     let bars = Bars { p99_us: Some(10_000.0), ..Bars::default() };
     Row { workload: "search", driver: "http", durability: "fsync", bars, contestants: vec![ours] }
 }
