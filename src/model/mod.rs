@@ -4,9 +4,12 @@
 //! [`Header`] (on whose behalf and until when) and [`Outcome`] (what is known afterwards).
 
 pub mod envelope;
+pub mod grant;
 pub mod id;
 pub mod limits;
 pub mod outcome;
+pub mod rights;
+pub mod scope;
 pub mod telemetry;
 pub mod time;
 
