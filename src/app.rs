@@ -14,6 +14,7 @@ use std::{
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{
+    capability,
     config::{self, Config, LogConfig, LogFormat, StoreKind},
     metrics::Metrics,
     model::SystemClock,
@@ -27,7 +28,11 @@ use crate::{
     twin::{
         Message, Wire,
         keyring::{Covers, Keyring, LookUp, MintKey, RevokeKey},
-        service::{Service, message},
+        part::{Part, Request},
+        service::{
+            Service, message,
+            parts::{self, Use},
+        },
     },
 };
 
@@ -181,9 +186,18 @@ pub fn kinds(builder: Builder) -> Builder {
             self.0 = self.0.take().map(Builder::wire::<M>);
         }
     }
+    impl capability::Registry for Wires {
+        fn part<P: Part>(&mut self) {}
+
+        fn request<R: Request>(&mut self) {
+            self.0 = self.0.take().map(Builder::wire::<Use<R>>);
+        }
+    }
+    parts::host(capability::parts());
     let builder = builder.kind::<Service>().kind::<Keyring>();
     let mut wires = Wires(Some(builder.wire::<MintKey>().wire::<RevokeKey>().wire::<LookUp>()));
     message::register(&mut wires);
+    capability::register(&mut wires);
     wires.0.unwrap_or_default()
 }
 

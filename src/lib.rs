@@ -11,6 +11,7 @@
 //! | 0 | [`model`] | words that two layers exchange |
 //! | 1 | [`twin`] | what a twin is; [`twin::service`] is the service twin |
 //! | 2 | [`store`] | durable bytes: memory, sled |
+//! | 3 | [`capability`] | what a service may use |
 //! | 4 | [`runtime`] | the virtual actors |
 //! | 5 | `server`, `cli` | the node's doors, the command line (features of the same names) |
 //! | 6 | `config`, `app` | putting a node together |
@@ -31,6 +32,7 @@
 
 #[cfg(feature = "server")]
 pub mod app;
+pub mod capability;
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "server")]

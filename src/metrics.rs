@@ -22,20 +22,26 @@ pub enum Door {
     OtlpHttp,
     /// OTLP over gRPC.
     OtlpGrpc,
+    /// Dapr over HTTP.
+    DaprHttp,
+    /// Dapr over gRPC.
+    DaprGrpc,
     /// Health, metrics, documents.
     Other,
 }
 
 impl Door {
     /// Every door.
-    pub const ALL: [Self; 4] = [Self::Api, Self::OtlpHttp, Self::OtlpGrpc, Self::Other];
+    pub const ALL: [Self; 6] = [Self::Api, Self::OtlpHttp, Self::OtlpGrpc, Self::DaprHttp, Self::DaprGrpc, Self::Other];
 
     const fn index(self) -> usize {
         match self {
             Self::Api => 0,
             Self::OtlpHttp => 1,
             Self::OtlpGrpc => 2,
-            Self::Other => 3,
+            Self::DaprHttp => 3,
+            Self::DaprGrpc => 4,
+            Self::Other => 5,
         }
     }
 
@@ -44,6 +50,8 @@ impl Door {
             Self::Api => "api",
             Self::OtlpHttp => "otlp_http",
             Self::OtlpGrpc => "otlp_grpc",
+            Self::DaprHttp => "dapr_http",
+            Self::DaprGrpc => "dapr_grpc",
             Self::Other => "other",
         }
     }
@@ -98,6 +106,13 @@ struct BySignal {
     signal: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByDecision {
+    capability: &'static str,
+    operation: &'static str,
+    decision: &'static str,
+}
+
 const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// The counters of one node.
@@ -108,6 +123,7 @@ pub struct Metrics {
     durations: Vec<Histogram>,
     accepted: Vec<Counter>,
     refused: Vec<Counter>,
+    decisions: Family<ByDecision, Counter>,
     /// Requests refused for their key.
     pub keys_refused: Counter,
     /// Open connections.
@@ -137,6 +153,7 @@ impl Metrics {
                 .iter()
                 .map(|door| durations.get_or_create(&ByDoor { door: door.name() }).clone())
                 .collect(),
+            decisions: Family::default(),
             accepted: by_signal(&accepted),
             refused: by_signal(&refused),
             keys_refused: Counter::default(),
@@ -159,6 +176,11 @@ impl Metrics {
         of("twin_streams", "Open event and command streams", Registered::Gauge(metrics.streams.clone()));
         registry.register("twin_requests", "Requests answered, by door and status class", requests);
         registry.register_with_unit("twin_request_duration", "Time to answer, by door", Unit::Seconds, durations);
+        registry.register(
+            "twin_capability_decisions",
+            "Capability requests ruled on, by capability, operation and decision",
+            metrics.decisions.clone(),
+        );
         registry.register("twin_ingest_accepted", "Spans, data points and log records taken", accepted);
         registry.register("twin_ingest_refused", "Spans, data points and log records refused", refused);
         more(&mut registry);
@@ -170,6 +192,12 @@ impl Metrics {
         let class = usize::from(status / 100).clamp(1, STATUS_CLASSES.len()) - 1;
         self.requests[door.index() * STATUS_CLASSES.len() + class].inc();
         self.durations[door.index()].observe(seconds);
+    }
+
+    /// Counts a capability request that was ruled on.
+    pub fn decided(&self, capability: &'static str, operation: &'static str, is_allowed: bool) {
+        let decision = if is_allowed { "allowed" } else { "denied" };
+        self.decisions.get_or_create(&ByDecision { capability, operation, decision }).inc();
     }
 
     /// Counts telemetry items.

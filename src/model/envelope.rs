@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
-use super::{Key, ServiceId, Timestamp};
+use super::{Key, ServiceId, Timestamp, rights::TokenRights};
 
 /// Which messages wait and which go first when a shard is busy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -194,6 +194,7 @@ struct Rest {
     request: Option<RequestKey>,
     path: Vec<Step>,
     settles: Option<u64>,
+    rights: Option<Arc<TokenRights>>,
 }
 
 static HOST: Principal = Principal::Host;
@@ -214,6 +215,13 @@ impl Header {
     #[must_use]
     pub fn with_principal(mut self, principal: Principal) -> Self {
         self.rest().principal = principal;
+        self
+    }
+
+    /// The same with what a token leaves of the principal's rights.
+    #[must_use]
+    pub fn with_rights(mut self, rights: Arc<TokenRights>) -> Self {
+        self.rest().rights = Some(rights);
         self
     }
 
@@ -255,6 +263,11 @@ impl Header {
     /// Who the message speaks for.
     pub fn principal(&self) -> &Principal {
         self.rest.as_ref().map_or(&HOST, |rest| &rest.principal)
+    }
+
+    /// What the token it came with leaves of the principal's rights; all of them if it came with none.
+    pub fn rights(&self) -> Option<&TokenRights> {
+        self.rest.as_ref().and_then(|rest| rest.rights.as_deref())
     }
 
     /// The trace it belongs to.

@@ -190,7 +190,7 @@ async fn answer(mut doors: Doors, mut request: Request<Incoming>, peer: IpAddr) 
     let door = door(&request);
     let is_http1 = request.version() < Version::HTTP_2;
     request.extensions_mut().insert(http::Peer(peer));
-    let router = if door == Door::OtlpGrpc { &mut doors.grpc } else { &mut doors.http };
+    let router = if matches!(door, Door::OtlpGrpc | Door::DaprGrpc) { &mut doors.grpc } else { &mut doors.http };
     let mut response = match AssertUnwindSafe(router.call(request)).catch_unwind().await {
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},
@@ -216,6 +216,10 @@ fn door<B>(request: &Request<B>) -> Door {
     let kind = || request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
     if path.starts_with("/api/") {
         Door::Api
+    } else if path.starts_with("/v1.0") {
+        Door::DaprHttp
+    } else if path.starts_with("/dapr.proto.") {
+        Door::DaprGrpc
     } else if path.starts_with("/v1/") {
         Door::OtlpHttp
     } else if kind().starts_with(b"application/grpc") {

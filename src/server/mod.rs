@@ -4,6 +4,8 @@
 //! ([`principal`]) and how errors are said ([`problem`]). Start at [`Server`], what every door shares, and
 //! [`listen`], where requests come in.
 
+#[cfg(feature = "dapr")]
+pub mod dapr;
 pub mod grpc;
 pub mod http;
 mod ingest;
@@ -36,7 +38,8 @@ use crate::{
         Failure, Message, Rejection, Twin, Wire,
         journal::Moment,
         keyring::{Covers, Entry, Keyring, LookUp, MintKey, RevokeKey},
-        service::{Change, Service, message::GetAttributes},
+        part::{Part as _, Request},
+        service::{Change, Service, message::GetAttributes, parts::Use},
     },
 };
 
@@ -106,6 +109,9 @@ pub struct Server {
     pub config: Config,
     phase: watch::Sender<Phase>,
     streams: Arc<Semaphore>,
+    /// What services said of themselves over the Dapr door.
+    #[cfg(feature = "dapr")]
+    pub extended: dapr::metadata::Extended,
     /// Tells event numbers of this start from those of an earlier one.
     started: Timestamp,
 }
@@ -121,6 +127,8 @@ impl Server {
             config,
             phase: watch::Sender::new(Phase::Starting),
             streams: Arc::new(Semaphore::new(OPEN_STREAMS_MAX)),
+            #[cfg(feature = "dapr")]
+            extended: dapr::metadata::Extended::default(),
             started: clock.now(),
             clock,
         })
@@ -196,6 +204,19 @@ impl Server {
             Some(key) => ask.key(key).await,
             None => ask.await,
         }
+    }
+
+    /// Asks a service twin for a capability; a refusal by its grants is a rejection that names the rule.
+    pub async fn call<R: Request>(
+        &self,
+        service: &ServiceId,
+        request: R,
+        header: Header,
+        key: Option<RequestKey>,
+    ) -> Result<R::Reply, Failure> {
+        let ruled = self.ask(service, Use(request), header, key).await?;
+        self.metrics.decided(R::Part::NAME, R::OPERATION, ruled.is_ok());
+        ruled.map_err(|denial| Rejection::Denied { rule: denial.to_string().into() }.into())
     }
 
     /// Asks a service twin as it was.

@@ -101,6 +101,7 @@ codes! {
     KeyRevoked = "key-revoked", UNAUTHORIZED, Unauthenticated, Never, "The key was revoked";
     KeyThrottled = "key-throttled", TOO_MANY_REQUESTS, ResourceExhausted, Later, "Too many requests with wrong keys";
     NewTwinsLimited = "new-twins-limited", TOO_MANY_REQUESTS, ResourceExhausted, Later, "The key has created too many twins";
+    Throttled = "throttled", TOO_MANY_REQUESTS, ResourceExhausted, Later, "The twin takes no more requests within this second";
     MalformedBody = "malformed-body", BAD_REQUEST, InvalidArgument, Never, "The body cannot be read";
     BodyTooLarge = "body-too-large", PAYLOAD_TOO_LARGE, ResourceExhausted, Never, "The body is too large";
     UnsupportedMediaType = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, InvalidArgument, Never, "The body has a type or encoding that is not understood";
@@ -211,6 +212,7 @@ fn code_of(failure: &Failure) -> Code {
             Rejection::Removed { .. } => Code::Removed,
             Rejection::KeyReused => Code::KeyReused,
             Rejection::KeyTooOld { .. } => Code::KeyTooOld,
+            Rejection::Throttled { .. } => Code::Throttled,
             Rejection::Unsupported { .. } => Code::Unsupported,
         },
         Failure::Overloaded { .. } => Code::Overloaded,

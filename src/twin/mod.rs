@@ -12,6 +12,7 @@ mod failure;
 pub mod journal;
 pub mod keyring;
 pub mod outbox;
+pub mod part;
 mod persistence;
 pub mod record;
 mod rejection;

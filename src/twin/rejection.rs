@@ -80,6 +80,14 @@ pub enum Rejection {
         /// Keys up to this time may have been forgotten.
         forgotten_until: Timestamp,
     },
+    /// More within a second than is allowed.
+    #[error("limit '{limit}' is {per_s} a second; wait a second, or ask for a higher one")]
+    Throttled {
+        /// Name of the bound.
+        limit: Cow<'static, str>,
+        /// The bound.
+        per_s: u32,
+    },
     /// The kind, message or part does not exist here.
     #[error("{what} is not supported")]
     Unsupported {

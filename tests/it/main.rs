@@ -40,6 +40,7 @@ mod records;
 mod runtime;
 #[cfg(all(unix, feature = "server", feature = "cli"))]
 mod saturation;
+mod state;
 mod store_crash;
 mod store_open;
 mod store_pace;

@@ -1,5 +1,7 @@
 //! The gRPC door.
 
+#[cfg(feature = "dapr")]
+mod dapr;
 mod otlp;
 
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use super::Server;
 pub fn router(server: &Arc<Server>) -> Router {
     let otlp = otlp::Otlp(Arc::clone(server));
     let bytes_max = server.config.otlp_bytes_max;
-    Routes::new(
+    let router = Routes::new(
         TraceServiceServer::new(otlp.clone())
             .accept_compressed(CompressionEncoding::Gzip)
             .max_decoding_message_size(bytes_max),
@@ -30,5 +32,8 @@ pub fn router(server: &Arc<Server>) -> Router {
     .add_service(
         LogsServiceServer::new(otlp).accept_compressed(CompressionEncoding::Gzip).max_decoding_message_size(bytes_max),
     )
-    .into_axum_router()
+    .into_axum_router();
+    #[cfg(feature = "dapr")]
+    let router = router.merge(dapr::router().with_state(Arc::clone(server)));
+    router
 }

@@ -20,7 +20,7 @@ use crate::{
         principal::{Wish, allow},
         problem::{Code, Problem},
     },
-    twin::{Failure, Message, Wire, service::Service},
+    twin::{Failure, Message, Wire, part::Request as Capability, service::Service},
 };
 
 /// How long a body may take to arrive.
@@ -125,11 +125,25 @@ impl Caller {
         }
     }
 
+    /// Asks a twin for a capability on the caller's behalf.
+    pub async fn call<R: Capability>(&self, service: &ServiceId, request: R) -> Result<R::Reply, Problem> {
+        let called = self.server.call(service, request, self.header.clone(), self.key.clone()).await;
+        called.map_err(|failure| self.server.problem(&failure))
+    }
+
+    /// Whether the caller has this revision already.
+    pub fn knows(&self, revision: u64) -> bool {
+        self.if_none_match.as_ref().is_some_and(|known| known.to_str().is_ok_and(|known| names(known, revision)))
+    }
+
+    /// Whether the caller writes only what is not there.
+    pub fn wants_absent(&self) -> bool {
+        self.if_none_match.as_ref().is_some_and(|known| known == "*")
+    }
+
     /// Answers a read with its revision as `ETag`, or 304 if the caller has it.
     pub fn read<T: Serialize>(&self, revision: u64, body: &T) -> Response {
-        if let Some(known) = &self.if_none_match
-            && known.to_str().is_ok_and(|known| names(known, revision))
-        {
+        if self.knows(revision) {
             return (StatusCode::NOT_MODIFIED, [(header::ETAG, etag(revision))]).into_response();
         }
         json(Some(revision), body)
@@ -142,7 +156,7 @@ fn names(list: &str, revision: u64) -> bool {
     list.split(',').map(str::trim).any(|tag| tag == "*" || is_it(tag))
 }
 
-fn etag(revision: u64) -> HeaderValue {
+pub(crate) fn etag(revision: u64) -> HeaderValue {
     HeaderValue::try_from(format!("\"{revision}\"")).expect("digits and quotes are a header value")
 }
 

@@ -2,6 +2,8 @@
 
 pub mod api;
 mod caller;
+#[cfg(feature = "dapr")]
+mod dapr;
 pub mod openapi;
 mod otlp;
 
@@ -16,6 +18,8 @@ use axum::{
     routing::{MethodRouter, get, post},
 };
 pub use caller::{Caller, Peer};
+#[cfg(feature = "dapr")]
+pub(crate) use dapr::app_id;
 
 use super::{
     Phase, Server,
@@ -43,6 +47,8 @@ pub fn router(server: Arc<Server>) -> Router {
     for (path, methods) in routes() {
         router = router.route(path, methods.fallback(no_such_method));
     }
+    #[cfg(feature = "dapr")]
+    let router = router.merge(dapr::router());
     router.fallback(no_such_path).with_state(server)
 }
 

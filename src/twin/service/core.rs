@@ -5,21 +5,35 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Json,
+    access::{Access, Profile},
     command::{Command, CommandEnd},
     feature::{Acknowledgement, Feature},
     instance::{self, Farewell, Heard, Instance},
+    meter::Meter,
     observed::Observed,
+    parts::Parts,
     view::{CommandState, Presence, Reason, Status},
 };
 use crate::{
-    model::Timestamp,
-    twin::{Decision, Durable, Event, PageWrite, Pages, Snapshot, Terms, Turn, Twin},
+    model::{Timestamp, grant::Grant},
+    twin::{
+        Decision, Durable, Event, PageWrite, Pages, Snapshot, Terms, Turn, Twin, from_bytes,
+        part::{Bytes, Right},
+        record,
+    },
 };
 
 /// The durable counterpart of one service.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Service {
     pub(super) core: Core,
+    /// What the service may do.
+    pub(super) access: Access,
+    /// The durable halves of its capabilities.
+    pub(super) parts: Parts,
+    /// Capability requests of the present second.
+    #[serde(skip)]
+    pub(super) meter: Meter,
     /// When each instance was last heard of, as far as this activation knows.
     #[serde(skip)]
     pub(super) heard: Heard,
@@ -242,6 +256,51 @@ pub enum Change {
         /// Why.
         reasons: Vec<Reason>,
     },
+    /// The service may, or expressly may not.
+    Granted {
+        /// What.
+        grant: Grant,
+    },
+    /// A grant counts no more.
+    GrantTaken {
+        /// Which.
+        grant: Grant,
+    },
+    /// The grants that come with a profile are those of another one.
+    ProfileChosen {
+        /// Which.
+        profile: Profile,
+    },
+    /// A capability request was refused.
+    Denied {
+        /// What was wanted.
+        right: Right,
+        /// The deciding rule.
+        rule: CompactString,
+    },
+    /// A part changed.
+    Part {
+        /// Which.
+        part: CompactString,
+        /// The schema of the change.
+        schema: u16,
+        /// The change, as the part encodes it.
+        change: Bytes,
+    },
+    /// The pages of a removed twin's parts are being swept.
+    PartsRetiring,
+    /// None of a removed twin's pages of this part is left.
+    PartRetired {
+        /// Which.
+        part: CompactString,
+    },
+}
+
+impl Change {
+    /// Part, schema and bytes of a part's change.
+    pub fn part(&self) -> Option<(&str, u16, &Bytes)> {
+        if let Self::Part { part, schema, change } = self { Some((part, *schema, change)) } else { None }
+    }
 }
 
 impl Core {
@@ -295,24 +354,39 @@ impl Core {
                 self.health.status = *status;
                 self.health.reasons.clone_from(reasons);
             }
+            Change::Granted { .. }
+            | Change::GrantTaken { .. }
+            | Change::ProfileChosen { .. }
+            | Change::Denied { .. }
+            | Change::Part { .. }
+            | Change::PartsRetiring
+            | Change::PartRetired { .. } => {}
         }
     }
 }
 
 impl Twin for Service {
     const KIND: &'static str = "service";
-    const RECORD_BYTES_MAX: usize = 24 * 1024;
     const JOURNAL: bool = true;
     const OBSERVED: Option<&'static str> = Some(super::observed::PREFIX);
     type Persistence = Durable;
     type Change = Change;
 
     fn create(key: &str) -> Self {
-        Self { core: Core { id: key.into(), ..Core::default() }, heard: Heard::complete(), observed: None }
+        Self {
+            core: Core { id: key.into(), ..Core::default() },
+            access: Access::default(),
+            parts: Parts::default(),
+            meter: Meter::default(),
+            heard: Heard::complete(),
+            observed: None,
+        }
     }
 
     fn apply(&mut self, change: &Change, at: Timestamp) {
         self.core.apply(change, at);
+        self.access.apply(change, at);
+        self.parts.follow(change, at);
         self.heard.follow(change, &self.core, at);
         if *change == Change::Removed {
             self.observed = None;
@@ -322,14 +396,14 @@ impl Twin for Service {
     fn wake_at(&self) -> Option<Timestamp> {
         let presence = self.core.instances.iter().filter_map(|instance| self.presence_due_at(instance));
         let commands = self.core.commands.iter().filter_map(Command::due_at);
-        presence.chain(commands).min()
+        presence.chain(commands).chain(self.parts.wake_at()).min()
     }
 
     fn wake(&self, turn: &Turn<'_>) -> Decision<Change, ()> {
         let mut draft = super::Draft::of(self, turn);
         instance::expire(&mut draft, self);
         super::command::expire(&mut draft);
-        Decision::new(()).changes(draft.settled())
+        self.parts.wake(turn, Decision::new(()).changes(draft.settled()))
     }
 
     fn index(&self, terms: &mut Terms) {
@@ -337,7 +411,10 @@ impl Twin for Service {
     }
 
     fn event(&self, change: &Change) -> Option<Event> {
-        super::event::of(&self.core, change)
+        match change.part() {
+            Some((part, schema, change)) => self.parts.event(part, schema, change),
+            None => super::event::of(&self.core, change),
+        }
     }
 
     fn restore(&mut self, pages: Pages) {
@@ -356,14 +433,33 @@ impl Twin for Service {
 
     fn heap_bytes(&self) -> usize {
         self.core.heap_bytes()
+            + self.access.heap_bytes()
+            + self.parts.heap_bytes()
             + self.heard.heap_bytes()
             + self.observed.as_ref().map_or(0, |observed| observed.heap_bytes())
     }
 }
 
 impl Snapshot for Service {
-    const SCHEMA: u16 = 1;
+    const SCHEMA: u16 = 2;
     const FIELDS: &'static str = include_str!("fields.txt");
+
+    /// Schema 1 had neither grants nor parts.
+    fn migrate(from: u16, bytes: &[u8]) -> Result<Self, record::Error> {
+        if from != 1 {
+            return Err(record::Error::OlderSchema { found: from, supported: Self::SCHEMA });
+        }
+        Ok(Self { core: from_bytes(bytes)?, ..Self::create("") })
+    }
+
+    /// Changes of schema 1 are the first ones of today's.
+    fn migrate_change(from: u16, bytes: &[u8]) -> Result<Change, record::Error> {
+        if from == 1 {
+            from_bytes(bytes)
+        } else {
+            Err(record::Error::OlderSchema { found: from, supported: Self::SCHEMA })
+        }
+    }
 }
 
 impl Core {

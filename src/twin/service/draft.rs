@@ -70,6 +70,12 @@ impl<'a> Draft<'a> {
         self.changes.push(change);
     }
 
+    /// Adds changes.
+    pub(super) fn with(mut self, changes: Changes<Change>) -> Self {
+        changes.into_iter().for_each(|change| self.push(change));
+        self
+    }
+
     /// All changes, with what follows from them: sync and health.
     pub(super) fn settled(mut self) -> Changes<Change> {
         if self.shaken {
@@ -118,7 +124,14 @@ fn shakes(change: &Change) -> bool {
         | Change::CommandClosed { .. }
         | Change::CommandStopped { .. }
         | Change::CommandDefined { .. }
-        | Change::Health { .. } => false,
+        | Change::Health { .. }
+        | Change::Granted { .. }
+        | Change::GrantTaken { .. }
+        | Change::ProfileChosen { .. }
+        | Change::Denied { .. }
+        | Change::Part { .. }
+        | Change::PartsRetiring
+        | Change::PartRetired { .. } => false,
     }
 }
 

@@ -47,7 +47,11 @@ fn describe(core: &Core, change: &Change) -> Option<(&'static str, Vec<u8>)> {
         Change::InstanceGone { id, farewell, .. } => {
             ("twin.instance.changed", object!({"instance": id, "presence": "gone", "farewell": farewell}))
         }
-        Change::PresenceRearmed | Change::CommandStopped { .. } => return None,
+        Change::PresenceRearmed
+        | Change::CommandStopped { .. }
+        | Change::Part { .. }
+        | Change::PartsRetiring
+        | Change::PartRetired { .. } => return None,
         Change::Desired { feature, document, version } => {
             ("twin.desired.changed", object!({"feature": feature, "desired": document, "version": version}))
         }
@@ -82,6 +86,10 @@ fn describe(core: &Core, change: &Change) -> Option<(&'static str, Vec<u8>)> {
             object!({"alert": alert.key, "status": alert.status, "value": alert.value, "expected": alert.expected}),
         ),
         Change::AlertClosed { key } => ("twin.alert.closed", object!({"alert": key})),
+        Change::Granted { grant } => ("twin.grant.added", object!({"grant": grant})),
+        Change::GrantTaken { grant } => ("twin.grant.removed", object!({"grant": grant})),
+        Change::ProfileChosen { profile } => ("twin.profile.changed", object!({"profile": profile})),
+        Change::Denied { right, rule } => ("twin.denied", object!({"right": right, "rule": rule})),
         Change::Health { from, status, reasons } => {
             ("twin.health.changed", object!({"from": from, "health": status, "reasons": reasons}))
         }

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Json, Service,
+    access::{AccessView, CheckAccess, EditAccess, Explained, GetAccess},
+    parts::Retire,
     view::{AttributesView, CommandView, CommandsView, DeliveryView, FeatureView, ServiceView, Status},
 };
 use crate::{
@@ -305,6 +307,7 @@ macro_rules! messages {
         /// Hands every message to `registry`.
         pub fn register(registry: &mut impl Registry) {
             $(registry.wire::<$message>();)*
+            registry.wire::<Retire>();
         }
     };
 }
@@ -331,6 +334,9 @@ messages! {
     Heartbeat, "heartbeat/1" => Written, Control, true, |m| m.instance.len() + m.health.as_ref().map_or(0, |h| h.reason.len());
     Deregister, "deregister/1" => Written, Control, true, |m| m.instance.len();
     Remove, "remove/1" => Written, Control, true, |_m| 0;
+    EditAccess, "edit-access/1" => Written, Control, true, |m| size_of_val(&*m.add) + size_of_val(&*m.remove);
+    GetAccess, "access/1" => AccessView, Control, true, |_m| 0;
+    CheckAccess, "check-access/1" => Vec<Explained>, Control, true, |m| size_of_val(&*m.rights);
 }
 
 fn bytes(json: &Json) -> usize {

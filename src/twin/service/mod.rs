@@ -6,6 +6,7 @@
 //!
 //! Start with [`message`] (what it can be told), [`view`] (what it shows) and [`Change`] (what can happen to it).
 
+pub mod access;
 mod attributes;
 mod command;
 mod core;
@@ -19,7 +20,9 @@ mod instance;
 pub mod json;
 pub mod limits;
 pub mod message;
+mod meter;
 pub mod observed;
+pub mod parts;
 pub mod schema;
 pub mod settings;
 pub mod view;

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr, sync::OnceLock, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::limits;
+use super::{access::Profile, limits};
 
 /// Most series that may be chosen: what the pages hold, one place kept for `_other`.
 pub const SERIES_MAX: usize = 95;
@@ -37,6 +37,14 @@ pub struct Settings {
     pub delivery_timeout_s: u64,
     /// How long a command may take once collected, if its poster does not say, in seconds.
     pub execution_timeout_s: u64,
+    /// The grants of a service that was given no profile of its own.
+    pub profile: Profile,
+    /// Capability requests that a twin takes within a second.
+    pub requests_per_s: u32,
+    /// Bytes that a twin keeps in its state stores, keys and values together.
+    pub state_bytes_max: u64,
+    /// Keys that a twin keeps in its state stores.
+    pub state_keys_max: u64,
 }
 
 impl Default for Settings {
@@ -49,6 +57,10 @@ impl Default for Settings {
             forget_after_s: 15 * 60,
             delivery_timeout_s: 60 * 60,
             execution_timeout_s: 60 * 60,
+            profile: Profile::Standard,
+            requests_per_s: 20_000,
+            state_bytes_max: 256 << 20,
+            state_keys_max: 1_000_000,
         }
     }
 }

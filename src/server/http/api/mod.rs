@@ -1,9 +1,11 @@
 //! The native API under `/api/v1`.
 
+mod access;
 mod commands;
 mod events;
 mod features;
 mod keys;
+mod state;
 mod twins;
 
 use std::sync::Arc;
@@ -53,6 +55,17 @@ pub fn routes() -> Vec<(&'static str, MethodRouter<Arc<Server>>)> {
         (
             "/api/v1/twins/{namespace}/{name}/command-definitions/{command}",
             put(commands::define).delete(commands::undefine),
+        ),
+        ("/api/v1/twins/{namespace}/{name}/access", get(access::view).patch(access::edit)),
+        ("/api/v1/twins/{namespace}/{name}/access/check", post(access::check)),
+        ("/api/v1/twins/{namespace}/{name}/state", get(state::stores)),
+        (
+            "/api/v1/twins/{namespace}/{name}/state/{store}",
+            get(state::list).post(state::transact).put(state::add_store).delete(state::remove_store),
+        ),
+        (
+            "/api/v1/twins/{namespace}/{name}/state/{store}/{state_key}",
+            get(state::get).put(state::put).delete(state::delete),
         ),
         ("/api/v1/twins/{namespace}/{name}/events", get(events::of_twin)),
         ("/api/v1/events", get(events::of_all)),

@@ -18,6 +18,7 @@ use crate::{
         service::{
             Change, Json, Service,
             message::{Create, GetAttributes, GetView, Remove, SetAttributes},
+            parts,
             view::{ServiceView, Status},
         },
     },
@@ -328,10 +329,18 @@ pub(super) async fn journal(
 
 /// `{"Desired": {"feature": …}}` as `{"change": "desired", "feature": …}`.
 fn shown(change: &Change) -> Value {
-    let (name, fields) = match serde_json::to_value(change) {
-        Ok(Value::Object(tagged)) => tagged.into_iter().next().unwrap_or_default(),
-        Ok(Value::String(name)) => (name, Value::Null),
-        Ok(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_)) | Err(_) => return Value::Null,
+    let part = change.part();
+    let written = match part {
+        Some((part, schema, change)) => parts::shown(part, schema, change),
+        None => serde_json::to_value(change).ok(),
+    };
+    let (name, fields) = match written {
+        Some(Value::Object(tagged)) => tagged.into_iter().next().unwrap_or_default(),
+        Some(Value::String(name)) => (name, Value::Null),
+        Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_)) | None => {
+            // Of a part, or a schema, that this program does not know.
+            return serde_json::json!({ "change": part.map_or("unknown", |(part, ..)| part) });
+        }
     };
     let mut shown = Map::new();
     let mut snake = String::with_capacity(name.len() + 4);
@@ -341,7 +350,8 @@ fn shown(change: &Change) -> Value {
         }
         snake.push(letter.to_ascii_lowercase());
     }
-    shown.insert("change".to_owned(), snake.into());
+    let change = part.map_or(snake.clone(), |(part, ..)| format!("{part}.{snake}"));
+    shown.insert("change".to_owned(), change.into());
     if let Value::Object(fields) = fields {
         shown.extend(fields);
     }

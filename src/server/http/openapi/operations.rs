@@ -42,6 +42,8 @@ pub(super) enum Answer {
     Json(&'static str),
     /// Server-sent events: type and schema of each.
     Stream(&'static [(&'static str, &'static str)]),
+    /// Nothing but its status.
+    Nothing,
     /// Text of a media type, with its meaning.
     Text(&'static str, &'static str),
     /// OTLP's answer, in the encoding of the request.
@@ -162,6 +164,8 @@ impl Operation {
 /// Events of what happens to twins.
 const EVENTS: &[(&str, &str)] = &[("twin.…", "CloudEvent"), ("gap", "Gap"), ("end", "End")];
 const FORBIDDEN: &[Code] = &[Code::Denied];
+/// What a capability request may meet beside what is about its twin.
+const USED: &[Code] = &[Code::Conflict, Code::LimitExceeded, Code::PreconditionFailed, Code::Throttled];
 
 /// Every operation of the port, in the order of the routes.
 pub(super) static OPERATIONS: &[Operation] = &[
@@ -314,6 +318,81 @@ pub(super) static OPERATIONS: &[Operation] = &[
         "undefineCommand",
         "Takes a command's schema away",
     ),
+    read("/api/v1/twins/{namespace}/{name}/access", "getAccess", "Reads what the service may do", "Access"),
+    write("patch", "/api/v1/twins/{namespace}/{name}/access", "editAccess", "Gives and takes grants")
+        .takes("AccessEdit", "", r#"{"add": [{"effect": "deny", "scope": "state:statestore/private-*"}]}"#)
+        .makes(),
+    Operation {
+        method: "post",
+        ..plain(
+            "/api/v1/twins/{namespace}/{name}/access/check",
+            "checkAccess",
+            "Says how rights would be ruled on, and by which rule",
+            "[Checked]",
+        )
+    }
+    .takes("Rights", "", r#"{"rights": [{"operation": "get", "scope": "state:statestore/order-1"}]}"#)
+    .refuses(&[Code::LimitExceeded]),
+    plain("/api/v1/twins/{namespace}/{name}/state", "listStores", "Lists the stores of the service", "[Store]")
+        .refuses(USED),
+    Operation {
+        kind: Kind::Plain,
+        answer: Answer::Nothing,
+        status: 204,
+        ..write("put", "/api/v1/twins/{namespace}/{name}/state/{store}", "addStore", "Adds a store, if it is not there")
+    }
+    .makes()
+    .refuses(USED),
+    Operation {
+        kind: Kind::Plain,
+        answer: Answer::Nothing,
+        status: 204,
+        ..write("delete", "/api/v1/twins/{namespace}/{name}/state/{store}", "removeStore", "Removes an empty store")
+    }
+    .refuses(USED),
+    plain("/api/v1/twins/{namespace}/{name}/state/{store}", "listState", "Lists keys, in order", "StateKeys")
+        .query(&[
+            ("prefix", "string", "Only keys that start so"),
+            ("after", "string", "Only keys greater than this: `next` of the page before"),
+            ("limit", "1..100", LIMIT),
+        ])
+        .refuses(USED),
+    Operation {
+        method: "post",
+        ..plain(
+            "/api/v1/twins/{namespace}/{name}/state/{store}",
+            "transactState",
+            "Does up to 16 operations in order, all or none",
+            "StateWritten",
+        )
+    }
+    .takes("StateOperations", "", r#"{"operations": [{"operation": "set", "key": "order-1", "value": {"total": 3}}]}"#)
+    .refuses(USED),
+    Operation {
+        answer: Answer::Text("application/octet-stream", "The value as it was written"),
+        ..read("/api/v1/twins/{namespace}/{name}/state/{store}/{state_key}", "getState", "Reads a value", "")
+    }
+    .refuses(USED),
+    Operation {
+        answer: Answer::Nothing,
+        status: 204,
+        ..write(
+            "put",
+            "/api/v1/twins/{namespace}/{name}/state/{store}/{state_key}",
+            "putState",
+            "Writes a value: the body",
+        )
+    }
+    .query(&[("ttl_s", "integer", "How long it is there, in seconds; for ever if absent")])
+    .body(&["application/octet-stream"], "", "", "")
+    .refuses(USED),
+    Operation {
+        answer: Answer::Nothing,
+        status: 204,
+        kind: Kind::Plain,
+        ..write("delete", "/api/v1/twins/{namespace}/{name}/state/{store}/{state_key}", "deleteState", "Deletes a key")
+    }
+    .refuses(USED),
     stream("/api/v1/twins/{namespace}/{name}/events", "watchTwin", "Follows one twin", EVENTS),
     stream("/api/v1/events", "watchAll", "Follows every twin", EVENTS).refuses(FORBIDDEN),
     plain("/api/v1/keys", "listKeys", "Lists keys", "Keys")

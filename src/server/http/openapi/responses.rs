@@ -40,7 +40,7 @@ pub(super) fn of(operation: &Operation) -> Value {
         }
         Kind::Write | Kind::Note => {
             fine["headers"] = tag();
-            if operation.status != 200 {
+            if operation.status != 200 && !matches!(operation.answer, Answer::Nothing) {
                 let mut again = fine_json("Written", "Done before; its answer is no longer kept");
                 again["headers"] = tag();
                 responses.insert("200".to_owned(), again);
@@ -58,6 +58,7 @@ pub(super) fn of(operation: &Operation) -> Value {
 fn fine(answer: &Answer) -> Value {
     match *answer {
         Answer::Json(kind) => fine_json(kind, meaning(kind)),
+        Answer::Nothing => json!({ "description": "Done" }),
         Answer::Text(media, meaning) => body(media, &typed("string", ""), meaning),
         Answer::Otlp(kind) => {
             let mut fine = fine_json(kind, "Taken, at least in part; in the encoding of the request");

@@ -330,4 +330,64 @@ schemas! {
         "revoked_at" "Time?" "When it was revoked";
         "key?" "string" "The whole key, `twk_…`; only in the answer that makes it";
     }
+    // Access.
+    answered Access: "What the service of a twin may do" {
+        "profile" "standard|none" "The profile in force";
+        "from_profile" "[Grant]" "What the profile gives";
+        "grants" "[Grant]" "The twin's own grants; the deepest grant decides, of equals the denial";
+    }
+    taken Grant: "A right that the service has, or expressly has not" {
+        "effect" "allow|deny" "Whether it gives or takes";
+        "operations?" "[string]" "Which operations; every one if absent";
+        "scope" "string" "On what: `capability:name`; a name that ends in `*` stands for all that begin so";
+        "expires_at?" "Time" "From when on it counts no more";
+    }
+    taken AccessEdit: "A change of what the service may do" {
+        "add?" "[Grant]" "Grants to add; one that is there changes nothing";
+        "remove?" "[Grant]" "Grants to take away, as they were given";
+        "profile?" "standard|none" "The profile from now on";
+    }
+    taken Rights: "Rights to be ruled on; at most 64" {
+        "rights" "[Right]" "The rights";
+    }
+    taken Right: "An operation on a name of a capability" {
+        "operation" "string" "The operation";
+        "scope" "string" "`capability:name`";
+    }
+    answered Checked: "How a right is ruled on" {
+        "operation" "string" "The operation";
+        "scope" "string" "`capability:name`";
+        "allowed" "boolean" "Whether the service has it";
+        "rule" "string" "The deciding rule";
+    }
+    // State.
+    answered Store: "A store of the service" {
+        "store" "string" "Its name";
+        "keys" "integer" "Keys in it";
+        "bytes" "integer" "Bytes of keys and values";
+    }
+    answered StateKeys: "Keys of a store, in order" {
+        "keys" "[ListedKey]" "The keys";
+        "next" "string?" "`after` of the next page; null on the last one";
+    }
+    answered ListedKey: "A key" {
+        "key" "string" "The key";
+        "etag" "integer" "How often it was written by now";
+        "expires_at" "Time?" "From when on it is not there any more";
+        "bytes" "integer" "Bytes of the value";
+    }
+    taken StateOperations: "Operations that are done in order, all or none; at most 16" {
+        "operations" "[StateOperation]" "The operations";
+    }
+    taken StateOperation: "One operation on one key" {
+        "operation" "set|delete" "What happens to the key";
+        "key" "StateKey" "The key";
+        "value?" "any" "The value of a `set`: any JSON";
+        "etag?" "integer" "The ETag that the key must have";
+        "absent?" "boolean" "Whether the key must not be there";
+        "ttl_s?" "integer" "How long it is there, in seconds; for ever if absent or 0";
+    }
+    answered StateWritten: "What a transaction made" {
+        "etags" "[integer?]" "The ETag of each operation, null for a deletion";
+    }
 }

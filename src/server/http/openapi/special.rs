@@ -6,7 +6,7 @@ use super::notation::typed;
 use crate::{server::problem::Code, twin::service::view::Status};
 
 /// All of them, by name.
-pub(super) fn all() -> [(&'static str, Value); 17] {
+pub(super) fn all() -> [(&'static str, Value); 19] {
     [
         ("FreshKey", json!({ "allOf": [{ "$ref": "#/components/schemas/Key" }, { "required": ["key"] }] })),
         ("Time", json!({ "type": "integer", "minimum": 0, "description": "Milliseconds since 1970" })),
@@ -67,6 +67,20 @@ pub(super) fn all() -> [(&'static str, Value); 17] {
         (
             "KeyId",
             json!({ "type": "string", "pattern": "^[0-9a-f]{16}$", "description": "What is between `twk_` and the next `_`" }),
+        ),
+        (
+            "StoreName",
+            json!({
+                "type": "string", "minLength": 1, "maxLength": 48, "pattern": "^[A-Za-z0-9._-]+$",
+                "description": "1 to 48 letters, digits, '-', '_' or '.'",
+            }),
+        ),
+        (
+            "StateKey",
+            json!({
+                "type": "string", "minLength": 1, "maxLength": 384, "pattern": NO_CONTROL,
+                "description": "1 to 384 bytes, no control characters",
+            }),
         ),
         (
             "Cursor",

@@ -3,20 +3,31 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::twin::{
-    Durable, Persistence, Shape,
-    service::{
-        command::{Command, CommandEnd, Run},
-        core::{Alert, Health, Schema},
-        feature::{Acknowledgement, Feature},
-        instance::{Farewell, Instance},
-        message::{Pace, Target},
-        view::{Presence, Reason, Status},
+use crate::{
+    model::{
+        grant::{Effect, Grant},
+        scope::{Operations, Pattern},
+    },
+    twin::{
+        Durable, Persistence, Shape,
+        part::{Bytes, Right},
+        service::{
+            access::{Access, Profile},
+            command::{Command, CommandEnd, Run},
+            core::{Alert, Health, Schema},
+            feature::{Acknowledgement, Feature},
+            instance::{Farewell, Instance},
+            message::{Pace, Target},
+            parts::Parts,
+            view::{Presence, Reason, Status},
+        },
     },
 };
 
 /// What the records and journal entries of schema 1 carry beside their bytes.
 const SHAPE_1: Shape = Shape { schema: 1, fingerprint: 0xb28e_1377 };
+/// The same of schema 2, which has grants and parts.
+const SHAPE_2: Shape = Shape { schema: 2, fingerprint: 0x4f83_bbd4 };
 
 fn golden(name: &str) -> PathBuf {
     PathBuf::from("tests/golden").join(name)
@@ -138,18 +149,56 @@ fn changes_1() -> Vec<Change> {
     ]
 }
 
+fn grant() -> Grant {
+    Grant {
+        effect: Effect::Deny,
+        operations: Operations::Some(vec!["get".into(), "list".into()]),
+        scope: Pattern::parse("state:statestore/private/*").unwrap(),
+        expires_at: Some(at(99)),
+    }
+}
+
+fn right() -> Right {
+    Right { capability: "state".into(), name: "statestore/private/1".into(), operation: "get".into() }
+}
+
+/// What schema 2 has beside the core; the part is of a capability that no build ever knew.
+fn access_2() -> Access {
+    let grants = vec![grant(), Grant { operations: Operations::All, expires_at: None, ..grant() }];
+    Access { profile: Some(Profile::None), grants, denials: vec![(7, at(3))] }
+}
+
+fn parts_2() -> Parts {
+    let stored = (vec![("teleport", 3_u16, Bytes(vec![1, 2, 3]))], vec!["retired"], at(5));
+    from_bytes(&to_bytes(&stored)).unwrap()
+}
+
+fn changes_2() -> Vec<Change> {
+    let mut changes = changes_1();
+    changes.extend([
+        Change::Granted { grant: grant() },
+        Change::GrantTaken { grant: grant() },
+        Change::ProfileChosen { profile: Profile::Standard },
+        Change::Denied { right: right(), rule: "deny get state:*".into() },
+        Change::Part { part: "teleport".into(), schema: 3, change: Bytes(vec![4, 5]) },
+        Change::PartsRetiring,
+        Change::PartRetired { part: "retired".into() },
+    ]);
+    changes
+}
+
 fn written() -> [(&'static str, Vec<u8>); 2] {
     let mut service = Service::create("shop/orders");
-    service.core = state_1();
+    (service.core, service.access, service.parts) = (state_1(), access_2(), parts_2());
     let mut state = Vec::new();
     Durable::encode(&service, &mut state);
-    let changes = changes_1().into_iter().map(|change| {
+    let changes = changes_2().into_iter().map(|change| {
         let mut bytes = Vec::new();
         <Durable as Persistence<Service>>::encode_change(&change, &mut bytes);
         bytes
     });
     // As the changes of an entry of the journal lie there.
-    [("service-1-state.bin", state), ("service-1-changes.bin", to_bytes(&changes.collect::<Vec<_>>()))]
+    [("service-2-state.bin", state), ("service-2-changes.bin", to_bytes(&changes.collect::<Vec<_>>()))]
 }
 
 #[test]
@@ -157,14 +206,29 @@ fn a_service_and_its_changes_of_schema_1_are_read_as_they_were_meant() {
     let state = std::fs::read(golden("service-1-state.bin")).unwrap();
     let service: Service = Durable::decode(SHAPE_1, &state).unwrap();
     assert_eq!(service.core, state_1());
-    let changes: Vec<Vec<u8>> = from_bytes(&std::fs::read(golden("service-1-changes.bin")).unwrap()).unwrap();
-    let read = changes.iter().map(|change| <Durable as Persistence<Service>>::decode_change(SHAPE_1, change).unwrap());
-    assert_eq!(read.collect::<Vec<_>>(), changes_1());
+    assert_eq!(service.access, Access::default());
+    assert_eq!(read_changes(SHAPE_1, "service-1-changes.bin"), changes_1());
+}
+
+fn read_changes(shape: Shape, file: &str) -> Vec<Change> {
+    let changes: Vec<Vec<u8>> = from_bytes(&std::fs::read(golden(file)).unwrap()).unwrap();
+    let read = changes.iter().map(|change| <Durable as Persistence<Service>>::decode_change(shape, change).unwrap());
+    read.collect()
+}
+
+#[test]
+fn a_service_and_its_changes_of_schema_2_are_read_as_they_were_meant() {
+    let state = std::fs::read(golden("service-2-state.bin")).unwrap();
+    let service: Service = Durable::decode(SHAPE_2, &state).unwrap();
+    assert_eq!(service.core, state_1());
+    assert_eq!(service.access, access_2());
+    assert_eq!(to_bytes(&service.parts), to_bytes(&parts_2()), "an unknown part is kept as it is");
+    assert_eq!(read_changes(SHAPE_2, "service-2-changes.bin"), changes_2());
 }
 
 #[test]
 fn a_service_and_its_changes_are_still_written_in_the_committed_schema() {
-    assert_eq!(<Durable as Persistence<Service>>::SHAPE, SHAPE_1);
+    assert_eq!(<Durable as Persistence<Service>>::SHAPE, SHAPE_2);
     for (name, bytes) in written() {
         assert!(bytes == std::fs::read(golden(name)).unwrap(), "{name}: a new schema needs a new number and file");
     }

@@ -1,24 +1,34 @@
 use serde_reflection::{Samples, Tracer, TracerConfig};
 
 use super::*;
-use crate::twin::{
-    Snapshot,
-    service::{
-        Farewell,
-        message::Target,
-        view::{Presence, Status},
+use crate::{
+    model::{grant::Effect, scope::Operations},
+    twin::{
+        Snapshot,
+        service::{
+            Farewell,
+            access::Profile,
+            message::Target,
+            view::{Presence, Status},
+        },
     },
 };
 
 #[test]
 fn the_fields_that_records_are_checked_by_are_the_fields() {
-    let mut tracer = Tracer::new(TracerConfig::default());
+    // A scope is checked as it is read.
+    let mut tracer = Tracer::new(
+        TracerConfig::default().default_string_value("state:*".to_owned()).default_borrowed_str_value("state:*"),
+    );
     let samples = Samples::new();
     tracer.trace_type::<Presence>(&samples).unwrap();
     tracer.trace_type::<Status>(&samples).unwrap();
     tracer.trace_type::<CommandState>(&samples).unwrap();
     tracer.trace_type::<Farewell>(&samples).unwrap();
     tracer.trace_type::<Target>(&samples).unwrap();
+    tracer.trace_type::<Profile>(&samples).unwrap();
+    tracer.trace_type::<Effect>(&samples).unwrap();
+    tracer.trace_type::<Operations>(&samples).unwrap();
     tracer.trace_type::<Service>(&samples).unwrap();
     tracer.trace_type::<Change>(&samples).unwrap();
     let registry = tracer.registry().unwrap();

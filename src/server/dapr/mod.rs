@@ -1,0 +1,61 @@
+//! The Dapr door: requests of unmodified Dapr SDKs, translated to capability requests of the caller's own twin.
+//!
+//! Wire facts: the HTTP reference of the Dapr API v1.0 and `dapr.proto.runtime.v1` (Apache-2.0, from the crate `dapr`).
+//! Dapr's words stop here: [`state`] and its siblings turn them into requests of `capability`, and
+//! [`refusal`] turns what is refused into the codes and statuses that SDKs look for. What is not served is answered
+//! `UNIMPLEMENTED` (gRPC) or 501 (HTTP), on which SDKs fall back.
+
+pub mod metadata;
+pub mod refusal;
+pub mod state;
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use axum::http::HeaderMap;
+pub use refusal::{Block, Refusal};
+
+use super::{
+    Server,
+    problem::{Code, Problem},
+};
+use crate::{
+    model::{Header, Principal, ServiceId, TraceParent},
+    twin::{Failure, part::Request},
+};
+
+/// The version of Dapr's API that is spoken, as clients may ask for it.
+pub const RUNTIME_VERSION: &str = "1.18.0";
+
+/// A service speaking to its own twin.
+pub struct Session {
+    /// What every door shares.
+    pub server: Arc<Server>,
+    /// The service; its twin is the one that is spoken to.
+    pub service: ServiceId,
+    header: Header,
+}
+
+impl Session {
+    /// Establishes which service speaks. Only the key of one service names a twin.
+    pub async fn open(server: &Arc<Server>, headers: &HeaderMap, peer: IpAddr) -> Result<Self, Problem> {
+        let principal = server.identify(headers, peer).await?;
+        server.ready()?;
+        let Principal::Service { service, .. } = &*principal else {
+            let detail = "the Dapr API is spoken with the key of one service: make one with 'twin key new --service …'";
+            return Err(Problem::new(Code::Denied, detail));
+        };
+        let mut header = Header::default()
+            .with_deadline(server.now().after(Duration::from_secs(server.config.deadline_s)))
+            .with_principal(Principal::clone(&principal));
+        let trace = headers.get("traceparent").and_then(|value| value.to_str().ok()).and_then(TraceParent::parse);
+        if let Some(trace) = trace {
+            header = header.with_trace(trace);
+        }
+        Ok(Self { server: Arc::clone(server), service: service.clone(), header })
+    }
+
+    /// Asks the twin for a capability.
+    pub async fn call<R: Request>(&self, request: R) -> Result<R::Reply, Failure> {
+        self.server.call(&self.service, request, self.header.clone(), None).await
+    }
+}

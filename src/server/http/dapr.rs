@@ -1,0 +1,314 @@
+//! Dapr over HTTP: `/v1.0/…`.
+
+use std::{net::IpAddr, sync::Arc};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{FromRequest, FromRequestParts, Path, Query, Request},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header, request::Parts},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, value::RawValue};
+
+use super::{
+    Peer,
+    caller::{body, json},
+};
+use crate::{
+    capability::state::Entry,
+    model::ServiceId,
+    server::{
+        Server,
+        dapr::{
+            RUNTIME_VERSION, Refusal, Session,
+            state::{Concurrency, Item, Metadata, about},
+        },
+    },
+};
+
+/// Every path of the Dapr API over HTTP.
+pub(super) fn router() -> Router<Arc<Server>> {
+    Router::new()
+        .route("/v1.0/healthz", get(healthz))
+        .route("/v1.0/healthz/outbound", get(healthz))
+        .route("/v1.0/metadata", get(metadata))
+        .route("/v1.0/metadata/{name}", axum::routing::put(set_metadata))
+        .route("/v1.0/shutdown", post(shutdown))
+        .route("/v1.0/state/{store}", post(state_save).put(state_save))
+        .route("/v1.0/state/{store}/", post(state_save).put(state_save))
+        .route("/v1.0/state/{store}/bulk", post(state_bulk).put(state_bulk).get(state_get).delete(state_delete))
+        .route(
+            "/v1.0/state/{store}/transaction",
+            post(state_transact).put(state_transact).get(state_get).delete(state_delete),
+        )
+        .route("/v1.0/state/{store}/{*key}", get(state_get).delete(state_delete))
+        .route("/v1.0/{*rest}", axum::routing::any(not_served))
+        .route("/v1.0-alpha1/{*rest}", axum::routing::any(not_served))
+        .route("/v1.0-alpha2/{*rest}", axum::routing::any(not_served))
+        .route("/v1.0-beta1/{*rest}", axum::routing::any(not_served))
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.http, json(None, &self.json())).into_response()
+    }
+}
+
+impl FromRequestParts<Arc<Server>> for Session {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, server: &Arc<Server>) -> Result<Self, Refusal> {
+        let peer = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0);
+        Self::open(server, &parts.headers, peer).await.map_err(Refusal::from)
+    }
+}
+
+/// A body in JSON, whatever its media type says.
+struct Json<T>(T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<Server>> for Json<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, server: &Arc<Server>) -> Result<Self, Refusal> {
+        let bytes = body(request, server.config.body_bytes_max).await?;
+        serde_json::from_slice(&bytes)
+            .map(Self)
+            .map_err(|error| Refusal::malformed(format!("failed deserializing: {error}")))
+    }
+}
+
+type Asked = Query<Vec<(String, String)>>;
+
+/// What the query says as `metadata.NAME=VALUE`.
+fn asked_metadata(asked: &[(String, String)]) -> Metadata {
+    let named =
+        asked.iter().filter_map(|(name, value)| Some((name.strip_prefix("metadata.")?.to_owned(), value.clone())));
+    named.collect()
+}
+
+fn concurrency(text: Option<&str>) -> Result<Concurrency, Refusal> {
+    match text {
+        None | Some("" | "unspecified") => Ok(Concurrency::Unspecified),
+        Some("first-write") => Ok(Concurrency::FirstWrite),
+        Some("last-write") => Ok(Concurrency::LastWrite),
+        Some(other) => Err(Refusal::malformed(format!("unrecognized concurrency '{other}'"))),
+    }
+}
+
+/// Metadata as SDKs send it: values that are no text are taken for their JSON, `null` for nothing.
+#[derive(Default, Deserialize)]
+#[serde(from = "Option<std::collections::HashMap<String, Value>>")]
+struct Lenient(Metadata);
+
+impl From<Option<std::collections::HashMap<String, Value>>> for Lenient {
+    fn from(metadata: Option<std::collections::HashMap<String, Value>>) -> Self {
+        let text = |value: Value| match value {
+            Value::String(text) => text,
+            Value::Null => String::new(),
+            Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+        };
+        Self(metadata.unwrap_or_default().into_iter().map(|(name, value)| (name, text(value))).collect())
+    }
+}
+
+/// An ETag as SDKs send it: a text, or an object that holds one.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Etag {
+    Text(String),
+    Number(u64),
+    Object { value: String },
+}
+
+impl From<Etag> for String {
+    fn from(etag: Etag) -> Self {
+        match etag {
+            Etag::Text(value) | Etag::Object { value } => value,
+            Etag::Number(value) => value.to_string(),
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+struct Options {
+    concurrency: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Saved {
+    key: String,
+    value: Option<Box<RawValue>>,
+    etag: Option<Etag>,
+    #[serde(default)]
+    metadata: Lenient,
+    options: Option<Options>,
+}
+
+impl Saved {
+    fn item(self) -> Result<Item, Refusal> {
+        let concurrency = concurrency(self.options.unwrap_or_default().concurrency.as_deref())?;
+        let value = self.value.map_or_else(|| b"null".to_vec(), |value| value.get().as_bytes().to_vec());
+        Ok(Item { key: self.key, value, etag: self.etag.map(Into::into), metadata: self.metadata.0, concurrency })
+    }
+}
+
+async fn state_save(
+    session: Session,
+    Path(store): Path<String>,
+    Json(saved): Json<Vec<Saved>>,
+) -> Result<StatusCode, Refusal> {
+    let items = saved.into_iter().map(Saved::item).collect::<Result<_, _>>()?;
+    session.state_save(&store, items).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Store and key of a path; what is behind the store is the key, slashes and all.
+fn state_key(uri: &Uri) -> Result<(String, String), Refusal> {
+    let path = uri.path().trim_start_matches("/v1.0/state/");
+    let (store, key) = path.split_once('/').unwrap_or((path, ""));
+    let decode = |text: &str| {
+        let decoded = percent_encoding::percent_decode_str(text).decode_utf8();
+        decoded.map(Into::into).map_err(|_| Refusal::malformed("the path is not UTF-8"))
+    };
+    Ok((decode(store)?, decode(key)?))
+}
+
+async fn state_get(session: Session, uri: Uri) -> Result<Response, Refusal> {
+    let (store, key) = state_key(&uri)?;
+    let Some(Some(entry)) = session.state_get(&store, &[key]).await?.pop() else {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    };
+    let mut response = Response::new(Body::from(entry.value.0.clone()));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::ETAG, entry.etag.into());
+    add_metadata(headers, &about(&entry));
+    Ok(response)
+}
+
+fn add_metadata(headers: &mut HeaderMap, metadata: &Metadata) {
+    for (name, value) in metadata {
+        let name = HeaderName::try_from(format!("metadata.{name}"));
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::try_from(value)) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+async fn state_delete(
+    session: Session,
+    uri: Uri,
+    Query(asked): Asked,
+    headers: HeaderMap,
+) -> Result<StatusCode, Refusal> {
+    let (store, key) = state_key(&uri)?;
+    let etag = headers.get(header::IF_MATCH).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
+    let said = asked.iter().find(|(name, _)| name == "concurrency").map(|(_, value)| value.as_str());
+    let item = Item { key, etag, metadata: asked_metadata(&asked), concurrency: concurrency(said)?, ..Item::default() };
+    session.state_delete(&store, vec![item]).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+struct Bulk {
+    keys: Vec<String>,
+}
+
+/// A value within JSON: as it is if it is JSON, else as text.
+fn within_json(entry: &Entry) -> Value {
+    serde_json::from_slice(&entry.value.0).unwrap_or_else(|_| String::from_utf8_lossy(&entry.value.0).into())
+}
+
+async fn state_bulk(
+    session: Session,
+    Path(store): Path<String>,
+    Json(Bulk { keys }): Json<Bulk>,
+) -> Result<Response, Refusal> {
+    let entries = session.state_get(&store, &keys).await?;
+    let items = keys.iter().zip(&entries).map(|(key, entry)| match entry {
+        Some(entry) => serde_json::json!({
+            "key": key,
+            "data": within_json(entry),
+            "etag": entry.etag.to_string(),
+            "metadata": about(entry),
+        }),
+        None => serde_json::json!({ "key": key }),
+    });
+    Ok(json(None, &items.collect::<Vec<_>>()))
+}
+
+#[derive(Deserialize)]
+struct Transaction {
+    operations: Vec<Step>,
+}
+
+#[derive(Deserialize)]
+struct Step {
+    operation: String,
+    request: Saved,
+}
+
+async fn state_transact(
+    session: Session,
+    Path(store): Path<String>,
+    Json(Transaction { operations }): Json<Transaction>,
+) -> Result<StatusCode, Refusal> {
+    let operations = operations.into_iter().map(|step| Ok((step.operation, step.request.item()?)));
+    session.state_transact(&store, operations.collect::<Result<_, Refusal>>()?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn healthz(axum::extract::State(server): axum::extract::State<Arc<Server>>) -> Response {
+    match server.ready().and_then(|()| server.writable()) {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(problem) => {
+            let (http, grpc) = (StatusCode::INTERNAL_SERVER_ERROR, tonic::Code::Unavailable);
+            let message = problem.detail.into_owned();
+            Refusal { code: "ERR_HEALTH_NOT_READY".into(), http, grpc, message, reason: None }.into_response()
+        }
+    }
+}
+
+/// The id that Dapr's clients know a service by.
+pub(crate) fn app_id(service: &ServiceId) -> &str {
+    if service.namespace() == "default" { service.name() } else { service.as_str() }
+}
+
+async fn metadata(session: Session) -> Result<Response, Refusal> {
+    let components = session.components().await?;
+    let extended = session.server.extended.of(&session.service);
+    Ok(json(
+        None,
+        &serde_json::json!({
+            "id": app_id(&session.service),
+            "runtimeVersion": RUNTIME_VERSION,
+            "enabledFeatures": [],
+            "actors": [],
+            "components": components,
+            "extended": extended,
+            "subscriptions": [],
+            "httpEndpoints": [],
+        }),
+    ))
+}
+
+async fn set_metadata(session: Session, Path(name): Path<String>, request: Request) -> Result<StatusCode, Refusal> {
+    let bytes = body(request, session.server.config.body_bytes_max).await?;
+    let value = String::from_utf8(bytes.to_vec()).map_err(|_| Refusal::malformed("the value is not UTF-8"))?;
+    session.server.extended.set(&session.service, name, value)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Ends what this service holds of the node, and nothing else.
+async fn shutdown(session: Session) -> StatusCode {
+    session.server.extended.forget(&session.service);
+    StatusCode::NO_CONTENT
+}
+
+async fn not_served(session: Session, uri: Uri) -> Refusal {
+    drop(session);
+    Refusal::unimplemented(&uri.path().chars().take(200).collect::<String>())
+}
