@@ -358,9 +358,9 @@ def main() -> int:
         node = Node(options.twin, Path(folder))
         try:
             cells = play_all(Stage(node, Path(folder), tools), clients, blocks)
+            table(cells, clients, blocks)
         finally:
             node.stop()
-    table(cells, clients, blocks)
     passed, failed = (sum(cell == what for cell in cells.values()) for what in (OK, FAILED))
     print(f"dapr: {passed} passed, {failed} failed")
     return 1 if failed else 0

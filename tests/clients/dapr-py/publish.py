@@ -5,7 +5,7 @@ import json
 from dapr.clients.grpc._response import TopicEventResponse
 from grpc import StatusCode
 
-from common import KIND, Told, client, name_of, ok, raw, reason, refused, run, same, until
+from common import KIND, Told, client, name_of, ok, raw, refused, run, same, until
 
 PUBSUB = name_of("pubsub")
 TOPIC = name_of("topic")
@@ -159,7 +159,7 @@ async def handled(dapr) -> None:
 
 async def errors(dapr) -> None:
     unknown = await refused("an unknown pubsub", dapr.publish_event("unknown", "a", data="a"), StatusCode.INVALID_ARGUMENT)
-    reason("an unknown pubsub", unknown, "DAPR_PUBSUB_NOT_FOUND")
+    same("reason", unknown.error_code(), "DAPR_PUBSUB_NOT_FOUND")
     await refused("no topic", dapr.publish_event(PUBSUB, "", data="a"), StatusCode.INVALID_ARGUMENT)
     status, _, body = raw("POST", "/v1.0/publish/unknown/a", {})
     same("over HTTP", (status, json.loads(body)["errorCode"]), (404, "ERR_PUBSUB_NOT_FOUND"))

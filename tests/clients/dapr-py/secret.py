@@ -4,7 +4,7 @@ import json
 
 from grpc import StatusCode
 
-from common import client, name_of, ok, raw, reason, refused, run, same
+from common import client, name_of, ok, raw, refused, run, same
 
 STORE = name_of("secrets")
 SECRETS = json.loads(name_of("seeded_secrets"))
@@ -29,7 +29,7 @@ async def story() -> None:
     ok("an absent secret is refused")
 
     unknown = await refused("an unknown store", dapr.get_secret("unknown", "a"), StatusCode.INVALID_ARGUMENT)
-    reason("an unknown store", unknown, "DAPR_SECRET_STORE_NOT_FOUND")
+    same("reason", unknown.error_code(), "DAPR_SECRET_STORE_NOT_FOUND")
     await refused("all of an unknown store", dapr.get_bulk_secret("unknown"), StatusCode.INVALID_ARGUMENT)
     status, _, body = raw("GET", "/v1.0/secrets/unknown/a")
     same("over HTTP", (status, json.loads(body)["errorCode"]), (401, "ERR_SECRET_STORE_NOT_FOUND"))

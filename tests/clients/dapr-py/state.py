@@ -7,7 +7,7 @@ from dapr.clients.grpc._request import TransactionalStateOperation, TransactionO
 from dapr.clients.grpc._state import Concurrency, Consistency, StateItem, StateOptions
 from grpc import StatusCode
 
-from common import client, name_of, ok, raw, reason, refused, run, same, until
+from common import client, name_of, ok, raw, refused, run, same, until
 
 STORE = name_of("state")
 FIRST = StateOptions(concurrency=Concurrency.first_write, consistency=Consistency.strong)
@@ -157,7 +157,7 @@ async def keys_and_values(dapr) -> None:
 
 async def errors(dapr) -> None:
     unknown = await refused("an unknown store", dapr.get_state("unknown", "a"), StatusCode.INVALID_ARGUMENT)
-    reason("an unknown store", unknown, "DAPR_STATE_NOT_FOUND")
+    same("reason", unknown.error_code(), "DAPR_STATE_NOT_FOUND")
     same("message", unknown.details(), "state store unknown is not found")
     await refused("a save there", dapr.save_state("unknown", "a", "b"), StatusCode.INVALID_ARGUMENT)
     await refused("a delete there", dapr.delete_state("unknown", "a"), StatusCode.INVALID_ARGUMENT)
@@ -168,7 +168,7 @@ async def errors(dapr) -> None:
     ok("an unknown store is refused")
 
     illegal = await refused("an illegal key", dapr.save_state(STORE, "key||", "a"), StatusCode.INVALID_ARGUMENT)
-    reason("an illegal key", illegal, "DAPR_STATE_ILLEGAL_KEY")
+    same("reason", illegal.error_code(), "DAPR_STATE_ILLEGAL_KEY")
     message = "input key/keyPrefix 'key||' can't contain '||'"
     same("message", illegal.details(), message)
     details = illegal.status_details()
