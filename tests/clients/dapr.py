@@ -2,10 +2,10 @@
 
     tests/clients/dapr.py --twin target/debug/twin --only state metadata
 
-Each row of the table is a client: an SDK in one of its kinds or protocols. Each column is a block of the API. A cell is one
-scene, or several: programs in the client's language, each a service of its own with a key of its own. The program in front
-checks itself and says what held; behind it there may be applications that the runtime calls. Without `--only` the blocks
-run that BLOCKS says are served; `--all` runs the others, too.
+Each row of the table is a client: an SDK in one of its kinds or protocols. Each column is a block of the API. A cell
+is one scene, or several: programs in the client's language, each a service of its own with a key of its own. The
+program in front checks itself and says what held; behind it there may be applications that the runtime calls. Without
+`--only` the blocks run that BLOCKS says are served; `--all` runs the others, too.
 """
 
 import argparse
@@ -41,6 +41,7 @@ class Block(NamedTuple):
 # Set `served` as soon as the node serves a block: from then on a failure of its column fails the run.
 BLOCKS = [
     Block("startup", served=False),
+    Block("tokenless", served=False),
     Block("metadata", served=False),
     Block("state", served=False),
     Block("secret", served=False),
@@ -93,8 +94,11 @@ def python(name: str, tools: str, kind: str) -> Client:
 
 def js(protocol: str) -> Client:
     push = [Scene("checkout.mjs", (Application("orders", "orders.mjs", protocol),))]
-    applications = (Application("last", "callee.mjs", protocol), Application("peer", "callee.mjs", protocol, peer="last"))
-    without = ("configuration",) if protocol == "http" else ()
+    applications = (
+        Application("last", "callee.mjs", protocol),
+        Application("peer", "callee.mjs", protocol, peer="last"),
+    )
+    without = ("tokenless", "configuration") if protocol == "http" else ("tokenless",)
     invocation = [Scene("invocation.mjs", applications)]
     return Client(f"js-{protocol}", "js", protocol, scenes(".mjs", without, push=push, invocation=invocation))
 
@@ -102,7 +106,7 @@ def js(protocol: str) -> Client:
 def rust() -> Client:
     """One binary, told the name of the program. The SDK has no shutdown, and no applications of the kinds we invoke."""
     push = [Scene("checkout", (Application("orders", "orders", "grpc"),))]
-    return Client("rust", "rust", "", scenes("", ("invocation", "shutdown"), push=push))
+    return Client("rust", "rust", "", scenes("", ("tokenless", "invocation", "shutdown"), push=push))
 
 
 CLIENTS = [
@@ -124,7 +128,13 @@ class Program:
         self.claims, self.printed, self.ready = [], [], threading.Event()
         self.errors = open(folder / f"{environment['TWIN_SERVICE']}.err", "w+")
         self.process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, bufsize=1
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+            bufsize=1,
         )
         self.ended = threading.Thread(target=self.listen, daemon=True)
         self.ended.start()
@@ -188,7 +198,9 @@ class Stage:
         """The claims of all scenes of a cell."""
         claims = []
         for number, scene in enumerate(client.scenes[block]):
-            claims += self.scene(client, scene, f"{client.name}-{block}-{number}" if number else f"{client.name}-{block}")
+            claims += self.scene(
+                client, scene, f"{client.name}-{block}-{number}" if number else f"{client.name}-{block}"
+            )
         return claims
 
     def scene(self, client: Client, scene: Scene, name: str) -> list:
@@ -215,7 +227,7 @@ class Stage:
 
     def seed(self, name: str, names: dict, scene: Scene) -> dict:
         """What the scene finds, and what its programs are told of it."""
-        for service in [*names.values(), name]:
+        for service in [*names.values(), name, "other"]:
             seed.service(self.node, NAMESPACE, service)
         topic = f"{name}-orders"
         block = Path(scene.program).stem
@@ -257,16 +269,19 @@ class Stage:
     def program(self, client: Client, program: str, service: str, told: dict, programs: list) -> Program:
         """The three variables, and nothing else of the SDK's own."""
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("DAPR_", "APP_", "TWIN_"))}
-        address = self.node.url.removeprefix("http://")
+        endpoint = seed.listener(self.node, NAMESPACE, service)
+        address = endpoint.removeprefix("http://")
         environment = {
             **clean,
             **told,
-            "DAPR_HTTP_ENDPOINT": self.node.url,
+            "DAPR_HTTP_ENDPOINT": endpoint,
             # With its scheme it is taken by every SDK; the one for Rust takes it in no other form.
-            "DAPR_GRPC_ENDPOINT": self.node.url,
+            "DAPR_GRPC_ENDPOINT": endpoint,
             "DAPR_API_TOKEN": self.node.key_for(NAMESPACE, service),
             "TWIN_SERVICE": service,
             "TWIN_GRPC_ADDRESS": address,
+            "TWIN_SHARED_ADDRESS": self.node.url.removeprefix("http://"),
+            "TWIN_OTHER_TOKEN": self.node.key_for(NAMESPACE, "other"),
             "TWIN_HTTP_PORT": address.partition(":")[2],
             "TWIN_GRPC_PORT": address.partition(":")[2],
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -325,7 +340,9 @@ def play_all(stage: Stage, clients: list, blocks: list) -> dict:
                 claims = stage.play(client, block)
                 assert claims, "the programs claimed nothing"
                 cells[cell] = OK
-                print(f"ok     {block}: {client.name}, {len(claims)} claims, {time.monotonic() - began:.1f} s", flush=True)
+                print(
+                    f"ok     {block}: {client.name}, {len(claims)} claims, {time.monotonic() - began:.1f} s", flush=True
+                )
             except AssertionError as complaint:
                 cells[cell] = FAILED
                 print(f"FAILED {block}: {client.name}: {complaint}", flush=True)

@@ -25,6 +25,11 @@ def service(node: Node, namespace: str, name: str) -> str:
     return node.key_for(namespace, name)
 
 
+# ADJUST: where the twin's own listener is, on which nobody needs a token; without one, where everybody is.
+def listener(node: Node, namespace: str, name: str) -> str:
+    return node.url
+
+
 # ADJUST: the path and body of a secret.
 def secret(node: Node, namespace: str, name: str, key: str, value: str) -> None:
     node.call("PUT", f"{twin(namespace, name)}/secrets/{key}", {"value": value})

@@ -14,7 +14,9 @@ run(async () => {
     const echo = async ({ body, query, headers }) => ({ verb, body, query, caller: headers?.['dapr-caller-app-id'] });
     await server.invoker.listen('echo', echo, { method: HttpMethod[verb] });
   }
-  const chain = async () => ({ told: await server.client.invoker.invoke(process.env.TWIN_PEER, 'echo', HttpMethod.POST, { a: 'through' }) });
+  const chain = async () => ({
+    told: await server.client.invoker.invoke(process.env.TWIN_PEER, 'echo', HttpMethod.POST, { a: 'through' }),
+  });
   if (process.env.TWIN_PEER) await server.invoker.listen('chain', chain, { method: HttpMethod.GET });
   await server.start();
   console.log('ready');

@@ -4,6 +4,7 @@ import { client, nameOf, ok, run, same } from './common.mjs';
 
 run(async () => {
   const { pubsub } = client();
-  for (const order of JSON.parse(nameOf('orders'))) same('publish', await pubsub.publish(nameOf('pubsub'), nameOf('topic'), order), {});
+  for (const order of JSON.parse(nameOf('orders')))
+    same('publish', await pubsub.publish(nameOf('pubsub'), nameOf('topic'), order), {});
   ok('orders are published');
 });

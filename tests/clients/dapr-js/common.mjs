@@ -1,7 +1,8 @@
-// What the programs share: the client for the protocol they are called with, and the words with which they tell the runner.
+// What the programs share: the client for the protocol they are called with, and the words with which they tell the
+// runner.
 //
-// A program is called with the protocol, `http` or `grpc`. It prints `ok NAME` for each claim that held, and ends with a
-// complaint at the first that did not. `want WHAT…` asks the runner for what only an operator can do.
+// A program is called with the protocol, `http` or `grpc`. It prints `ok NAME` for each claim that held, and ends with
+// a complaint at the first that did not. `want WHAT…` asks the runner for what only an operator can do.
 
 import { deepStrictEqual } from 'node:assert';
 import { createInterface } from 'node:readline';
@@ -29,7 +30,8 @@ export const nameOf = (what) => {
 
 export const ok = (name) => console.log(`ok ${name}`);
 
-export const same = (what, found, expected) => deepStrictEqual(found, expected, `${what}: ${JSON.stringify(found)} instead of ${JSON.stringify(expected)}`);
+export const same = (what, found, expected) =>
+  deepStrictEqual(found, expected, `${what}: ${JSON.stringify(found)} instead of ${JSON.stringify(expected)}`);
 
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 export async function want(...words) {
@@ -49,7 +51,8 @@ export async function until(what, condition) {
   for (;;) {
     const found = await condition();
     if (found) return found;
-    if (Date.now() > deadline) throw new Error(`${typeof what === 'function' ? what() : what} did not come within ${WITHIN_MS} ms`);
+    if (Date.now() > deadline)
+      throw new Error(`${typeof what === 'function' ? what() : what} did not come within ${WITHIN_MS} ms`);
     await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
   }
 }
@@ -77,7 +80,11 @@ export async function refused(what, call) {
 // Status, headers and body of what no method of the SDK shows.
 export async function raw(method, path, body) {
   const headers = { 'content-type': 'application/json', 'dapr-api-token': process.env.DAPR_API_TOKEN };
-  const answer = await fetch(process.env.DAPR_HTTP_ENDPOINT + path, { method, headers, body: body && JSON.stringify(body) });
+  const answer = await fetch(process.env.DAPR_HTTP_ENDPOINT + path, {
+    method,
+    headers,
+    body: body && JSON.stringify(body),
+  });
   return { status: answer.status, headers: answer.headers, body: Buffer.from(await answer.arrayBuffer()) };
 }
 

@@ -15,12 +15,18 @@ run(async () => {
   same('one key', Object.keys((await configuration.get(STORE, [names[0]])).items), [names[0]]);
   same('all keys', values((await configuration.get(STORE, [])).items), seeded);
   ok('one, several and all keys are read');
-  same('an unknown store', (await refused('an unknown store', configuration.get('unknown', names))).code, Code.INVALID_ARGUMENT);
+  same(
+    'an unknown store',
+    (await refused('an unknown store', configuration.get('unknown', names))).code,
+    Code.INVALID_ARGUMENT,
+  );
   ok('an unknown store is refused');
 
   const told = [];
   const [watched, other] = names;
-  const stream = await configuration.subscribeWithKeys(STORE, [watched], async (answer) => told.push(values(answer.items)));
+  const stream = await configuration.subscribeWithKeys(STORE, [watched], async (answer) =>
+    told.push(values(answer.items)),
+  );
   // The SDK opens its stream behind our back: a change that it was too late for is made again.
   let number = 0;
   await until('the first change', async () => {
@@ -31,7 +37,7 @@ run(async () => {
   await want('configuration', watched, 'changed');
   await until('the change', () => told.some((items) => items[watched] === 'changed'));
   if (told.some((items) => other in items)) throw new Error(`told of ${other}, too: ${JSON.stringify(told)}`);
-  ok('a change is told, and no other key\'s');
+  ok("a change is told, and no other key's");
   await stream.stop();
   told.length = 0;
   await want('configuration', watched, 'again');

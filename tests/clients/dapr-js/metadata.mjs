@@ -7,9 +7,15 @@ run(async () => {
   const metadata = await dapr.metadata.get();
   same('application', metadata.id, nameOf('service'));
   const components = Object.fromEntries(metadata.components.map(({ name, type }) => [name, type]));
-  for (const [kind, name] of [['state', 'state'], ['pubsub', 'pubsub'], ['secretstores', 'secrets'], ['configuration', 'configuration']]) {
+  for (const [kind, name] of [
+    ['state', 'state'],
+    ['pubsub', 'pubsub'],
+    ['secretstores', 'secrets'],
+    ['configuration', 'configuration'],
+  ]) {
     const type = components[nameOf(name)] ?? '';
-    if (!type.startsWith(`${kind}.`)) throw new Error(`${nameOf(name)} is not a ${kind} among ${JSON.stringify(components)}`);
+    if (!type.startsWith(`${kind}.`))
+      throw new Error(`${nameOf(name)} is not a ${kind} among ${JSON.stringify(components)}`);
   }
   ok('the stores are among the components');
 

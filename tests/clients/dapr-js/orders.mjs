@@ -1,6 +1,17 @@
 // An order processor, as in the public quick start: over Express, or called by the runtime over gRPC.
 
-import { DaprPubSubStatusEnum, DaprServer, closed, communicationProtocol, logger, nameOf, ok, run, same, until } from './common.mjs';
+import {
+  DaprPubSubStatusEnum,
+  DaprServer,
+  closed,
+  communicationProtocol,
+  logger,
+  nameOf,
+  ok,
+  run,
+  same,
+  until,
+} from './common.mjs';
 
 const PUBSUB = nameOf('pubsub');
 const TOPIC = nameOf('topic');

@@ -1,4 +1,5 @@
-// Events of every form are published. This SDK has no streaming subscription; how they arrive is told by the order processors.
+// Events of every form are published. This SDK has no streaming subscription; how they arrive is told by the order
+// processors.
 
 import { Code, client, expected, nameOf, ok, refused, run, same } from './common.mjs';
 
@@ -21,7 +22,11 @@ run(async () => {
     same(what, await pubsub.publish(PUBSUB, TOPIC, data, options), {});
     ok(what);
   }
-  const messages = ['text', { a: 1 }, { entryID: 'own', event: { b: 2 }, contentType: 'application/json', metadata: { a: 'b' } }];
+  const messages = [
+    'text',
+    { a: 1 },
+    { entryID: 'own', event: { b: 2 }, contentType: 'application/json', metadata: { a: 'b' } },
+  ];
   same('bulk', await pubsub.publishBulk(PUBSUB, TOPIC, messages), { failedMessages: [] });
   ok('bulk publish');
   const { failedMessages } = await pubsub.publishBulk('unknown', TOPIC, messages);

@@ -27,7 +27,13 @@ async function oneValue() {
 }
 
 async function values() {
-  const values = { object: { a: [1, 2.5, null], b: 'ü', c: { d: true } }, list: [1, 'a'], number: 42, yes: true, text: 'größe 🚀' };
+  const values = {
+    object: { a: [1, 2.5, null], b: 'ü', c: { d: true } },
+    list: [1, 'a'],
+    number: 42,
+    yes: true,
+    text: 'größe 🚀',
+  };
   await save(...Object.entries(values).map(([key, value]) => ({ key, value })));
   for (const [key, value] of Object.entries(values)) same(key, await state.get(STORE, key), value);
   ok('values of JSON');
@@ -50,7 +56,10 @@ async function etags() {
   await save({ key: 'counted', value: 'b', etag: '1', options: FIRST });
   same('second etag', await etag('counted'), '2');
   ok('etags are 1, then 2');
-  const stale = await refused('a stale save', state.save(STORE, [{ key: 'counted', value: 'c', etag: '1', options: FIRST }]));
+  const stale = await refused(
+    'a stale save',
+    state.save(STORE, [{ key: 'counted', value: 'c', etag: '1', options: FIRST }]),
+  );
   same('a stale save', stale.code, STALE);
   same('a stale delete', (await refused('a stale delete', state.delete(STORE, 'counted', { etag: '1' }))).code, STALE);
   same('value after refusals', await state.get(STORE, 'counted'), 'b');
@@ -64,7 +73,11 @@ async function etags() {
 async function timeToLive() {
   const began = Date.now();
   same('save', await state.save(STORE, [{ key: 'brief', value: 'a', metadata: { ttlInSeconds: `${TTL_S}` } }]), {});
-  same('save', await state.save(STORE, [{ key: 'brief too', value: 'a' }], { metadata: { ttlInSeconds: `${TTL_S}` } }), {});
+  same(
+    'save',
+    await state.save(STORE, [{ key: 'brief too', value: 'a' }], { metadata: { ttlInSeconds: `${TTL_S}` } }),
+    {},
+  );
   for (const key of ['brief', 'brief too']) {
     same('while it lives', await state.get(STORE, key), 'a');
     const { headers } = await raw('GET', `/v1.0/state/${STORE}/${encodeURIComponent(key)}`);
@@ -72,7 +85,8 @@ async function timeToLive() {
     if (!(expires > began && expires <= Date.now() + (TTL_S + 1) * 1000)) throw new Error(`${key} ends ${expires}`);
   }
   ok('an answer tells when it ends');
-  for (const key of ['brief', 'brief too']) await until(`the end of ${key}`, async () => (await state.get(STORE, key)) === '');
+  for (const key of ['brief', 'brief too'])
+    await until(`the end of ${key}`, async () => (await state.get(STORE, key)) === '');
   ok('a value ends with its time');
 }
 
@@ -80,7 +94,12 @@ async function bulk() {
   await save(...[0, 1, 2].map((number) => ({ key: `bulk-${number}`, value: { number } })));
   const found = await state.getBulk(STORE, ['bulk-0', 'bulk-1', 'bulk-2', 'bulk-9']);
   const byKey = Object.fromEntries(found.map(({ key, data, etag }) => [key, [data || '', etag || '']]));
-  same('bulk', byKey, { 'bulk-0': [{ number: 0 }, '1'], 'bulk-1': [{ number: 1 }, '1'], 'bulk-2': [{ number: 2 }, '1'], 'bulk-9': ['', ''] });
+  same('bulk', byKey, {
+    'bulk-0': [{ number: 0 }, '1'],
+    'bulk-1': [{ number: 1 }, '1'],
+    'bulk-2': [{ number: 2 }, '1'],
+    'bulk-9': ['', ''],
+  });
   ok('bulk save and bulk get');
 }
 

@@ -73,7 +73,9 @@ async def chain() -> dict:
 
 
 def main() -> None:
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=int(os.environ["APP_PORT"]), log_level="warning"))
+    server = uvicorn.Server(
+        uvicorn.Config(app, host="127.0.0.1", port=int(os.environ["APP_PORT"]), log_level="warning")
+    )
     threading.Thread(target=server.run, daemon=True).start()
     until = time.monotonic() + STARTED_S_MAX
     while not server.started:

@@ -1,7 +1,8 @@
 """What the programs share: one story for both clients of the SDK, and the words with which they tell the runner.
 
-A program is called with the kind of client, `sync` or `async`. It prints `ok NAME` for each claim that held, and ends with
-a complaint at the first that did not. `want WHAT…` asks the runner for what only an operator can do; it answers `done`.
+A program is called with the kind of client, `sync` or `async`. It prints `ok NAME` for each claim that held, and ends
+with a complaint at the first that did not. `want WHAT…` asks the runner for what only an operator can do; it answers
+`done`.
 """
 
 import asyncio

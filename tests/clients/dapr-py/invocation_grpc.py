@@ -26,8 +26,15 @@ async def story() -> None:
     same("query", told["query"], "a=1&b=%C3%BC")
     same("type back", answer.content_type, "application/json")
     ok("an application over HTTP")
-    for status, code in ((400, StatusCode.INTERNAL), (404, StatusCode.NOT_FOUND), (409, StatusCode.ALREADY_EXISTS), (418, StatusCode.UNKNOWN)):
-        await refused("a status", dapr.invoke_method(name_of("peer"), f"status/{status}", data="", http_verb="POST"), code)
+    for status, code in (
+        (400, StatusCode.INTERNAL),
+        (404, StatusCode.NOT_FOUND),
+        (409, StatusCode.ALREADY_EXISTS),
+        (418, StatusCode.UNKNOWN),
+    ):
+        await refused(
+            "a status", dapr.invoke_method(name_of("peer"), f"status/{status}", data="", http_verb="POST"), code
+        )
     ok("a status becomes a code")
     answer = await dapr.invoke_method(name_of("peer_grpc"), "say", data=b"hello", content_type="text/plain")
     same("answer", (answer.data, answer.content_type), (b"heard hello", "text/plain; charset=UTF-8"))

@@ -10,7 +10,12 @@ async def story() -> None:
     metadata = await dapr.get_metadata()
     same("application", metadata.application_id, name_of("service"))
     components = {each.name: each.type for each in metadata.registered_components}
-    for kind, name in (("state", "state"), ("pubsub", "pubsub"), ("secretstores", "secrets"), ("configuration", "configuration")):
+    for kind, name in (
+        ("state", "state"),
+        ("pubsub", "pubsub"),
+        ("secretstores", "secrets"),
+        ("configuration", "configuration"),
+    ):
         store = name_of(name)
         assert components.get(store, "").startswith(f"{kind}."), f"{store} is not a {kind} among {components}"
     ok("the stores are among the components")

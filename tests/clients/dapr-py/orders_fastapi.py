@@ -35,7 +35,11 @@ class CloudEvent(BaseModel):
 
 @dapr_app.subscribe(pubsub=PUBSUB, topic=TOPIC, dead_letter_topic=f"{TOPIC}-dead")
 def orders_subscriber(event: CloudEvent) -> dict:
-    same("type", (event.specversion, event.type, event.datacontenttype), ("1.0", "com.dapr.event.sent", "application/json"))
+    same(
+        "type",
+        (event.specversion, event.type, event.datacontenttype),
+        ("1.0", "com.dapr.event.sent", "application/json"),
+    )
     same("where", (event.pubsubname, event.topic, event.source), (PUBSUB, TOPIC, name_of("sender")))
     status = received.order(event.data["orderId"])
     # The quick start answers what the runtime does not know, which counts as success.

@@ -24,7 +24,9 @@ async def story() -> None:
     same("over HTTP", (status, json.loads(body)), (200, {name: {name: value} for name, value in SECRETS.items()}))
     ok("both doors tell the same")
 
-    absent = await refused("an absent secret", dapr.get_secret(STORE, "absent"), StatusCode.INTERNAL, StatusCode.NOT_FOUND)
+    absent = await refused(
+        "an absent secret", dapr.get_secret(STORE, "absent"), StatusCode.INTERNAL, StatusCode.NOT_FOUND
+    )
     assert "absent" in absent.details(), f"the refusal does not name the secret: {absent.details()}"
     ok("an absent secret is refused")
 

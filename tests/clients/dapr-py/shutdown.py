@@ -1,6 +1,6 @@
 """Shutdown ends this session, and nothing else."""
 
-from common import client, name_of, ok, run, same, until
+from common import client, name_of, ok, run, until
 
 
 async def story() -> None:

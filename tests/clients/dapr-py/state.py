@@ -61,7 +61,9 @@ async def etags(dapr) -> None:
 async def concurrency(dapr) -> None:
     await dapr.save_state(STORE, "first", "a", options=FIRST)
     await dapr.save_state(STORE, "first", "b", etag="1", options=FIRST)
-    await refused("a first write that is late", dapr.save_state(STORE, "first", "c", etag="1", options=FIRST), StatusCode.ABORTED)
+    await refused(
+        "a first write that is late", dapr.save_state(STORE, "first", "c", etag="1", options=FIRST), StatusCode.ABORTED
+    )
     same("value", (await dapr.get_state(STORE, "first")).data, b"b")
     ok("the first write wins")
     await dapr.save_state(STORE, "last", "a", options=LAST)
@@ -123,11 +125,15 @@ async def transaction(dapr) -> None:
     same("after the transaction", found, [b"1", b"2", b""])
     ok("a transaction does all")
     operations = [upsert("tx-a", "3", etag="1"), upsert("tx-c", "4"), remove("tx-b", etag="9")]
-    await refused("a transaction with a stale etag", dapr.execute_state_transaction(STORE, operations), StatusCode.ABORTED)
+    await refused(
+        "a transaction with a stale etag", dapr.execute_state_transaction(STORE, operations), StatusCode.ABORTED
+    )
     found = [(await dapr.get_state(STORE, key)).data for key in ("tx-a", "tx-b", "tx-c")]
     same("after the refusal", found, [b"1", b"2", b""])
     ok("or nothing")
-    await dapr.execute_state_transaction(STORE, [upsert("tx-d", "1"), upsert("tx-d", "2"), remove("tx-a"), upsert("tx-a", "5")])
+    await dapr.execute_state_transaction(
+        STORE, [upsert("tx-d", "1"), upsert("tx-d", "2"), remove("tx-a"), upsert("tx-a", "5")]
+    )
     found = [(await dapr.get_state(STORE, key)).data for key in ("tx-d", "tx-a")]
     same("in their order", found, [b"2", b"5"])
     ok("operations on one key keep their order")
@@ -162,7 +168,11 @@ async def errors(dapr) -> None:
     await refused("a save there", dapr.save_state("unknown", "a", "b"), StatusCode.INVALID_ARGUMENT)
     await refused("a delete there", dapr.delete_state("unknown", "a"), StatusCode.INVALID_ARGUMENT)
     await refused("a bulk get there", dapr.get_bulk_state("unknown", ["a"]), StatusCode.INVALID_ARGUMENT)
-    await refused("a transaction there", dapr.execute_state_transaction("unknown", [upsert("a", "b")]), StatusCode.INVALID_ARGUMENT)
+    await refused(
+        "a transaction there",
+        dapr.execute_state_transaction("unknown", [upsert("a", "b")]),
+        StatusCode.INVALID_ARGUMENT,
+    )
     status, _, body = raw("GET", "/v1.0/state/unknown/a")
     same("over HTTP", (status, json.loads(body)["errorCode"]), (400, "ERR_STATE_STORE_NOT_FOUND"))
     ok("an unknown store is refused")
