@@ -1,10 +1,10 @@
 //! Puts a node together and takes it apart; alone in naming concrete adapters.
 
 mod files;
+mod keys;
 pub mod transfer;
 
 use std::{
-    io::Write as _,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -87,6 +87,9 @@ pub enum Error {
     /// The virtual actors.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    /// The key that secrets are sealed with.
+    #[error("{0}")]
+    SecretsKey(String),
     /// The first key.
     #[error("the first operator key could not be made: {0}")]
     FirstKey(Problem),
@@ -113,13 +116,14 @@ impl Node {
         let listen = |source| Error::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
+        let seal = keys::secrets(&config)?;
         let runtime = {
             let config = config.clone();
             let started = tokio::task::spawn_blocking(move || host(&config)).await;
             started.map_err(|error| Error::Ended(format!("opening the store failed: {error}")))??
         };
         let metrics = Arc::new(Metrics::new(|registry| vitals::register(&runtime, registry)));
-        let server = Server::new(runtime.clone(), Arc::new(SystemClock), metrics, config.server.clone());
+        let server = Server::new(runtime.clone(), Arc::new(SystemClock), metrics, config.server.clone(), seal);
         let drain = Duration::from_secs(config.drain_s);
         let serving = tokio::spawn(listen::serve(Arc::clone(&server), listener, drain / CONNECTIONS_SHARE));
         let node = Self { address, runtime, server, serving, drain };
@@ -210,17 +214,7 @@ async fn first_key(server: &Server, folder: &Path) -> Result<(), Error> {
     }
     let (fresh, _) = server.mint(Covers::Operator, "first start").await.map_err(Error::FirstKey)?;
     let file = folder.join(KEY_FILE);
-    let write = || -> std::io::Result<()> {
-        std::fs::create_dir_all(folder)?;
-        let mut options = std::fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(&file)?;
-        writeln!(file, "{}", fresh.key)?;
-        file.sync_all()
-    };
-    write().map_err(|source| Error::Folder { folder: folder.to_path_buf(), source })?;
+    keys::write(&file, &fresh.key).map_err(|source| Error::Folder { folder: folder.to_path_buf(), source })?;
     tracing::info!(key_id = fresh.id, file = %file.display(), "a first operator key was made; it lies in this file");
     Ok(())
 }

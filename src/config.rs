@@ -35,6 +35,10 @@ pub struct Config {
     pub insecure_listen: bool,
     /// Where the store and the first operator key lie.
     pub data_dir: PathBuf,
+    /// The key that wraps what secrets are sealed with: 64 hexadecimal digits. Without one, `secrets_key_file`.
+    pub secrets_key: Hidden,
+    /// The file that holds that key; `secrets.key` in `data_dir` if empty. It is made if it is not there.
+    pub secrets_key_file: PathBuf,
     /// How long a shutdown may take, in seconds.
     pub drain_s: u64,
     /// The store.
@@ -55,6 +59,8 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7070)),
             insecure_listen: false,
             data_dir: PathBuf::from("twin-data"),
+            secrets_key: Hidden::default(),
+            secrets_key_file: PathBuf::new(),
             drain_s: 25,
             store: StoreConfig::default(),
             server: server::Config::default(),
@@ -62,6 +68,23 @@ impl Default for Config {
             service: Settings::default(),
             log: LogConfig::default(),
         }
+    }
+}
+
+/// A text that is not shown again.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Hidden(pub String);
+
+impl Serialize for Hidden {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(if self.0.is_empty() { "" } else { "(hidden)" })
+    }
+}
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_empty() { "none" } else { "(hidden)" })
     }
 }
 

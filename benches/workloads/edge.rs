@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use service_twin::{
+    capability::secrets::seal::NodeKey,
     metrics::Metrics,
     model::{ServiceId, SystemClock},
     runtime::{Config, Runtime},
@@ -156,7 +157,7 @@ impl Node {
         let builder = Runtime::builder().config(config).store(Arc::new(store)).kind::<Service>().kind::<Keyring>();
         let runtime = builder.start().expect("a runtime starts");
         let metrics = Arc::new(Metrics::new(|_| ()));
-        let server = Server::new(runtime, Arc::new(SystemClock), metrics, server::Config::default());
+        let server = Server::new(runtime, Arc::new(SystemClock), metrics, server::Config::default(), NodeKey::draw().0);
         server.enter(Phase::Ready);
         let (address, key) = host.handle().block_on(async {
             let (fresh, _) = server.mint(Covers::Operator, "bench").await.expect("a key is made");

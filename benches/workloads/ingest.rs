@@ -14,6 +14,7 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message as _;
 use service_twin::{
+    capability::secrets::seal::NodeKey,
     metrics::{Metrics, Signal},
     model::{Header, Principal, SystemClock},
     runtime::{Config, Runtime},
@@ -52,7 +53,8 @@ fn row(setting: &Setting, workload: &'static str, bytes: Decode) -> Row {
     let builder = Runtime::builder().config(config).store(Arc::new(MemoryStore::new()));
     let runtime = builder.kind::<Service>().kind::<Keyring>().start().expect("a runtime starts");
     let metrics = Arc::new(Metrics::new(|_| ()));
-    let server = Server::new(runtime.clone(), Arc::new(SystemClock), metrics, server::Config::default());
+    let server =
+        Server::new(runtime.clone(), Arc::new(SystemClock), metrics, server::Config::default(), NodeKey::draw().0);
     server.enter(Phase::Ready);
     let principal = Arc::new(Principal::Operator { key_id: "bench".into() });
     let door = Door { server, principal, bytes: bytes.clone() };

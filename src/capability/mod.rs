@@ -2,6 +2,9 @@
 //!
 //! [`register`] is the list; everything that follows from a capability (hosting, wire names, doors) reads it.
 
+pub mod components;
+pub mod configuration;
+pub mod secrets;
 pub mod state;
 
 use crate::twin::part::{Part, PartKind, Request};
@@ -16,6 +19,9 @@ pub trait Registry {
 
 /// Hands every capability to `registry`.
 pub fn register(registry: &mut impl Registry) {
+    components::register(registry);
+    configuration::register(registry);
+    secrets::register(registry);
     state::register(registry);
 }
 

@@ -16,6 +16,7 @@ pub mod pass;
 mod patient;
 pub mod principal;
 pub mod problem;
+mod secrets;
 pub mod vitals;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -31,6 +32,7 @@ use self::{
     problem::{Code, Problem},
 };
 use crate::{
+    capability::secrets::seal::NodeKey,
     metrics::Metrics,
     model::{Clock, Header, Key, Principal, RequestKey, ServiceId, Timestamp},
     runtime::{Found, Journaled, PastEvents, Runtime, Watch},
@@ -103,6 +105,8 @@ pub struct Server {
     clock: Arc<dyn Clock>,
     keeper: Doorkeeper,
     newcomers: Newcomers,
+    /// Wraps the keys that secrets are sealed with.
+    seal: NodeKey,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Bounds.
@@ -112,23 +116,35 @@ pub struct Server {
     /// What services said of themselves over the Dapr door.
     #[cfg(feature = "dapr")]
     pub extended: dapr::metadata::Extended,
+    /// Configuration that services follow.
+    #[cfg(feature = "dapr")]
+    pub subscriptions: dapr::configuration::Subscriptions,
     /// Tells event numbers of this start from those of an earlier one.
     started: Timestamp,
 }
 
 impl Server {
     /// Doors to a runtime.
-    pub fn new(runtime: Runtime, clock: Arc<dyn Clock>, metrics: Arc<Metrics>, config: Config) -> Arc<Self> {
+    pub fn new(
+        runtime: Runtime,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+        config: Config,
+        seal: NodeKey,
+    ) -> Arc<Self> {
         Arc::new(Self {
             runtime,
             keeper: Doorkeeper::new(config.anonymous_loopback),
             newcomers: Newcomers::new(config.new_twins_per_hour),
+            seal,
             metrics,
             config,
             phase: watch::Sender::new(Phase::Starting),
             streams: Arc::new(Semaphore::new(OPEN_STREAMS_MAX)),
             #[cfg(feature = "dapr")]
             extended: dapr::metadata::Extended::default(),
+            #[cfg(feature = "dapr")]
+            subscriptions: dapr::configuration::Subscriptions::default(),
             started: clock.now(),
             clock,
         })

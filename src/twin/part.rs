@@ -150,17 +150,29 @@ pub struct PartTurn<'a> {
     pub key: &'a Key,
     turn: &'a Turn<'a>,
     folder: &'static str,
+    around: &'a dyn Around,
+}
+
+/// What a part may know of the twin that hosts it.
+pub trait Around {
+    /// Instances that are up now.
+    fn instances_up(&self) -> Vec<&str>;
 }
 
 impl<'a> PartTurn<'a> {
     /// The turn of the part of this name.
-    pub fn new(turn: &'a Turn<'a>, folder: &'static str) -> Self {
-        Self { now: turn.now, key: turn.key, turn, folder }
+    pub fn new(turn: &'a Turn<'a>, folder: &'static str, around: &'a dyn Around) -> Self {
+        Self { now: turn.now, key: turn.key, turn, folder, around }
     }
 
     /// Who asks.
     pub fn principal(&self) -> &'a crate::model::Principal {
         self.turn.header.principal()
+    }
+
+    /// Instances of the service that are up now.
+    pub fn instances_up(&self) -> Vec<&'a str> {
+        self.around.instances_up()
     }
 
     /// A page that the request named; `None` if it does not exist.

@@ -11,6 +11,7 @@ mod bad_input;
 mod cli;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod clock;
+mod configuration;
 #[cfg(feature = "demo")]
 mod demo;
 #[cfg(all(feature = "server", feature = "cli"))]
@@ -40,6 +41,7 @@ mod records;
 mod runtime;
 #[cfg(all(unix, feature = "server", feature = "cli"))]
 mod saturation;
+mod secrets;
 mod state;
 mod store_crash;
 mod store_open;

@@ -220,7 +220,7 @@ async fn dapr_over_http_is_answered_as_its_clients_expect() {
     let orders = Service::of(&world, "shop/orders").await;
     assert_eq!(world.bare("GET", "/v1.0/healthz/outbound").send().await.unwrap().status(), 204);
     let metadata = orders.send("GET", "/v1.0/metadata", &[], "").await.json();
-    assert_eq!(metadata["id"], "shop/orders");
+    assert_eq!(metadata["id"], "orders");
     assert_eq!(metadata["components"][0]["name"], "statestore");
     let save = async |body: &str| orders.send("POST", "/v1.0/state/statestore", &[], body).await;
     assert_eq!(save(r#"[{"key":"a/b","value":{"n":1},"metadata":null},{"key":"t","value":"text"}]"#).await.status, 204);
@@ -291,7 +291,7 @@ async fn dapr_over_grpc_is_answered_as_its_clients_expect() {
     let lock = client.try_lock_alpha1(orders.message(wire::TryLockRequest::default())).await;
     assert_eq!(lock.unwrap_err().code(), Code::Unimplemented);
     let metadata = client.get_metadata(orders.message(wire::GetMetadataRequest {})).await.unwrap().into_inner();
-    assert_eq!((metadata.id.as_str(), metadata.registered_components.len()), ("shop/orders", 1));
+    assert_eq!((metadata.id.as_str(), metadata.registered_components.len()), ("orders", 4));
     let nobody = client.get_state(get("k1")).await;
     assert_eq!(nobody.unwrap_err().code(), Code::Unauthenticated);
 }

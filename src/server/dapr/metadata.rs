@@ -5,9 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::{Refusal, Session};
+use super::{Block, Refusal, Session};
 use crate::{
-    capability::state::{GetStores, STORE},
+    capability::{
+        components::{DEFAULTS, GetComponents, Kind},
+        state::{GetStores, STORE},
+    },
     model::ServiceId,
     twin::{Failure, Rejection},
 };
@@ -69,16 +72,42 @@ pub struct Component {
 const STATE_CAPABILITIES: &[&str] = &["ETAG", "TRANSACTIONAL", "TTL"];
 
 impl Session {
+    /// Refuses a name that does not stand for this.
+    pub(super) async fn component(&self, block: Block, name: &str, kind: Kind) -> Result<(), Refusal> {
+        if DEFAULTS.contains(&(name, kind)) {
+            return Ok(());
+        }
+        let components = self.ask_for(block, name, GetComponents).await?;
+        if components.iter().any(|known| known.name == name && known.kind == kind) {
+            return Ok(());
+        }
+        Err(Refusal::missing(block, name))
+    }
+
     /// What the service may use.
     pub async fn components(&self) -> Result<Vec<Component>, Refusal> {
         let state =
             |name: String| Component { name, kind: "state.twin", version: "v1", capabilities: STATE_CAPABILITIES };
-        match self.call(GetStores).await {
-            Ok(stores) => Ok(stores.into_iter().map(|store| state(store.store.into())).collect()),
+        let mut components = match self.call(GetStores).await {
+            Ok(stores) => stores.into_iter().map(|store| state(store.store.into())).collect(),
             // A service that its twin has not met yet has what every service has.
-            Err(Failure::Rejected(Rejection::NotFound { .. })) => Ok(vec![state(STORE.to_owned())]),
-            Err(Failure::Rejected(Rejection::Denied { .. })) => Ok(Vec::new()),
-            Err(failure) => Err(Refusal::from(self.server.problem(&failure))),
-        }
+            Err(Failure::Rejected(Rejection::NotFound { .. })) => vec![state(STORE.to_owned())],
+            Err(Failure::Rejected(Rejection::Denied { .. })) => Vec::new(),
+            Err(failure) => return Err(Refusal::from(self.server.problem(&failure))),
+        };
+        let names = match self.call(GetComponents).await {
+            Ok(names) => names,
+            Err(Failure::Rejected(Rejection::Denied { .. })) => Vec::new(),
+            Err(failure) => return Err(Refusal::from(self.server.problem(&failure))),
+        };
+        components.extend(names.into_iter().map(|known| {
+            let kind = match known.kind {
+                Kind::Secrets => "secretstores.twin",
+                Kind::Configuration => "configuration.twin",
+                Kind::Pubsub => "pubsub.twin",
+            };
+            Component { name: known.name.into(), kind, version: "v1", capabilities: &[] }
+        }));
+        Ok(components)
     }
 }

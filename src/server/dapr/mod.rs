@@ -5,8 +5,10 @@
 //! [`refusal`] turns what is refused into the codes and statuses that SDKs look for. What is not served is answered
 //! `UNIMPLEMENTED` (gRPC) or 501 (HTTP), on which SDKs fall back.
 
+pub mod configuration;
 pub mod metadata;
 pub mod refusal;
+pub mod secrets;
 pub mod state;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -52,6 +54,17 @@ impl Session {
             header = header.with_trace(trace);
         }
         Ok(Self { server: Arc::clone(server), service: service.clone(), header })
+    }
+
+    /// Ends what this service holds of the node, and nothing else.
+    pub fn end(&self) {
+        self.server.extended.forget(&self.service);
+        self.server.subscriptions.end_all(&self.service);
+    }
+
+    /// What travels beside a message of this session.
+    pub fn header(&self) -> Header {
+        self.header.clone()
     }
 
     /// Asks the twin for a capability.

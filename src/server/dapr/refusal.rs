@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use axum::http::StatusCode;
 use tonic::Code as Grpc;
+use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{
     model::Outcome,
@@ -22,6 +23,10 @@ pub enum Block {
     StateDelete,
     /// Several operations at once.
     StateTransaction,
+    /// Reading secrets.
+    SecretGet,
+    /// Reading configuration.
+    ConfigurationGet,
 }
 
 impl Block {
@@ -32,18 +37,56 @@ impl Block {
             Self::StateSave => "ERR_STATE_SAVE",
             Self::StateDelete => "ERR_STATE_DELETE",
             Self::StateTransaction => "ERR_STATE_TRANSACTION",
+            Self::SecretGet => "ERR_SECRET_GET",
+            Self::ConfigurationGet => "ERR_CONFIGURATION_GET",
         }
     }
 
-    /// What it is about, for `ErrorInfo`, and the code for something missing.
-    const fn missing(self) -> (&'static str, &'static str) {
+    /// What a name stands for that is missing: code, reason, statuses, and how it is said.
+    fn missing(self, name: &str) -> (&'static str, &'static str, StatusCode, String) {
         match self {
             Self::StateGet | Self::StateSave | Self::StateDelete | Self::StateTransaction => {
-                ("DAPR_STATE_NOT_FOUND", "ERR_STATE_STORE_NOT_FOUND")
+                let said = format!("state store {name} is not found");
+                ("ERR_STATE_STORE_NOT_FOUND", "DAPR_STATE_NOT_FOUND", StatusCode::BAD_REQUEST, said)
+            }
+            Self::SecretGet => {
+                let said = format!("failed finding secret store with key {name}");
+                ("ERR_SECRET_STORE_NOT_FOUND", "DAPR_SECRET_STORE_NOT_FOUND", StatusCode::UNAUTHORIZED, said)
+            }
+            Self::ConfigurationGet => {
+                let (code, reason) = ("ERR_CONFIGURATION_STORE_NOT_FOUND", "DAPR_CONFIGURATION_STORE_NOT_FOUND");
+                (code, reason, StatusCode::INTERNAL_SERVER_ERROR, format!("configuration store {name} not found"))
             }
         }
     }
 }
+
+/// What else is said about a refusal (`google.rpc`, `error_details`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// Its reason, by name.
+    Error {
+        /// The reason.
+        reason: &'static str,
+    },
+    /// What it is about.
+    Resource {
+        /// Its kind.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// Which field is wrong.
+    Field {
+        /// The field.
+        field: String,
+        /// What is wrong with it.
+        description: String,
+    },
+}
+
+/// Whose reasons these are.
+const DOMAIN: &str = "dapr.io";
 
 /// A refusal on its way to an SDK.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,39 +99,48 @@ pub struct Refusal {
     pub grpc: Grpc,
     /// In words.
     pub message: String,
-    /// `reason` of the `ErrorInfo`, if there is one.
-    pub reason: Option<&'static str>,
+    /// What else is said about it.
+    pub details: Vec<Detail>,
 }
 
 impl Refusal {
     /// A request that cannot be understood.
     pub fn malformed(message: impl Into<String>) -> Self {
         let (http, grpc) = (StatusCode::BAD_REQUEST, Grpc::InvalidArgument);
-        Self { code: "ERR_MALFORMED_REQUEST".into(), http, grpc, message: message.into(), reason: None }
+        Self { code: "ERR_MALFORMED_REQUEST".into(), http, grpc, message: message.into(), details: Vec::new() }
     }
 
     /// Something that is not served.
     pub fn unimplemented(what: &str) -> Self {
         let message = format!("{what} is not served by this node");
         let (http, grpc) = (StatusCode::NOT_IMPLEMENTED, Grpc::Unimplemented);
-        Self { code: "ERR_API_UNIMPLEMENTED".into(), http, grpc, message, reason: None }
+        Self { code: "ERR_API_UNIMPLEMENTED".into(), http, grpc, message, details: Vec::new() }
+    }
+
+    /// A failure that Dapr's runtime calls internal.
+    pub fn internal(code: &'static str, message: String) -> Self {
+        let (http, grpc) = (StatusCode::INTERNAL_SERVER_ERROR, Grpc::Internal);
+        Self { code: code.into(), http, grpc, message, details: Vec::new() }
+    }
+
+    /// A store or component that does not exist.
+    pub fn missing(block: Block, name: &str) -> Self {
+        let (code, reason, http, message) = block.missing(name);
+        Self { code: code.into(), http, grpc: Grpc::InvalidArgument, message, details: vec![Detail::Error { reason }] }
     }
 
     /// What a twin refused.
-    pub fn of(block: Block, failure: &Failure, problem: impl FnOnce(&Failure) -> Problem) -> Self {
+    pub fn of(block: Block, name: &str, failure: &Failure, problem: impl FnOnce(&Failure) -> Problem) -> Self {
         let plain = |code: &'static str, http, grpc| Self {
             code: code.into(),
             http,
             grpc,
             message: failure.to_string(),
-            reason: None,
+            details: Vec::new(),
         };
         let Failure::Rejected(rejection) = failure else { return Self::from(problem(failure)) };
         match rejection {
-            Rejection::NotFound { .. } => {
-                let (reason, code) = block.missing();
-                Self { reason: Some(reason), ..plain(code, StatusCode::BAD_REQUEST, Grpc::InvalidArgument) }
-            }
+            Rejection::NotFound { .. } => Self::missing(block, name),
             Rejection::Precondition { found, .. } => Self {
                 message: format!("possible etag mismatch. the etag in the store is '{found}'"),
                 ..plain(block.code(), StatusCode::CONFLICT, Grpc::Aborted)
@@ -109,14 +161,48 @@ impl Refusal {
     /// The body of an HTTP answer.
     pub fn json(&self) -> serde_json::Value {
         let mut body = serde_json::json!({ "errorCode": self.code, "message": self.message });
-        if let Some(reason) = self.reason {
-            body["details"] = serde_json::json!([{
-                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-                "reason": reason,
-                "domain": "dapr.io",
-            }]);
+        if !self.details.is_empty() {
+            body["details"] = self.details.iter().map(Detail::json).collect();
         }
         body
+    }
+}
+
+impl Detail {
+    fn json(&self) -> serde_json::Value {
+        match self {
+            Self::Error { reason } => serde_json::json!({
+                "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": DOMAIN,
+            }),
+            Self::Resource { kind, name } => serde_json::json!({
+                "@type": "type.googleapis.com/google.rpc.ResourceInfo",
+                "resource_type": kind, "resource_name": name, "owner": "", "description": "",
+            }),
+            Self::Field { field, description } => serde_json::json!({
+                "@type": "type.googleapis.com/google.rpc.BadRequest",
+                "field_violations": [{ "field": field, "description": description }],
+            }),
+        }
+    }
+}
+
+impl From<Refusal> for tonic::Status {
+    fn from(refusal: Refusal) -> Self {
+        let mut details = ErrorDetails::new();
+        for detail in refusal.details {
+            match detail {
+                Detail::Error { reason } => {
+                    details.set_error_info(reason, DOMAIN, std::collections::HashMap::<String, String>::new());
+                }
+                Detail::Resource { kind, name } => {
+                    details.set_resource_info(kind, name, "", "");
+                }
+                Detail::Field { field, description } => {
+                    details.add_bad_request_violation(field, description);
+                }
+            }
+        }
+        tonic::Status::with_error_details(refusal.grpc, refusal.message, details)
     }
 }
 
@@ -127,7 +213,7 @@ impl From<Problem> for Refusal {
             // What every SDK of Dapr knows.
             let message = format!("invalid api token: {}", problem.detail);
             let (http, grpc) = (StatusCode::UNAUTHORIZED, Grpc::Unauthenticated);
-            return Self { code: "ERR_UNAUTHENTICATED".into(), http, grpc, message, reason: None };
+            return Self { code: "ERR_UNAUTHENTICATED".into(), http, grpc, message, details: Vec::new() };
         }
         let unsure = match problem.outcome {
             Outcome::NotApplied => "",
@@ -139,7 +225,7 @@ impl From<Problem> for Refusal {
             http: row.http,
             grpc: row.grpc,
             message: format!("{}{unsure}", problem.detail),
-            reason: None,
+            details: Vec::new(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use compact_str::CompactString;
 
-use super::{Block, Refusal, Session};
+use super::{Block, Refusal, Session, refusal::Detail};
 use crate::{
     capability::state::{Entry, Get, Match, OPERATIONS_MAX, Op, Operation, Write},
     model::Timestamp,
@@ -48,11 +48,17 @@ pub struct Item {
     pub concurrency: Concurrency,
 }
 
-fn check_key(key: &str) -> Result<CompactString, Refusal> {
-    if key.contains(SEPARATOR) {
-        return Err(Refusal::malformed(format!("input key/keyPrefix '{key}' can't contain '{SEPARATOR}'")));
+fn check_key(store: &str, key: &str) -> Result<CompactString, Refusal> {
+    if !key.contains(SEPARATOR) {
+        return Ok(key.into());
     }
-    Ok(key.into())
+    let message = format!("input key/keyPrefix '{key}' can't contain '{SEPARATOR}'");
+    let details = vec![
+        Detail::Error { reason: "DAPR_STATE_ILLEGAL_KEY" },
+        Detail::Resource { kind: "state", name: store.to_owned() },
+        Detail::Field { field: key.to_owned(), description: message.clone() },
+    ];
+    Err(Refusal { details, ..Refusal::malformed(message) })
 }
 
 fn matching(item: &Item, block: Block) -> Result<Match, Refusal> {
@@ -80,15 +86,15 @@ fn ttl_s(metadata: &Metadata) -> Result<Option<u64>, Refusal> {
     }
 }
 
-fn set(item: Item) -> Result<Op, Refusal> {
+fn set(store: &str, item: Item) -> Result<Op, Refusal> {
     let (matching, ttl_s) = (matching(&item, Block::StateSave)?, ttl_s(&item.metadata)?);
     let operation = Operation::Set { value: Bytes(item.value), ttl_s };
-    Ok(Op { key: check_key(&item.key)?, matching, operation })
+    Ok(Op { key: check_key(store, &item.key)?, matching, operation })
 }
 
-fn delete(item: &Item) -> Result<Op, Refusal> {
+fn delete(store: &str, item: &Item) -> Result<Op, Refusal> {
     let matching = matching(item, Block::StateDelete)?;
-    Ok(Op { key: check_key(&item.key)?, matching, operation: Operation::Delete })
+    Ok(Op { key: check_key(store, &item.key)?, matching, operation: Operation::Delete })
 }
 
 /// Metadata that goes with a value that was read.
@@ -102,28 +108,28 @@ impl Session {
     pub async fn state_get(&self, store: &str, keys: &[String]) -> Result<Vec<Option<Entry>>, Refusal> {
         let mut entries = Vec::with_capacity(keys.len());
         for keys in keys.chunks(OPERATIONS_MAX) {
-            let keys = keys.iter().map(|key| check_key(key)).collect::<Result<_, _>>()?;
-            entries.extend(self.ask_for(Block::StateGet, Get { store: store.into(), keys }).await?);
+            let keys = keys.iter().map(|key| check_key(store, key)).collect::<Result<_, _>>()?;
+            entries.extend(self.ask_for(Block::StateGet, store, Get { store: store.into(), keys }).await?);
         }
         Ok(entries)
     }
 
     /// Saves some keys. More than a commit holds are written one commit after the other.
     pub async fn state_save(&self, store: &str, items: Vec<Item>) -> Result<(), Refusal> {
-        let operations = items.into_iter().map(set).collect::<Result<Vec<_>, _>>()?;
+        let operations = items.into_iter().map(|item| set(store, item)).collect::<Result<Vec<_>, _>>()?;
         self.state_write(Block::StateSave, store, operations).await
     }
 
     /// Deletes some keys, likewise.
     pub async fn state_delete(&self, store: &str, items: Vec<Item>) -> Result<(), Refusal> {
-        let operations = items.iter().map(delete).collect::<Result<Vec<_>, _>>()?;
+        let operations = items.iter().map(|item| delete(store, item)).collect::<Result<Vec<_>, _>>()?;
         self.state_write(Block::StateDelete, store, operations).await
     }
 
     async fn state_write(&self, block: Block, store: &str, operations: Vec<Op>) -> Result<(), Refusal> {
         for operations in operations.chunks(OPERATIONS_MAX) {
             let write = Write { store: store.into(), operations: operations.to_vec() };
-            self.ask_for(block, write).await?;
+            self.ask_for(block, store, write).await?;
         }
         Ok(())
     }
@@ -131,20 +137,23 @@ impl Session {
     /// Does all operations, or none.
     pub async fn state_transact(&self, store: &str, operations: Vec<(String, Item)>) -> Result<(), Refusal> {
         let translate = |(operation, item): (String, Item)| match operation.as_str() {
-            "upsert" => set(item),
-            "delete" => delete(&item),
+            "upsert" => set(store, item),
+            "delete" => delete(store, &item),
             other => Err(Refusal::malformed(format!("operation '{other}' is not supported: use 'upsert' or 'delete'"))),
         };
         let operations = operations.into_iter().map(translate).collect::<Result<Vec<_>, _>>()?;
-        self.ask_for(Block::StateTransaction, Write { store: store.into(), operations }).await.map(drop)
+        self.ask_for(Block::StateTransaction, store, Write { store: store.into(), operations }).await.map(drop)
     }
 
     pub(super) async fn ask_for<R: crate::twin::part::Request>(
         &self,
         block: Block,
+        name: &str,
         request: R,
     ) -> Result<R::Reply, Refusal> {
-        self.call(request).await.map_err(|failure| Refusal::of(block, &failure, |failure| self.server.problem(failure)))
+        self.call(request)
+            .await
+            .map_err(|failure| Refusal::of(block, name, &failure, |failure| self.server.problem(failure)))
     }
 }
 

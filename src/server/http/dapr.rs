@@ -19,7 +19,6 @@ use super::{
 };
 use crate::{
     capability::state::Entry,
-    model::ServiceId,
     server::{
         Server,
         dapr::{
@@ -45,6 +44,10 @@ pub(super) fn router() -> Router<Arc<Server>> {
             post(state_transact).put(state_transact).get(state_get).delete(state_delete),
         )
         .route("/v1.0/state/{store}/{*key}", get(state_get).delete(state_delete))
+        .route("/v1.0/secrets/{store}/bulk", get(secret_bulk))
+        .route("/v1.0/secrets/{store}/{secret}", get(secret_get))
+        .route("/v1.0/configuration/{store}", get(configuration_get))
+        .route("/v1.0-alpha1/configuration/{store}", get(configuration_get))
         .route("/v1.0/{*rest}", axum::routing::any(not_served))
         .route("/v1.0-alpha1/{*rest}", axum::routing::any(not_served))
         .route("/v1.0-alpha2/{*rest}", axum::routing::any(not_served))
@@ -261,20 +264,33 @@ async fn state_transact(
     Ok(StatusCode::NO_CONTENT)
 }
 
+async fn secret_get(session: Session, Path((store, secret)): Path<(String, String)>) -> Result<Response, Refusal> {
+    Ok(json(None, &session.secret_get(&store, &secret).await?))
+}
+
+async fn secret_bulk(session: Session, Path(store): Path<String>) -> Result<Response, Refusal> {
+    Ok(json(None, &session.secret_bulk(&store).await?))
+}
+
+async fn configuration_get(
+    session: Session,
+    Path(store): Path<String>,
+    Query(asked): Asked,
+) -> Result<Response, Refusal> {
+    let keys: Vec<_> = asked.into_iter().filter(|(name, _)| name == "key").map(|(_, key)| key).collect();
+    let items = session.configuration_get(&store, &keys).await?;
+    if items.is_empty() { Ok(StatusCode::NO_CONTENT.into_response()) } else { Ok(json(None, &items)) }
+}
+
 async fn healthz(axum::extract::State(server): axum::extract::State<Arc<Server>>) -> Response {
     match server.ready().and_then(|()| server.writable()) {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(problem) => {
             let (http, grpc) = (StatusCode::INTERNAL_SERVER_ERROR, tonic::Code::Unavailable);
             let message = problem.detail.into_owned();
-            Refusal { code: "ERR_HEALTH_NOT_READY".into(), http, grpc, message, reason: None }.into_response()
+            Refusal { code: "ERR_HEALTH_NOT_READY".into(), http, grpc, message, details: Vec::new() }.into_response()
         }
     }
-}
-
-/// The id that Dapr's clients know a service by.
-pub(crate) fn app_id(service: &ServiceId) -> &str {
-    if service.namespace() == "default" { service.name() } else { service.as_str() }
 }
 
 async fn metadata(session: Session) -> Result<Response, Refusal> {
@@ -283,7 +299,7 @@ async fn metadata(session: Session) -> Result<Response, Refusal> {
     Ok(json(
         None,
         &serde_json::json!({
-            "id": app_id(&session.service),
+            "id": session.service.name(),
             "runtimeVersion": RUNTIME_VERSION,
             "enabledFeatures": [],
             "actors": [],
@@ -304,7 +320,7 @@ async fn set_metadata(session: Session, Path(name): Path<String>, request: Reque
 
 /// Ends what this service holds of the node, and nothing else.
 async fn shutdown(session: Session) -> StatusCode {
-    session.server.extended.forget(&session.service);
+    session.end();
     StatusCode::NO_CONTENT
 }
 

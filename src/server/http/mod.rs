@@ -18,8 +18,6 @@ use axum::{
     routing::{MethodRouter, get, post},
 };
 pub use caller::{Caller, Peer};
-#[cfg(feature = "dapr")]
-pub(crate) use dapr::app_id;
 
 use super::{
     Phase, Server,

@@ -43,11 +43,12 @@ pub enum Profile {
 }
 
 /// The grants of [`Profile::Standard`]: operations and scope.
-const STANDARD: [(&[&str], &str); 4] = [
+const STANDARD: [(&[&str], &str); 5] = [
     (&[], "state:*"),
     (&["get", "watch"], "configuration:*"),
     (&["get", "list"], "secrets:*"),
     (&["publish", "subscribe"], "topics:*"),
+    (&["list"], "components:*"),
 ];
 
 impl Profile {

@@ -403,7 +403,7 @@ impl Twin for Service {
         let mut draft = super::Draft::of(self, turn);
         instance::expire(&mut draft, self);
         super::command::expire(&mut draft);
-        self.parts.wake(turn, Decision::new(()).changes(draft.settled()))
+        self.parts.wake(turn, &self.core, Decision::new(()).changes(draft.settled()))
     }
 
     fn index(&self, terms: &mut Terms) {

@@ -5,12 +5,12 @@ use std::{fmt, sync::OnceLock};
 use compact_str::CompactString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Change, Draft, Service, access::Denial};
+use super::{Change, Core, Draft, Service, access::Denial, view::Presence};
 use crate::{
     model::{Lane, Timestamp, scope::Want},
     twin::{
         Changes, Decide, Decision, Effect, Event, Message, Needs, PageWrite, Rejection, Turn, Wire,
-        part::{Bytes, Hosted, Part, PartKind, PartTurn, Request, Ruling, needs_within, within},
+        part::{Around, Bytes, Hosted, Part, PartKind, PartTurn, Request, Ruling, needs_within, within},
         to_bytes,
     },
 };
@@ -166,11 +166,16 @@ impl Parts {
     }
 
     /// What time does to the parts.
-    pub(super) fn wake(&self, turn: &Turn<'_>, mut decision: Decision<Change, ()>) -> Decision<Change, ()> {
+    pub(super) fn wake(
+        &self,
+        turn: &Turn<'_>,
+        core: &Core,
+        mut decision: Decision<Change, ()>,
+    ) -> Decision<Change, ()> {
         for section in &self.sections {
             let (Held::Live(part), Some(kind)) = (&section.held, kind(&section.name)) else { continue };
             if part.wake_at().is_some_and(|due| due <= turn.now) {
-                let ruling = part.wake(&PartTurn::new(turn, kind.name));
+                let ruling = part.wake(&PartTurn::new(turn, kind.name, core));
                 decision = install(decision, kind.name, kind.schema, ruling.changes, ruling.pages, ruling.effects);
             }
         }
@@ -189,6 +194,13 @@ impl Parts {
             Held::Kept { bytes, .. } => bytes.0.len(),
         };
         self.sections.iter().map(|section| size_of::<Section>() + bytes(section)).sum()
+    }
+}
+
+impl Around for Core {
+    fn instances_up(&self) -> Vec<&str> {
+        let up = self.instances.iter().filter(|instance| instance.presence == Presence::Up);
+        up.map(|instance| instance.id.as_str()).collect()
     }
 }
 
@@ -261,7 +273,7 @@ impl<R: Request> Decide<Use<R>> for Service {
         if let Some(denial) = denial {
             return Ok(self.denied(turn, denial));
         }
-        let part_turn = PartTurn::new(turn, name);
+        let part_turn = PartTurn::new(turn, name, &self.core);
         let ruling = match self.parts.part::<R::Part>()? {
             Some(part) => request.decide(part, &part_turn)?,
             None => request.decide(&R::Part::default(), &part_turn)?,

@@ -30,12 +30,12 @@ const KEYWORDS: [&str; 14] = [
 const TYPES: [&str; 7] = ["object", "array", "string", "integer", "number", "boolean", "null"];
 
 /// Refuses a schema with an unknown keyword or one of the wrong form.
-pub(super) fn check_definition(schema: &Value) -> Result<(), Rejection> {
+pub fn check_definition(schema: &Value) -> Result<(), Rejection> {
     define(schema, "schema", DEPTH_MAX).map_err(Rejection::invalid)
 }
 
 /// Refuses parameters that contradict a schema; says where and what would be right.
-pub(super) fn check(schema: &Value, parameters: &Value) -> Result<(), Rejection> {
+pub fn check(schema: &Value, parameters: &Value) -> Result<(), Rejection> {
     judge(schema, parameters, "parameters", DEPTH_MAX).map_err(Rejection::invalid)
 }
 

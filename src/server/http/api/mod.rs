@@ -2,9 +2,11 @@
 
 mod access;
 mod commands;
+mod configuration;
 mod events;
 mod features;
 mod keys;
+mod secrets;
 mod state;
 mod twins;
 
@@ -58,6 +60,21 @@ pub fn routes() -> Vec<(&'static str, MethodRouter<Arc<Server>>)> {
         ),
         ("/api/v1/twins/{namespace}/{name}/access", get(access::view).patch(access::edit)),
         ("/api/v1/twins/{namespace}/{name}/access/check", post(access::check)),
+        ("/api/v1/twins/{namespace}/{name}/configuration", get(configuration::view).patch(configuration::put)),
+        ("/api/v1/twins/{namespace}/{name}/configuration/rollback", post(configuration::rollback)),
+        ("/api/v1/twins/{namespace}/{name}/configuration/applied", post(configuration::applied)),
+        ("/api/v1/twins/{namespace}/{name}/components", get(configuration::components)),
+        (
+            "/api/v1/twins/{namespace}/{name}/components/{component}",
+            put(configuration::add_component).delete(configuration::remove_component),
+        ),
+        ("/api/v1/twins/{namespace}/{name}/secrets", get(secrets::list)),
+        (
+            "/api/v1/twins/{namespace}/{name}/secrets/{secret}",
+            get(secrets::view).put(secrets::put).delete(secrets::delete),
+        ),
+        ("/api/v1/twins/{namespace}/{name}/secrets/{secret}/value", get(secrets::read)),
+        ("/api/v1/twins/{namespace}/{name}/secrets/{secret}/ack", post(secrets::ack)),
         ("/api/v1/twins/{namespace}/{name}/state", get(state::stores)),
         (
             "/api/v1/twins/{namespace}/{name}/state/{store}",

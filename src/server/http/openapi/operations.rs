@@ -333,6 +333,129 @@ pub(super) static OPERATIONS: &[Operation] = &[
     }
     .takes("Rights", "", r#"{"rights": [{"operation": "get", "scope": "state:statestore/order-1"}]}"#)
     .refuses(&[Code::LimitExceeded]),
+    read(
+        "/api/v1/twins/{namespace}/{name}/configuration",
+        "getConfiguration",
+        "Reads everything that is configured, and which instance has applied it",
+        "Configuration",
+    )
+    .refuses(USED),
+    write("patch", "/api/v1/twins/{namespace}/{name}/configuration", "putConfiguration", "Changes keys in one commit")
+        .takes("ConfigurationEdit", "", r#"{"keys": {"limits.rps": {"value": "50"}, "old": null}}"#)
+        .answers(200, "ConfigurationSet")
+        .makes()
+        .refuses(USED),
+    Operation {
+        method: "post",
+        ..read(
+            "/api/v1/twins/{namespace}/{name}/configuration/rollback",
+            "rollBackConfiguration",
+            "Takes the newest version back",
+            "ConfigurationSet",
+        )
+    }
+    .takes("ConfigurationSet", "", r#"{"version": 2}"#)
+    .refuses(USED),
+    Operation {
+        method: "post",
+        answer: Answer::Nothing,
+        status: 204,
+        ..plain(
+            "/api/v1/twins/{namespace}/{name}/configuration/applied",
+            "applyConfiguration",
+            "Notes that an instance applied a version, or could not",
+            "",
+        )
+    }
+    .takes("ConfigurationUse", "", r#"{"instance": "orders-1", "version": 1}"#)
+    .refuses(USED),
+    plain(
+        "/api/v1/twins/{namespace}/{name}/components",
+        "listComponents",
+        "Lists the names of the service's components",
+        "[Component]",
+    )
+    .refuses(USED),
+    Operation {
+        method: "put",
+        answer: Answer::Nothing,
+        status: 204,
+        ..plain(
+            "/api/v1/twins/{namespace}/{name}/components/{component}",
+            "addComponent",
+            "Adds a name for a capability",
+            "",
+        )
+    }
+    .takes("NewComponent", "", r#"{"kind": "secrets"}"#)
+    .refuses(USED),
+    Operation {
+        method: "delete",
+        answer: Answer::Nothing,
+        status: 204,
+        ..plain(
+            "/api/v1/twins/{namespace}/{name}/components/{component}",
+            "removeComponent",
+            "Removes a name that was added",
+            "",
+        )
+    }
+    .refuses(USED),
+    plain("/api/v1/twins/{namespace}/{name}/secrets", "listSecrets", "Lists secrets, without their values", "[Secret]")
+        .refuses(USED),
+    plain(
+        "/api/v1/twins/{namespace}/{name}/secrets/{secret}",
+        "getSecret",
+        "Says where a secret stands, and which instance uses which version",
+        "Secret",
+    )
+    .refuses(USED),
+    Operation {
+        method: "put",
+        ..plain(
+            "/api/v1/twins/{namespace}/{name}/secrets/{secret}",
+            "putSecret",
+            "Sets a new version: the body",
+            "SecretSet",
+        )
+    }
+    .query(&[
+        ("rotate", "boolean", "Keep the version before valid until every live instance moved on"),
+        ("overlap_s", "integer", "For how many seconds at the longest; an hour if absent"),
+    ])
+    .body(&["application/octet-stream"], "", "", "")
+    .refuses(USED),
+    Operation {
+        method: "delete",
+        answer: Answer::Nothing,
+        status: 204,
+        ..plain("/api/v1/twins/{namespace}/{name}/secrets/{secret}", "deleteSecret", "Deletes a secret", "")
+    }
+    .refuses(USED),
+    Operation {
+        answer: Answer::Text("application/octet-stream", "The value"),
+        ..plain(
+            "/api/v1/twins/{namespace}/{name}/secrets/{secret}/value",
+            "readSecret",
+            "Reads a secret; that is journaled",
+            "",
+        )
+    }
+    .query(&[("version", "integer", "Which version: the newest, or the one before while it is valid")])
+    .refuses(USED),
+    Operation {
+        method: "post",
+        answer: Answer::Nothing,
+        status: 204,
+        ..plain(
+            "/api/v1/twins/{namespace}/{name}/secrets/{secret}/ack",
+            "acknowledgeSecret",
+            "Notes that an instance uses a version",
+            "",
+        )
+    }
+    .takes("SecretUse", "", r#"{"instance": "orders-1", "version": 1}"#)
+    .refuses(USED),
     plain("/api/v1/twins/{namespace}/{name}/state", "listStores", "Lists the stores of the service", "[Store]")
         .refuses(USED),
     Operation {

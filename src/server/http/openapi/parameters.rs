@@ -35,6 +35,8 @@ fn part(name: &str) -> Value {
         "id" => ("integer", "The command's id within the twin", json!(2)),
         "command" => ("Name", "The command's name", json!("restart")),
         "key" => ("KeyId", "The key's public id", json!("0123456789abcdef")),
+        "secret" => ("Name", "The secret", json!("db-password")),
+        "component" => ("Name", "The component's name", json!("localsecrets")),
         "store" => ("StoreName", "The store", json!("statestore")),
         "state_key" => ("StateKey", "The key, percent-encoded: `/` is `%2F`", json!("order-1")),
         "code" => ("string", "The problem's code", json!("not-found")),

@@ -390,4 +390,63 @@ schemas! {
     answered StateWritten: "What a transaction made" {
         "etags" "[integer?]" "The ETag of each operation, null for a deletion";
     }
+    // Secrets.
+    answered Secret: "Where a secret stands; never its value" {
+        "secret" "string" "Its name";
+        "version" "integer" "The newest version";
+        "changed_at" "Time" "When that was set";
+        "previous" "integer?" "The version before, while it is valid";
+        "previous_until" "Time?" "Until when it is valid at the latest";
+        "instances?" "[SecretUse]" "Which instance said that it uses which version; only of one secret";
+    }
+    answered SecretSet: "A new version of a secret" {
+        "version" "integer" "The version";
+    }
+    taken SecretUse: "Which version of a secret an instance uses" {
+        "instance" "string" "The instance";
+        "version" "integer" "The version";
+    }
+    // Configuration.
+    answered Configuration: "What is configured of a service" {
+        "version" "integer" "Commits so far; what `If-Match` takes";
+        "changed_at" "Time" "When the newest was made";
+        "in_sync" "boolean" "Whether every instance that is up has applied it";
+        "keys" "ConfiguredKeys" "The keys";
+        "instances" "[ConfigurationSaid]" "What instances said";
+    }
+    answered ConfigurationSaid: "What an instance said of the configuration" {
+        "instance" "string" "The instance";
+        "version" "integer" "The version it speaks of";
+        "error" "string?" "Why it could not be applied; null if it was";
+        "at" "Time" "When it said so";
+    }
+    answered ConfiguredKey: "One key" {
+        "value" "string" "Its value";
+        "version" "integer" "The version in which it changed last";
+        "metadata?" "Strings" "Its metadata";
+        "schema?" "object" "What a value must be";
+    }
+    taken ConfigurationEdit: "Keys that change together" {
+        "keys" "ConfigurationEdits" "The keys; at most 16";
+    }
+    taken KeyEdit: "What a key is from now on" {
+        "value" "string" "Its value; JSON if it has a schema";
+        "metadata?" "Strings?" "Its metadata; as it was if absent";
+        "schema?" "object?" "What its values must be from now on; as it was if absent";
+    }
+    taken ConfigurationSet: "A version of the configuration" {
+        "version" "integer" "The version";
+    }
+    taken ConfigurationUse: "Which version an instance has applied" {
+        "instance" "string" "The instance";
+        "version" "integer" "The version";
+        "error?" "string?" "Why it could not be applied; absent if it was";
+    }
+    answered Component: "A name of a capability" {
+        "name" "string" "The name";
+        "kind" "secrets|configuration|pubsub" "What it stands for";
+    }
+    taken NewComponent: "What a name stands for" {
+        "kind" "secrets|configuration|pubsub" "What it stands for";
+    }
 }

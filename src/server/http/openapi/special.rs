@@ -6,7 +6,43 @@ use super::notation::typed;
 use crate::{server::problem::Code, twin::service::view::Status};
 
 /// All of them, by name.
-pub(super) fn all() -> [(&'static str, Value); 19] {
+pub(super) fn all() -> impl Iterator<Item = (&'static str, Value)> {
+    twins().into_iter().chain(capabilities())
+}
+
+fn capabilities() -> [(&'static str, Value); 5] {
+    [
+        ("Strings", json!({ "type": "object", "additionalProperties": { "type": "string" } })),
+        (
+            "ConfiguredKeys",
+            json!({ "type": "object", "additionalProperties": { "$ref": "#/components/schemas/ConfiguredKey" } }),
+        ),
+        (
+            "ConfigurationEdits",
+            json!({
+                "type": "object",
+                "additionalProperties": { "anyOf": [{ "$ref": "#/components/schemas/KeyEdit" }, { "type": "null" }] },
+                "description": "What each key is from now on; null removes it",
+            }),
+        ),
+        (
+            "StoreName",
+            json!({
+                "type": "string", "minLength": 1, "maxLength": 48, "pattern": "^[A-Za-z0-9._-]+$",
+                "description": "1 to 48 letters, digits, '-', '_' or '.'",
+            }),
+        ),
+        (
+            "StateKey",
+            json!({
+                "type": "string", "minLength": 1, "maxLength": 384, "pattern": NO_CONTROL,
+                "description": "1 to 384 bytes, no control characters",
+            }),
+        ),
+    ]
+}
+
+fn twins() -> [(&'static str, Value); 17] {
     [
         ("FreshKey", json!({ "allOf": [{ "$ref": "#/components/schemas/Key" }, { "required": ["key"] }] })),
         ("Time", json!({ "type": "integer", "minimum": 0, "description": "Milliseconds since 1970" })),
@@ -67,20 +103,6 @@ pub(super) fn all() -> [(&'static str, Value); 19] {
         (
             "KeyId",
             json!({ "type": "string", "pattern": "^[0-9a-f]{16}$", "description": "What is between `twk_` and the next `_`" }),
-        ),
-        (
-            "StoreName",
-            json!({
-                "type": "string", "minLength": 1, "maxLength": 48, "pattern": "^[A-Za-z0-9._-]+$",
-                "description": "1 to 48 letters, digits, '-', '_' or '.'",
-            }),
-        ),
-        (
-            "StateKey",
-            json!({
-                "type": "string", "minLength": 1, "maxLength": 384, "pattern": NO_CONTROL,
-                "description": "1 to 384 bytes, no control characters",
-            }),
         ),
         (
             "Cursor",

@@ -1,0 +1,162 @@
+//! Configuration as Dapr's clients ask for it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use ahash::HashMap;
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::{Block, Refusal, Session};
+use crate::{
+    capability::{
+        components::Kind,
+        configuration::{EVENT, Get, Item, KEYS_AT_ONCE_MAX},
+    },
+    model::ServiceId,
+    runtime::Watch,
+    server::pass::Pass,
+};
+
+/// Subscriptions of one service at once.
+const SUBSCRIPTIONS_MAX: usize = 256;
+
+/// One key as clients see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Shown {
+    /// Its value.
+    pub value: String,
+    /// The version in which it changed last.
+    pub version: String,
+    /// Its metadata.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Keys by name.
+pub type Items = BTreeMap<String, Shown>;
+
+fn shown(item: Item) -> (String, Shown) {
+    let metadata = item.metadata.into_iter().map(|(name, value)| (name.into(), value)).collect();
+    (item.key.into(), Shown { value: item.value, version: item.version.to_string(), metadata })
+}
+
+/// Open subscriptions: by service and id, what ends them.
+#[derive(Default)]
+pub struct Subscriptions(Mutex<HashMap<(ServiceId, String), watch::Sender<bool>>>);
+
+impl Subscriptions {
+    fn open(&self, service: &ServiceId) -> Result<(String, watch::Receiver<bool>), Refusal> {
+        let mut open = self.0.lock();
+        if open.keys().filter(|(owner, _)| owner == service).count() >= SUBSCRIPTIONS_MAX {
+            let message = format!("a service has at most {SUBSCRIPTIONS_MAX} configuration subscriptions at once");
+            return Err(Refusal::malformed(message));
+        }
+        let id = uuid::Uuid::new_v4().to_string();
+        let (end, ended) = watch::channel(false);
+        open.insert((service.clone(), id.clone()), end);
+        Ok((id, ended))
+    }
+
+    /// Ends a subscription; whether there was one.
+    pub fn end(&self, service: &ServiceId, id: &str) -> bool {
+        let ended = self.0.lock().remove(&(service.clone(), id.to_owned()));
+        ended.map(|end| end.send_replace(true)).is_some()
+    }
+
+    /// Ends every subscription of a service.
+    pub fn end_all(&self, service: &ServiceId) {
+        self.0.lock().retain(|(owner, _), end| {
+            let stays = owner != service;
+            if !stays {
+                end.send_replace(true);
+            }
+            stays
+        });
+    }
+}
+
+/// Follows some keys of the configuration.
+pub struct Following {
+    session: Arc<Session>,
+    /// Which subscription it is.
+    pub id: String,
+    store: String,
+    keys: Vec<String>,
+    watch: Watch,
+    pass: Pass,
+    ended: watch::Receiver<bool>,
+    /// The newest version that was told.
+    told: u64,
+}
+
+impl Session {
+    /// Reads some keys, or all of them.
+    pub async fn configuration_get(&self, store: &str, keys: &[String]) -> Result<Items, Refusal> {
+        self.component(Block::ConfigurationGet, store, Kind::Configuration).await?;
+        Ok(self.configuration_items(store, keys).await?.1)
+    }
+
+    /// The newest version, and the keys.
+    async fn configuration_items(&self, store: &str, keys: &[String]) -> Result<(u64, Items), Refusal> {
+        if keys.is_empty() {
+            let (version, items) = self.ask_for(Block::ConfigurationGet, store, Get { keys: Vec::new() }).await?;
+            return Ok((version, items.into_iter().map(shown).collect()));
+        }
+        let (mut newest, mut all) = (0, Items::new());
+        for keys in keys.chunks(KEYS_AT_ONCE_MAX) {
+            let get = Get { keys: keys.iter().map(Into::into).collect() };
+            let (version, items) = self.ask_for(Block::ConfigurationGet, store, get).await?;
+            newest = version;
+            all.extend(items.into_iter().map(shown));
+        }
+        Ok((newest, all))
+    }
+
+    /// Follows some keys, or all of them, from now on.
+    pub async fn configuration_follow(self, store: &str, keys: Vec<String>) -> Result<Following, Refusal> {
+        self.component(Block::ConfigurationGet, store, Kind::Configuration).await?;
+        let watch = self.server.watch(Some(&self.service), None);
+        let (told, _) = self.configuration_items(store, &keys).await?;
+        let (id, ended) = self.server.subscriptions.open(&self.service)?;
+        let pass = Pass::new(Arc::clone(&self.server), self.header.principal());
+        Ok(Following { session: Arc::new(self), id, store: store.to_owned(), keys, watch, pass, ended, told })
+    }
+}
+
+impl Following {
+    /// Waits for keys that change; `None` once the subscription is over.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost if the future is dropped: keys that changed are read anew.
+    pub async fn next(&mut self) -> Result<Option<Items>, Refusal> {
+        loop {
+            let server = Arc::clone(&self.session.server);
+            tokio::select! {
+                published = self.watch.next() => match published {
+                    Ok(published) if published.event.name != EVENT => continue,
+                    // Whoever fell behind reads what is there now.
+                    Ok(_) | Err(_) => {}
+                },
+                _ = self.ended.wait_for(|ended| *ended) => return Ok(None),
+                () = server.stopping() => return Err(Refusal::from(server.ready().err().unwrap_or_else(|| {
+                    crate::server::problem::Problem::new(crate::server::problem::Code::Stopping, "the node is stopping")
+                }))),
+                problem = self.pass.over() => return Err(problem.into()),
+            }
+            self.pass.check().await?;
+            let told = self.told;
+            let (newest, mut items) = self.session.configuration_items(&self.store, &self.keys).await?;
+            self.told = newest;
+            items.retain(|_, item| item.version.parse::<u64>().is_ok_and(|version| version > told));
+            if !items.is_empty() {
+                return Ok(Some(items));
+            }
+        }
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.session.server.subscriptions.end(&self.session.service, &self.id);
+    }
+}

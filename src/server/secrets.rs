@@ -1,0 +1,67 @@
+//! Secrets on their way in and out: sealed before they reach a twin, opened after they left it.
+
+use zeroize::Zeroizing;
+
+use super::Server;
+use crate::{
+    capability::secrets::{Get, Prepare, Put, Rotation, Sealed, seal},
+    model::{Header, RequestKey, ServiceId},
+    twin::{Failure, Rejection},
+};
+
+/// How often a new version is sealed anew because somebody else was faster.
+const TRIES_MAX: u32 = 8;
+
+impl Server {
+    /// Sets a new version of a secret; answers with its number.
+    pub async fn put_secret(
+        &self,
+        service: &ServiceId,
+        secret: &str,
+        value: Zeroizing<Vec<u8>>,
+        rotation: Rotation,
+        header: Header,
+    ) -> Result<u64, Failure> {
+        for _ in 0..TRIES_MAX {
+            let prepare = Prepare { secret: secret.into(), reads: false };
+            let prepared = self.call(service, prepare, header.clone(), None).await?;
+            let (key, wrapped) = if prepared.key.0.is_empty() {
+                self.seal.make(service)
+            } else {
+                (self.seal.unwrap(service, &prepared.key).map_err(unsealed)?, prepared.key)
+            };
+            let version = prepared.version + 1;
+            let value = key.seal(service, secret, version, &value);
+            let put = Put { secret: secret.into(), version, value, key: wrapped, rotation };
+            let none: Option<RequestKey> = None;
+            if self.call(service, put, header.clone(), none).await? {
+                return Ok(version);
+            }
+        }
+        Err(Rejection::conflict("the secret is being set by others all the time; try again").into())
+    }
+
+    /// Reads a version of a secret, the newest if none is named.
+    pub async fn read_secret(
+        &self,
+        service: &ServiceId,
+        secret: &str,
+        version: Option<u64>,
+        header: Header,
+    ) -> Result<(u64, Zeroizing<Vec<u8>>), Failure> {
+        let version = if let Some(version) = version {
+            version
+        } else {
+            let prepare = Prepare { secret: secret.into(), reads: true };
+            self.call(service, prepare, header.clone(), None).await?.version.max(1)
+        };
+        let Sealed { secret, version, value, key } =
+            self.call(service, Get { secret: secret.into(), version }, header, None).await?;
+        let key = self.seal.unwrap(service, &key).map_err(unsealed)?;
+        Ok((version, key.open(service, &secret, version, &value).map_err(unsealed)?))
+    }
+}
+
+fn unsealed(error: seal::Error) -> Failure {
+    Rejection::conflict(error.to_string()).into()
+}

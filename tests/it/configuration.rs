@@ -1,0 +1,81 @@
+//! A service's configuration: set in commits, pushed to who follows it, taken back.
+
+use dapr::dapr::proto::runtime::v1::{self as wire, dapr_client::DaprClient};
+use serde_json::{Value, json};
+use tonic::{Request, transport::Channel};
+
+use crate::api_world::{World, event};
+
+const OWN: &str = "/api/v1/twins/shop/orders";
+const PATH: &str = "/api/v1/twins/shop/orders/configuration";
+
+#[tokio::test]
+async fn keys_change_together_and_a_version_can_be_taken_back() {
+    let world = World::new().await;
+    let put = async |keys: Value| world.send("PATCH", PATH, json!({ "keys": keys })).await;
+    let schema = json!({"type": "object", "properties": {"rps": {"type": "integer"}}, "required": ["rps"]});
+    let first = json!({"limits": {"value": "{\"rps\":5}", "schema": schema}, "colour": {"value": "red"}});
+    assert_eq!(put(first).await.json()["version"], 1);
+    let wrong = put(json!({"limits": {"value": "{\"rps\":\"many\"}"}, "colour": {"value": "blue"}})).await;
+    assert_eq!(wrong.problem(), (400, "invalid".into()));
+    let read = async || world.done("GET", PATH, Value::Null).await;
+    assert_eq!(read().await["keys"]["colour"], json!({"value": "red", "version": 1}), "all or none");
+    assert_eq!(put(json!({"colour": null, "size": {"value": "l"}})).await.json()["version"], 2);
+    assert_eq!(read().await["keys"].as_object().unwrap().len(), 2);
+    let back = world.done("POST", &format!("{PATH}/rollback"), json!({"version": 2})).await;
+    assert_eq!(back["version"], 3);
+    let keys = read().await["keys"].clone();
+    assert_eq!((&keys["colour"]["value"], &keys["size"]), (&json!("red"), &Value::Null));
+    let stale = world.request("PATCH", PATH).header("if-match", "2").json(&json!({"keys": {}}));
+    assert_eq!(stale.send().await.unwrap().status(), 412);
+}
+
+#[tokio::test]
+async fn it_is_in_sync_when_every_live_instance_has_applied_it() {
+    let world = World::new().await;
+    world.done("PUT", &format!("{OWN}/instances/a"), Value::Null).await;
+    world.done("PATCH", PATH, json!({"keys": {"colour": {"value": "red"}}})).await;
+    let in_sync = async || world.done("GET", PATH, Value::Null).await["in_sync"].clone();
+    assert_eq!(in_sync().await, false);
+    let applied = async |body: Value| world.send("POST", &format!("{PATH}/applied"), body).await.status;
+    assert_eq!(applied(json!({"instance": "a", "version": 1, "error": "no such colour"})).await, 204);
+    assert_eq!(in_sync().await, false);
+    assert_eq!(applied(json!({"instance": "a", "version": 1})).await, 204);
+    assert_eq!(in_sync().await, true);
+    assert_eq!(applied(json!({"instance": "a", "version": 9})).await, 409);
+}
+
+#[tokio::test]
+async fn a_change_reaches_those_who_follow_the_twin_and_those_who_subscribed_to_its_key() {
+    let world = World::new().await;
+    world.done("PUT", OWN, Value::Null).await;
+    let (_, key) = world.mint(json!({"kind": "service", "service": "shop/orders"})).await;
+    let mut events = world.request("GET", &format!("{OWN}/events")).send().await.unwrap();
+    let channel = Channel::from_shared(world.node.url()).unwrap().connect().await.unwrap();
+    let mut client = DaprClient::new(channel);
+    let message = |keys: &[&str]| {
+        let keys = keys.iter().map(|&key| key.to_owned()).collect();
+        let mut request = Request::new(wire::SubscribeConfigurationRequest {
+            store_name: "configstore".into(),
+            keys,
+            ..Default::default()
+        });
+        request.metadata_mut().insert("authorization", format!("Bearer {key}").parse().unwrap());
+        request
+    };
+    let mut stream = client.subscribe_configuration(message(&["colour"])).await.unwrap().into_inner();
+    let first = stream.message().await.unwrap().unwrap();
+    assert!(!first.id.is_empty() && first.items.is_empty());
+    world.done("PATCH", PATH, json!({"keys": {"size": {"value": "l"}}})).await;
+    world.done("PATCH", PATH, json!({"keys": {"colour": {"value": "red", "metadata": {"by": "us"}}}})).await;
+    let (_, changed) = event(&mut events, "twin.configuration.changed").await;
+    assert_eq!(changed["data"]["keys"], json!(["size"]));
+    let pushed = stream.message().await.unwrap().unwrap();
+    assert_eq!(pushed.items.keys().collect::<Vec<_>>(), ["colour"]);
+    assert_eq!((pushed.items["colour"].value.as_str(), pushed.items["colour"].version.as_str()), ("red", "2"));
+    let mut end =
+        Request::new(wire::UnsubscribeConfigurationRequest { store_name: "configstore".into(), id: first.id });
+    end.metadata_mut().insert("authorization", format!("Bearer {key}").parse().unwrap());
+    assert!(client.unsubscribe_configuration(end).await.unwrap().into_inner().ok);
+    assert!(stream.message().await.unwrap().is_none(), "the stream ends with its subscription");
+}
