@@ -14,6 +14,7 @@ use std::{
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{
+    bus::{self, Topic},
     capability,
     config::{self, Config, LogConfig, LogFormat, StoreKind},
     metrics::Metrics,
@@ -198,7 +199,8 @@ pub fn kinds(builder: Builder) -> Builder {
         }
     }
     parts::host(capability::parts());
-    let builder = builder.kind::<Service>().kind::<Keyring>();
+    let builder = builder.kind::<Service>().kind::<Keyring>().kind::<Topic>();
+    let builder = builder.wire::<bus::Append>().wire::<bus::Read>().wire::<bus::Lease>().wire::<bus::Settle>();
     let mut wires = Wires(Some(builder.wire::<MintKey>().wire::<RevokeKey>().wire::<LookUp>()));
     message::register(&mut wires);
     capability::register(&mut wires);

@@ -32,6 +32,7 @@
 
 #[cfg(feature = "server")]
 pub mod app;
+pub mod bus;
 pub mod capability;
 #[cfg(feature = "cli")]
 pub mod cli;

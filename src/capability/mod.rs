@@ -6,6 +6,7 @@ pub mod components;
 pub mod configuration;
 pub mod secrets;
 pub mod state;
+pub mod topics;
 
 use crate::twin::part::{Part, PartKind, Request};
 
@@ -23,6 +24,7 @@ pub fn register(registry: &mut impl Registry) {
     configuration::register(registry);
     secrets::register(registry);
     state::register(registry);
+    topics::register(registry);
 }
 
 /// The parts, for service twins to host.

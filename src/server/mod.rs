@@ -17,6 +17,7 @@ mod patient;
 pub mod principal;
 pub mod problem;
 mod secrets;
+pub mod topics;
 pub mod vitals;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -113,6 +114,8 @@ pub struct Server {
     pub config: Config,
     phase: watch::Sender<Phase>,
     streams: Arc<Semaphore>,
+    /// Tells subscriptions that something new is there.
+    arrivals: topics::Arrivals,
     /// What services said of themselves over the Dapr door.
     #[cfg(feature = "dapr")]
     pub extended: dapr::metadata::Extended,
@@ -141,6 +144,7 @@ impl Server {
             config,
             phase: watch::Sender::new(Phase::Starting),
             streams: Arc::new(Semaphore::new(OPEN_STREAMS_MAX)),
+            arrivals: topics::Arrivals::default(),
             #[cfg(feature = "dapr")]
             extended: dapr::metadata::Extended::default(),
             #[cfg(feature = "dapr")]

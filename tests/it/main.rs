@@ -46,3 +46,4 @@ mod state;
 mod store_crash;
 mod store_open;
 mod store_pace;
+mod topics;

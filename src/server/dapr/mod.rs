@@ -7,6 +7,7 @@
 
 pub mod configuration;
 pub mod metadata;
+pub mod pubsub;
 pub mod refusal;
 pub mod secrets;
 pub mod state;

@@ -27,6 +27,8 @@ pub enum Block {
     SecretGet,
     /// Reading configuration.
     ConfigurationGet,
+    /// Publishing and subscribing.
+    Publish,
 }
 
 impl Block {
@@ -39,6 +41,7 @@ impl Block {
             Self::StateTransaction => "ERR_STATE_TRANSACTION",
             Self::SecretGet => "ERR_SECRET_GET",
             Self::ConfigurationGet => "ERR_CONFIGURATION_GET",
+            Self::Publish => "ERR_PUBSUB_PUBLISH_MESSAGE",
         }
     }
 
@@ -56,6 +59,10 @@ impl Block {
             Self::ConfigurationGet => {
                 let (code, reason) = ("ERR_CONFIGURATION_STORE_NOT_FOUND", "DAPR_CONFIGURATION_STORE_NOT_FOUND");
                 (code, reason, StatusCode::INTERNAL_SERVER_ERROR, format!("configuration store {name} not found"))
+            }
+            Self::Publish => {
+                let said = format!("pubsub {name} not found");
+                ("ERR_PUBSUB_NOT_FOUND", "DAPR_PUBSUB_NOT_FOUND", StatusCode::NOT_FOUND, said)
             }
         }
     }
@@ -129,6 +136,14 @@ impl Refusal {
         Self { code: code.into(), http, grpc: Grpc::InvalidArgument, message, details: vec![Detail::Error { reason }] }
     }
 
+    /// A topic without a name.
+    pub fn no_topic(component: &str) -> Self {
+        let details = vec![Detail::Error { reason: "DAPR_PUBSUB_TOPICNAME_EMPTY" }];
+        let (http, grpc) = (StatusCode::NOT_FOUND, Grpc::InvalidArgument);
+        let message = format!("topic is empty in pubsub {component}");
+        Self { code: "ERR_TOPIC_EMPTY".into(), http, grpc, message, details }
+    }
+
     /// What a twin refused.
     pub fn of(block: Block, name: &str, failure: &Failure, problem: impl FnOnce(&Failure) -> Problem) -> Self {
         let plain = |code: &'static str, http, grpc| Self {
@@ -146,6 +161,9 @@ impl Refusal {
                 ..plain(block.code(), StatusCode::CONFLICT, Grpc::Aborted)
             },
             Rejection::Invalid { .. } => plain("ERR_MALFORMED_REQUEST", StatusCode::BAD_REQUEST, Grpc::InvalidArgument),
+            Rejection::Denied { .. } if block == Block::Publish => {
+                plain("ERR_PUBSUB_FORBIDDEN", StatusCode::FORBIDDEN, Grpc::PermissionDenied)
+            }
             Rejection::Denied { .. } => plain("ERR_PERMISSION_DENIED", StatusCode::FORBIDDEN, Grpc::PermissionDenied),
             Rejection::Limit { .. } => plain(block.code(), StatusCode::PAYLOAD_TOO_LARGE, Grpc::ResourceExhausted),
             Rejection::Throttled { .. } => plain(block.code(), StatusCode::TOO_MANY_REQUESTS, Grpc::ResourceExhausted),

@@ -75,7 +75,7 @@ fn matching(item: &Item, block: Block) -> Result<Match, Refusal> {
     }
 }
 
-fn ttl_s(metadata: &Metadata) -> Result<Option<u64>, Refusal> {
+pub(super) fn ttl_s(metadata: &Metadata) -> Result<Option<u64>, Refusal> {
     let Some(text) = metadata.get(TTL).filter(|text| !text.is_empty()) else { return Ok(None) };
     match text.parse::<i64>() {
         Ok(-1) => Ok(None),

@@ -8,10 +8,15 @@ use std::{collections::HashMap, future::Future, net::IpAddr, sync::Arc};
 use axum::{Router, body::Body, extract::State, http::Request, response::Response, routing::post};
 use dapr::dapr::proto::{
     common::v1::{ConfigurationItem, StateItem, StateOptions, state_options::StateConcurrency},
-    runtime::v1 as wire,
+    runtime::v1::{
+        self as wire, subscribe_topic_events_request_alpha1::SubscribeTopicEventsRequestType as Said,
+        subscribe_topic_events_response_alpha1::SubscribeTopicEventsResponseType as Answer,
+        topic_event_response::TopicEventResponseStatus,
+    },
 };
 use futures_util::{Stream, StreamExt as _};
-use tonic::{Status, server::Grpc};
+use tokio::sync::mpsc;
+use tonic::{Status, Streaming, server::Grpc};
 use tonic_prost::ProstCodec;
 
 use crate::server::{
@@ -19,6 +24,7 @@ use crate::server::{
     dapr::{
         RUNTIME_VERSION, Refusal, Session,
         configuration::{Items, Shown},
+        pubsub::{Handed, Published, Taking, Verdict, Wanted},
         secrets::Values,
         state::{Concurrency, Item, about},
     },
@@ -34,6 +40,10 @@ pub(super) fn router() -> Router<Arc<Server>> {
         .route("/dapr.proto.runtime.v1.Dapr/DeleteState", unary(delete_state))
         .route("/dapr.proto.runtime.v1.Dapr/DeleteBulkState", unary(delete_bulk_state))
         .route("/dapr.proto.runtime.v1.Dapr/ExecuteStateTransaction", unary(execute_state_transaction))
+        .route("/dapr.proto.runtime.v1.Dapr/PublishEvent", unary(publish_event))
+        .route("/dapr.proto.runtime.v1.Dapr/BulkPublishEvent", unary(bulk_publish_event))
+        .route("/dapr.proto.runtime.v1.Dapr/BulkPublishEventAlpha1", unary(bulk_publish_event))
+        .route("/dapr.proto.runtime.v1.Dapr/SubscribeTopicEventsAlpha1", talking(subscribe_topic_events))
         .route("/dapr.proto.runtime.v1.Dapr/GetSecret", unary(get_secret))
         .route("/dapr.proto.runtime.v1.Dapr/GetBulkSecret", unary(get_bulk_secret))
         .route("/dapr.proto.runtime.v1.Dapr/GetConfiguration", unary(get_configuration))
@@ -78,6 +88,21 @@ where
         let bytes_max = server.config.body_bytes_max;
         let mut grpc = Grpc::new(ProstCodec::<A, Q>::default()).apply_max_message_size_config(Some(bytes_max), None);
         grpc.server_streaming(Method { server, method }, request).await.map(Body::new)
+    })
+}
+
+/// Serves a method whose both sides go on.
+fn talking<Q, A, F, W>(method: F) -> axum::routing::MethodRouter<Arc<Server>>
+where
+    Q: prost::Message + Default + Send + Sync + 'static,
+    A: prost::Message + Default + Send + Sync + 'static,
+    F: Fn(Session, Streaming<Q>) -> W + Clone + Send + Sync + 'static,
+    W: Future<Output = Result<Answers<A>, Refusal>> + Send + 'static,
+{
+    post(async move |State(server): State<Arc<Server>>, request: Request<Body>| -> Response {
+        let bytes_max = server.config.body_bytes_max;
+        let mut grpc = Grpc::new(ProstCodec::<A, Q>::default()).apply_max_message_size_config(Some(bytes_max), None);
+        grpc.streaming(Method { server, method }, request).await.map(Body::new)
     })
 }
 
@@ -127,6 +152,22 @@ where
     type Future = std::pin::Pin<Box<dyn Future<Output = Result<tonic::Response<Answers<A>>, Status>> + Send>>;
 
     fn call(&mut self, request: tonic::Request<Q>) -> Self::Future {
+        Box::pin(self.clone().answer(request))
+    }
+}
+
+impl<Q, A, F, W> tonic::server::StreamingService<Q> for Method<F>
+where
+    Q: Send + 'static,
+    A: 'static,
+    F: Fn(Session, Streaming<Q>) -> W + Clone + Send + 'static,
+    W: Future<Output = Result<Answers<A>, Refusal>> + Send + 'static,
+{
+    type Response = A;
+    type ResponseStream = Answers<A>;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<tonic::Response<Answers<A>>, Status>> + Send>>;
+
+    fn call(&mut self, request: tonic::Request<Streaming<Q>>) -> Self::Future {
         Box::pin(self.clone().answer(request))
     }
 }
@@ -206,6 +247,150 @@ async fn execute_state_transaction(
         (operation_type, item(request.unwrap_or_default()))
     });
     session.state_transact(&request.store_name, operations.collect()).await
+}
+
+async fn publish_event(session: Session, request: wire::PublishEventRequest) -> Result<(), Refusal> {
+    let wire::PublishEventRequest { pubsub_name, topic, data, data_content_type, metadata } = request;
+    session.topic_publish(&pubsub_name, &topic, Published { data, content_type: data_content_type, metadata }).await
+}
+
+async fn bulk_publish_event(
+    session: Session,
+    request: wire::BulkPublishRequest,
+) -> Result<wire::BulkPublishResponse, Refusal> {
+    let wire::BulkPublishRequest { pubsub_name, topic, entries, metadata } = request;
+    let entries = entries.into_iter().map(|entry| {
+        let mut all = metadata.clone();
+        all.extend(entry.metadata);
+        (entry.entry_id, Published { data: entry.event, content_type: entry.content_type, metadata: all })
+    });
+    let failed = session.topic_publish_all(&pubsub_name, &topic, entries.collect()).await?.into_iter();
+    let failed = failed.map(|(entry_id, error)| wire::BulkPublishResponseFailedEntry { entry_id, error });
+    Ok(wire::BulkPublishResponse { failed_entries: failed.collect() })
+}
+
+/// Answers of a subscription that wait to be sent.
+const ANSWERS_MAX: usize = 64;
+
+async fn subscribe_topic_events(
+    session: Session,
+    mut said: Streaming<wire::SubscribeTopicEventsRequestAlpha1>,
+) -> Result<Answers<wire::SubscribeTopicEventsResponseAlpha1>, Refusal> {
+    let permit = session.server.stream()?;
+    let first = said.message().await.map_err(|status| Refusal::malformed(status.message()))?;
+    let Some(Said::InitialRequest(initial)) = first.and_then(|first| first.subscribe_topic_events_request_type) else {
+        return Err(Refusal::malformed("the first message of a subscription is its initial_request"));
+    };
+    let raw = initial.metadata.get("rawPayload").is_some_and(|raw| raw.eq_ignore_ascii_case("true"));
+    let wanted = Wanted {
+        component: initial.pubsub_name,
+        topic: initial.topic,
+        dead_letter_topic: initial.dead_letter_topic.filter(|topic| !topic.is_empty()),
+        raw,
+    };
+    let taking = session.topic_take(wanted).await?;
+    let (answers, sent) = mpsc::channel(ANSWERS_MAX);
+    let began = wire::SubscribeTopicEventsResponseInitialAlpha1 {};
+    answers.try_send(Ok(answer(Answer::InitialResponse(began)))).ok();
+    tokio::spawn(async move {
+        if let Err(status) = talk(taking, said, &answers).await {
+            answers.send(Err(status)).await.ok();
+        }
+        drop(permit);
+    });
+    Ok(Box::pin(futures_util::stream::unfold(sent, async |mut sent| Some((sent.recv().await?, sent)))))
+}
+
+fn answer(kind: Answer) -> wire::SubscribeTopicEventsResponseAlpha1 {
+    wire::SubscribeTopicEventsResponseAlpha1 { subscribe_topic_events_response_type: Some(kind) }
+}
+
+/// Hands messages over and takes verdicts until one side ends it; what has no verdict then is given back.
+async fn talk(
+    mut taking: Taking,
+    mut said: Streaming<wire::SubscribeTopicEventsRequestAlpha1>,
+    answers: &mpsc::Sender<Result<wire::SubscribeTopicEventsResponseAlpha1, Status>>,
+) -> Result<(), Status> {
+    let server = taking.server();
+    let ended = loop {
+        // Room first: a message that was taken is handed over without waiting.
+        tokio::select! {
+            word = said.message() => match word {
+                Ok(Some(word)) => match word.subscribe_topic_events_request_type {
+                    Some(Said::EventProcessed(processed)) => {
+                        let status = processed.status.map(|status| status.status()).unwrap_or_default();
+                        let verdict = match status {
+                            TopicEventResponseStatus::Success => Verdict::Success,
+                            TopicEventResponseStatus::Retry => Verdict::Retry,
+                            TopicEventResponseStatus::Drop => Verdict::Drop,
+                        };
+                        if let Err(refusal) = taking.settle(&processed.id, verdict).await {
+                            break Err(Status::from(refusal));
+                        }
+                    }
+                    Some(Said::InitialRequest(_)) | None => {
+                        break Err(Status::invalid_argument("a subscription has one initial_request"));
+                    }
+                },
+                Ok(None) | Err(_) => break Ok(()),
+            },
+            taken = async {
+                let room = answers.reserve().await;
+                (room, taking.next().await)
+            } => match taken {
+                (Err(_), _) => break Ok(()),
+                (Ok(room), Ok(handed)) => room.send(Ok(answer(Answer::EventMessage(topic_event(handed, taking.wanted()))))),
+                (Ok(_), Err(problem)) => break Err(Status::from(Refusal::from(problem))),
+            },
+            () = answers.closed() => break Ok(()),
+            () = server.stopping() => break Err(Status::unavailable("the node is stopping; subscribe again")),
+        }
+    };
+    taking.close().await;
+    ended
+}
+
+fn topic_event(handed: Handed, wanted: &Wanted) -> wire::TopicEventRequest {
+    let Handed { id, mut event, data, data_content_type } = handed;
+    for known in ["id", "data", "data_base64", "datacontenttype", "topic", "pubsubname"] {
+        event.remove(known);
+    }
+    let mut text = |name: &str| match event.remove(name) {
+        Some(serde_json::Value::String(text)) => text,
+        Some(_) | None => String::new(),
+    };
+    let (source, kind, spec_version) = (text("source"), text("type"), text("specversion"));
+    let fields = event.into_iter().map(|(name, value)| (name, prost_value(value))).collect();
+    wire::TopicEventRequest {
+        id,
+        source,
+        r#type: kind,
+        spec_version,
+        data_content_type,
+        data,
+        topic: wanted.topic.clone(),
+        pubsub_name: wanted.component.clone(),
+        path: String::new(),
+        extensions: Some(prost_types::Struct { fields }),
+    }
+}
+
+fn prost_value(value: serde_json::Value) -> prost_types::Value {
+    use prost_types::value::Kind;
+    let kind = match value {
+        serde_json::Value::Null => Kind::NullValue(0),
+        serde_json::Value::Bool(value) => Kind::BoolValue(value),
+        serde_json::Value::Number(value) => Kind::NumberValue(value.as_f64().unwrap_or_default()),
+        serde_json::Value::String(value) => Kind::StringValue(value),
+        serde_json::Value::Array(values) => {
+            Kind::ListValue(prost_types::ListValue { values: values.into_iter().map(prost_value).collect() })
+        }
+        serde_json::Value::Object(fields) => {
+            let fields = fields.into_iter().map(|(name, value)| (name, prost_value(value))).collect();
+            Kind::StructValue(prost_types::Struct { fields })
+        }
+    };
+    prost_types::Value { kind: Some(kind) }
 }
 
 async fn get_secret(session: Session, request: wire::GetSecretRequest) -> Result<wire::GetSecretResponse, Refusal> {

@@ -23,6 +23,7 @@ use crate::{
         Server,
         dapr::{
             RUNTIME_VERSION, Refusal, Session,
+            pubsub::Published,
             state::{Concurrency, Item, Metadata, about},
         },
     },
@@ -44,6 +45,10 @@ pub(super) fn router() -> Router<Arc<Server>> {
             post(state_transact).put(state_transact).get(state_get).delete(state_delete),
         )
         .route("/v1.0/state/{store}/{*key}", get(state_get).delete(state_delete))
+        .route("/v1.0/publish/{pubsub}/{*topic}", post(publish).put(publish))
+        .route("/v1.0/publish/{pubsub}/", post(publish).put(publish))
+        .route("/v1.0/publish/bulk/{pubsub}/{*topic}", post(publish_all).put(publish_all))
+        .route("/v1.0-alpha1/publish/bulk/{pubsub}/{*topic}", post(publish_all).put(publish_all))
         .route("/v1.0/secrets/{store}/bulk", get(secret_bulk))
         .route("/v1.0/secrets/{store}/{secret}", get(secret_get))
         .route("/v1.0/configuration/{store}", get(configuration_get))
@@ -168,19 +173,8 @@ async fn state_save(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Store and key of a path; what is behind the store is the key, slashes and all.
-fn state_key(uri: &Uri) -> Result<(String, String), Refusal> {
-    let path = uri.path().trim_start_matches("/v1.0/state/");
-    let (store, key) = path.split_once('/').unwrap_or((path, ""));
-    let decode = |text: &str| {
-        let decoded = percent_encoding::percent_decode_str(text).decode_utf8();
-        decoded.map(Into::into).map_err(|_| Refusal::malformed("the path is not UTF-8"))
-    };
-    Ok((decode(store)?, decode(key)?))
-}
-
 async fn state_get(session: Session, uri: Uri) -> Result<Response, Refusal> {
-    let (store, key) = state_key(&uri)?;
+    let (store, key) = one_and_rest(&uri, "/state/")?;
     let Some(Some(entry)) = session.state_get(&store, &[key]).await?.pop() else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
@@ -207,7 +201,7 @@ async fn state_delete(
     Query(asked): Asked,
     headers: HeaderMap,
 ) -> Result<StatusCode, Refusal> {
-    let (store, key) = state_key(&uri)?;
+    let (store, key) = one_and_rest(&uri, "/state/")?;
     let etag = headers.get(header::IF_MATCH).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
     let said = asked.iter().find(|(name, _)| name == "concurrency").map(|(_, value)| value.as_str());
     let item = Item { key, etag, metadata: asked_metadata(&asked), concurrency: concurrency(said)?, ..Item::default() };
@@ -262,6 +256,76 @@ async fn state_transact(
     let operations = operations.into_iter().map(|step| Ok((step.operation, step.request.item()?)));
     session.state_transact(&store, operations.collect::<Result<_, Refusal>>()?).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The parts of a path behind its first ones, decoded: one, and the rest with its slashes.
+fn one_and_rest(uri: &Uri, behind: &str) -> Result<(String, String), Refusal> {
+    let path = uri.path().split_once(behind).map_or("", |(_, rest)| rest);
+    let (one, rest) = path.split_once('/').unwrap_or((path, ""));
+    let decode = |text: &str| {
+        let decoded = percent_encoding::percent_decode_str(text).decode_utf8();
+        decoded.map(Into::into).map_err(|_| Refusal::malformed("the path is not UTF-8"))
+    };
+    Ok((decode(one)?, decode(rest)?))
+}
+
+fn content_type(headers: &HeaderMap) -> String {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    kind.unwrap_or_default().to_owned()
+}
+
+async fn publish(session: Session, Query(asked): Asked, request: Request) -> Result<StatusCode, Refusal> {
+    let (pubsub, topic) = one_and_rest(request.uri(), "/publish/")?;
+    let (content_type, metadata) = (content_type(request.headers()), asked_metadata(&asked));
+    let data = body(request, session.server.config.body_bytes_max).await?.to_vec();
+    session.topic_publish(&pubsub, &topic, Published { data, content_type, metadata }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+struct EntryBody {
+    #[serde(alias = "entryID")]
+    #[serde(rename = "entryId", default)]
+    id: String,
+    event: Option<Box<RawValue>>,
+    #[serde(rename = "contentType", default)]
+    content_type: String,
+    #[serde(default)]
+    metadata: Lenient,
+}
+
+impl EntryBody {
+    fn published(self, metadata: &Metadata) -> (String, Published) {
+        let text = self.event.map_or_else(String::new, |event| event.get().to_owned());
+        // A text that is not published as JSON stands for itself, not for its quotes.
+        let data = match serde_json::from_str(&text) {
+            Ok(Value::String(plain)) if !self.content_type.contains("json") => plain.into_bytes(),
+            Ok(_) | Err(_) => text.into_bytes(),
+        };
+        let mut metadata = metadata.clone();
+        metadata.extend(self.metadata.0);
+        (self.id, Published { data, content_type: self.content_type, metadata })
+    }
+}
+
+async fn publish_all(
+    session: Session,
+    uri: Uri,
+    Query(asked): Asked,
+    Json(entries): Json<Vec<EntryBody>>,
+) -> Result<Response, Refusal> {
+    let (pubsub, topic) = one_and_rest(&uri, "/publish/bulk/")?;
+    let metadata = asked_metadata(&asked);
+    let entries = entries.into_iter().map(|entry| entry.published(&metadata)).collect();
+    let failed = session.topic_publish_all(&pubsub, &topic, entries).await?;
+    if failed.is_empty() {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    // One SDK reads the one name, the others the other.
+    let failed: Vec<_> =
+        failed.iter().map(|(id, error)| serde_json::json!({ "entryId": id, "entryID": id, "error": error })).collect();
+    let body = serde_json::json!({ "failedEntries": failed, "errorCode": "ERR_PUBSUB_PUBLISH_MESSAGE" });
+    Ok((StatusCode::INTERNAL_SERVER_ERROR, json(None, &body)).into_response())
 }
 
 async fn secret_get(session: Session, Path((store, secret)): Path<(String, String)>) -> Result<Response, Refusal> {

@@ -1,0 +1,243 @@
+//! A group of consumers that share a topic's messages: what is handed out, what comes again.
+//!
+//! A group's place lies in a page of its own. A message below `next` that is neither leased nor to come again is done.
+
+use std::time::Duration;
+
+use compact_str::CompactString;
+use serde::{Deserialize, Serialize};
+
+use super::{Change, GROUPS_MAX, Topic, Wish};
+use crate::{
+    model::Timestamp,
+    twin::{Decide, Decision, Message, Needs, Rejection, Turn, Wire, from_bytes, to_bytes},
+};
+
+/// Messages of a group that are handed out at once.
+pub(super) const LEASES_MAX: usize = 256;
+/// Longest name of a group, in bytes.
+pub(super) const GROUP_BYTES_MAX: usize = 300;
+/// The pause before a message comes again for the first time; it doubles each time.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+/// The longest such pause.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// Where a group stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// The next message that nobody of it has seen.
+    next: u64,
+    /// Handed out, and not settled yet.
+    leases: Vec<Held>,
+    /// To be handed out again.
+    again: Vec<Held>,
+}
+
+/// One message of a group that is not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Held {
+    number: u64,
+    /// How often it was handed out.
+    attempts: u32,
+    /// Leased: until when. To come again: from when on.
+    at: Timestamp,
+}
+
+fn page(group: &str) -> String {
+    format!("g/{group}")
+}
+
+/// Where a group that was never there begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Start {
+    /// With what comes from now on.
+    #[default]
+    Now,
+    /// With the oldest message kept.
+    Oldest,
+    /// With the message of this number.
+    Number(u64),
+}
+
+/// Hands out messages to one consumer of a group, for some time.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Lease {
+    /// The group.
+    pub group: CompactString,
+    /// Most messages; none only makes sure that the group is there.
+    pub max: u16,
+    /// How long the consumer has for them, in milliseconds.
+    pub lease_ms: u64,
+    /// Where the group begins if it was never there.
+    pub from: Start,
+}
+
+/// What was handed out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leased {
+    /// Numbers, with how often each was handed out by now.
+    pub messages: Vec<(u64, u32)>,
+    /// When something comes again, if nothing new comes before.
+    pub due_at: Option<Timestamp>,
+}
+
+impl Message for Lease {
+    type Twin = Topic;
+    type Reply = Leased;
+
+    fn heap_bytes(&self) -> usize {
+        self.group.len()
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::Pages(vec![page(&self.group)])
+    }
+}
+
+impl Wire for Lease {
+    const NAME: &'static str = "lease/1";
+}
+
+impl Topic {
+    fn group(&self, turn: &Turn<'_>, name: &str) -> Option<Group> {
+        turn.page(&page(name))
+            .and_then(|bytes| from_bytes(bytes).ok())
+            .filter(|_| self.groups.iter().any(|group| group == name))
+    }
+}
+
+impl Decide<Lease> for Topic {
+    fn decide(&self, lease: &Lease, turn: &Turn<'_>) -> Result<Decision<Change, Leased>, Rejection> {
+        let mut decision = Decision::new(Leased::default()).changes(self.enter(turn, Wish::Subscribe)?);
+        let known = self.group(turn, &lease.group);
+        let before = known.clone();
+        if known.is_none() {
+            if lease.group.is_empty() || lease.group.len() > GROUP_BYTES_MAX || lease.group.contains(char::is_control) {
+                return Err(Rejection::invalid(format!(
+                    "a group has 1 to {GROUP_BYTES_MAX} bytes, no control characters"
+                )));
+            }
+            if self.groups.len() >= GROUPS_MAX {
+                let [max, actual] = [GROUPS_MAX, self.groups.len() + 1].map(|count| u64::try_from(count).unwrap_or(0));
+                return Err(Rejection::Limit { limit: "groups of a topic".into(), max, actual });
+            }
+            decision = decision.change(Change::Joined { group: lease.group.clone() });
+        }
+        let next = match lease.from {
+            Start::Now => self.next,
+            Start::Oldest => self.first,
+            Start::Number(number) => number.clamp(self.first, self.next),
+        };
+        let mut group = known.unwrap_or(Group { next, leases: Vec::new(), again: Vec::new() });
+        group.forget_before(self.first);
+        group.take_back(turn.now);
+        decision.reply = group.lease(self.next, lease, turn.now);
+        if before.as_ref() != Some(&group) {
+            decision = decision.page(&page(&lease.group), Some(to_bytes(&group)));
+        }
+        Ok(decision)
+    }
+}
+
+impl Group {
+    /// Lets go of messages that are not kept any more.
+    fn forget_before(&mut self, first: u64) {
+        self.next = self.next.max(first);
+        self.leases.retain(|held| held.number >= first);
+        self.again.retain(|held| held.number >= first);
+    }
+
+    /// Takes back what was handed out and not settled in time.
+    fn take_back(&mut self, now: Timestamp) {
+        let again = &mut self.again;
+        self.leases.retain(|held| {
+            let stays = now < held.at;
+            if !stays {
+                again.push(Held { at: now, ..*held });
+            }
+            stays
+        });
+    }
+
+    fn lease(&mut self, end: u64, lease: &Lease, now: Timestamp) -> Leased {
+        let room = LEASES_MAX.saturating_sub(self.leases.len()).min(usize::from(lease.max));
+        let until = now.after(Duration::from_millis(lease.lease_ms));
+        self.again.sort_by_key(|held| (held.at, held.number));
+        let due = self.again.iter().take_while(|held| held.at <= now).count().min(room);
+        let mut out: Vec<Held> = self.again.drain(..due).collect();
+        while out.len() < room && self.next < end {
+            out.push(Held { number: self.next, attempts: 0, at: until });
+            self.next += 1;
+        }
+        out.sort_by_key(|held| held.number);
+        let handed = out.iter().map(|held| Held { number: held.number, attempts: held.attempts + 1, at: until });
+        self.leases.extend(handed);
+        let messages = out.iter().map(|held| (held.number, held.attempts + 1)).collect();
+        let due_at = self.again.iter().chain(&self.leases).map(|held| held.at).min();
+        Leased { messages, due_at }
+    }
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// It is done, or goes nowhere any more.
+    Done,
+    /// It comes again, after a pause that grows.
+    Again,
+    /// It comes again at once: nobody has tried it.
+    Back,
+}
+
+/// Settles messages that were handed out; one that is not is passed over.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Settle {
+    /// The group.
+    pub group: CompactString,
+    /// Numbers, and what became of each.
+    pub outcomes: Vec<(u64, Outcome)>,
+}
+
+impl Message for Settle {
+    type Twin = Topic;
+    type Reply = ();
+
+    fn heap_bytes(&self) -> usize {
+        self.group.len() + size_of_val(&*self.outcomes)
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::Pages(vec![page(&self.group)])
+    }
+}
+
+impl Wire for Settle {
+    const NAME: &'static str = "settle/1";
+}
+
+impl Decide<Settle> for Topic {
+    fn decide(&self, settle: &Settle, turn: &Turn<'_>) -> Result<Decision<Change, ()>, Rejection> {
+        self.enter(turn, Wish::Subscribe)?;
+        let Some(mut group) = self.group(turn, &settle.group) else { return Ok(Decision::new(())) };
+        let mut changed = false;
+        for (number, outcome) in &settle.outcomes {
+            let Some(at) = group.leases.iter().position(|held| held.number == *number) else { continue };
+            let held = group.leases.swap_remove(at);
+            changed = true;
+            match outcome {
+                Outcome::Done => {}
+                Outcome::Again => group.again.push(Held { at: turn.now.after(pause(held.attempts)), ..held }),
+                Outcome::Back => {
+                    group.again.push(Held { at: turn.now, attempts: held.attempts.saturating_sub(1), ..held });
+                }
+            }
+        }
+        let decision = Decision::new(());
+        Ok(if changed { decision.page(&page(&settle.group), Some(to_bytes(&group))) } else { decision })
+    }
+}
+
+/// The pause before a message comes again.
+fn pause(attempts: u32) -> Duration {
+    RETRY_MIN.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(RETRY_MAX)
+}
