@@ -33,8 +33,11 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Allows an address beyond loopback without TLS: everything, keys included, then travels in the clear.
     pub insecure_listen: bool,
-    /// Where the store and the first operator key lie.
+    /// Where the store, the first operator key and the key that signs tokens lie.
     pub data_dir: PathBuf,
+    /// The file with the key that signs tokens. Without one it is made at the first start: token.key in `data_dir`, or,
+    /// if nothing is kept there, one that is gone with the process.
+    pub token_key_file: Option<PathBuf>,
     /// How long a shutdown may take, in seconds.
     pub drain_s: u64,
     /// The store.
@@ -55,6 +58,7 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7070)),
             insecure_listen: false,
             data_dir: PathBuf::from("twin-data"),
+            token_key_file: None,
             drain_s: 25,
             store: StoreConfig::default(),
             server: server::Config::default(),

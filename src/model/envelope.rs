@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
-use super::{Key, ServiceId, Timestamp};
+use super::{Key, ServiceId, Timestamp, TokenRights};
 
 /// Which messages wait and which go first when a shard is busy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -190,6 +190,7 @@ pub struct Header {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Rest {
     principal: Principal,
+    rights: Option<Arc<TokenRights>>,
     trace: Option<TraceParent>,
     request: Option<RequestKey>,
     path: Vec<Step>,
@@ -214,6 +215,14 @@ impl Header {
     #[must_use]
     pub fn with_principal(mut self, principal: Principal) -> Self {
         self.rest().principal = principal;
+        self
+    }
+
+    /// The same with what a token leaves of the principal's rights. They hold on this node and for this message; they are
+    /// not written anywhere.
+    #[must_use]
+    pub fn with_rights(mut self, rights: Arc<TokenRights>) -> Self {
+        self.rest().rights = Some(rights);
         self
     }
 
@@ -255,6 +264,11 @@ impl Header {
     /// Who the message speaks for.
     pub fn principal(&self) -> &Principal {
         self.rest.as_ref().map_or(&HOST, |rest| &rest.principal)
+    }
+
+    /// What a token leaves of the principal's rights; all of them if it came without one.
+    pub fn rights(&self) -> Option<&Arc<TokenRights>> {
+        self.rest.as_ref().and_then(|rest| rest.rights.as_ref())
     }
 
     /// The trace it belongs to.

@@ -133,8 +133,8 @@ fn common(one: Option<Vec<CompactString>>, other: Option<Vec<CompactString>>) ->
 mod tests {
     use super::*;
 
-    fn names(names: &[&str]) -> Option<Vec<CompactString>> {
-        Some(names.iter().copied().map(CompactString::from).collect())
+    fn names(names: &[&str]) -> Vec<CompactString> {
+        names.iter().copied().map(CompactString::from).collect()
     }
 
     #[test]
@@ -144,17 +144,20 @@ mod tests {
         let (first, second) = (Timestamp::from_unix_ms(10), Timestamp::from_unix_ms(20));
         let take = |expires_at, instances: &[&str], audiences: &[&str]| Attenuation {
             expires_at: Some(expires_at),
-            instances: names(instances),
-            audiences: names(audiences),
+            instances: Some(names(instances)),
+            audiences: Some(names(audiences)),
             ..Attenuation::default()
         };
         rights.narrow(take(first, &["a", "b"], &["east"]));
         rights.narrow(take(second, &["b", "c"], &["east", "west"]));
-        assert_eq!((rights.expires_at, rights.instances.clone()), (Some(first), names(&["b"])));
+        assert_eq!((rights.expires_at, rights.instances.clone()), (Some(first), Some(names(&["b"]))));
         assert_eq!((rights.speak_for("b"), rights.speak_for("a")), (Ok(()), Err(Narrowed::Instance)));
         assert_eq!((rights.meant_for(Some("east")), rights.meant_for(Some("west"))), (Ok(()), Err(Narrowed::Audience)));
         assert_eq!(rights.meant_for(None), Err(Narrowed::Audience));
-        assert_eq!((rights.count(Timestamp::from_unix_ms(9)), rights.count(first)), (Ok(()), Err(Narrowed::Expired(first))));
+        assert_eq!(
+            (rights.count(Timestamp::from_unix_ms(9)), rights.count(first)),
+            (Ok(()), Err(Narrowed::Expired(first)))
+        );
         assert!(!rights.is_whole());
     }
 }

@@ -58,7 +58,8 @@ fn check(by: &Attenuation) -> Result<(), InvalidAttenuation> {
         Operations::All => None,
         Operations::Some(operations) => Some(operations),
     };
-    let lists = [("operations", operations), ("instances", by.instances.as_ref()), ("audiences", by.audiences.as_ref())];
+    let lists =
+        [("operations", operations), ("instances", by.instances.as_ref()), ("audiences", by.audiences.as_ref())];
     for (what, names) in lists {
         let good = names.is_none_or(|names| is_list(names.len()) && names.iter().all(|name| words::is_name(name)));
         if !good {

@@ -76,10 +76,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Said, Error> {
 }
 
 /// The facts of a block, and what its checks take. Symbols go on from block to block.
-fn block(
-    signed: &schema::SignedBlock,
-    symbols: &mut SymbolTable,
-) -> Result<(Vec<builder::Fact>, Attenuation), String> {
+fn block(signed: &schema::SignedBlock, symbols: &mut SymbolTable) -> Result<(Vec<builder::Fact>, Attenuation), String> {
     if signed.external_signature.is_some() {
         return Err("a third party has signed it".into());
     }

@@ -82,6 +82,8 @@ impl fmt::Debug for RootKey {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
 pub(super) fn not_ours(error: error::Token) -> Error {
-    Error::NotOurs { cause: error.to_string() }
+    let cause = if let error::Token::Format(format) = &error { format.to_string() } else { error.to_string() };
+    Error::NotOurs { cause }
 }

@@ -1,15 +1,17 @@
 //! What a token says is what Biscuit's own authorizer makes of it; and whatever else is no token.
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use biscuit_auth::{
     Algorithm, AuthorizerBuilder, AuthorizerLimits, Biscuit, BlockBuilder, KeyPair, PrivateKey, UnverifiedBiscuit,
     builder::{Term, fact, string},
 };
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use compact_str::CompactString;
 use proptest::prelude::{ProptestConfig, any, proptest};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 
-use super::{BLOCKS_MAX, Error, InvalidAttenuation, NAMES_MAX, PREFIX, RootKey, Said, TOKEN_BYTES_MAX, attenuate, show};
+use super::{
+    BLOCKS_MAX, Error, InvalidAttenuation, NAMES_MAX, PREFIX, RootKey, Said, TOKEN_BYTES_MAX, attenuate, show,
+};
 use crate::{
     model::{
         ServiceId, Timestamp, TokenRights,
@@ -176,8 +178,8 @@ fn a_check_of_another_kind_is_refused() {
         r#"check all operation($x), {"get"}.contains($x)"#,
         r#"reject if operation($x), {"get"}.contains($x)"#,
         r#"check if operation($x), ["get"].contains($x)"#,
-        r#"check if operation($x), {7}.contains($x)"#,
-        r#"check if operation($x), {,}.contains($x)"#,
+        r"check if operation($x), {7}.contains($x)",
+        r"check if operation($x), {,}.contains($x)",
         r#"check if operation($x), {"get"}.contains($x), true"#,
         r#"check if operation($x), {"get"}.contains($x) || true"#,
         r#"check if operation($x), operation($y), {"get"}.contains($x)"#,
