@@ -1,7 +1,7 @@
 //! Puts a node together and takes it apart; alone in naming concrete adapters.
 
 mod files;
-mod keys;
+mod secrets;
 pub mod transfer;
 
 use std::{
@@ -41,6 +41,8 @@ use crate::{
 const STORE_FOLDER: &str = "store";
 /// Where the first operator key is written, in the data folder.
 pub const KEY_FILE: &str = "operator.key";
+/// Where the key that signs tokens is written, in the data folder.
+pub const TOKEN_KEY_FILE: &str = "token.key";
 /// Of the time for a shutdown, connections may take one part in so many.
 const CONNECTIONS_SHARE: u32 = 4;
 
@@ -91,6 +93,14 @@ pub enum Error {
     /// The key that secrets are sealed with.
     #[error("{0}")]
     SecretsKey(String),
+    /// The key that signs tokens.
+    #[error("the key that signs tokens cannot be taken from '{}'", file.display())]
+    TokenKey {
+        /// Where it should be.
+        file: PathBuf,
+        /// Why.
+        source: secrets::Unusable,
+    },
     /// The first key.
     #[error("the first operator key could not be made: {0}")]
     FirstKey(Problem),
@@ -117,18 +127,25 @@ impl Node {
         let listen = |source| Error::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let seal = keys::secrets(&config)?;
+        let seal = secrets::node_key(&config)?;
         let runtime = {
             let config = config.clone();
             let started = tokio::task::spawn_blocking(move || host(&config)).await;
             started.map_err(|error| Error::Ended(format!("opening the store failed: {error}")))??
         };
-        let metrics = Arc::new(Metrics::new(|registry| vitals::register(&runtime, registry)));
-        let server = Server::new(runtime.clone(), Arc::new(SystemClock), metrics, config.server.clone(), seal);
         let drain = Duration::from_secs(config.drain_s);
+        let (root, is_new) = match secrets::root_key(&config) {
+            Ok(root) => root,
+            Err(error) => {
+                runtime.drain(drain).await;
+                return Err(error);
+            }
+        };
+        let metrics = Arc::new(Metrics::new(|registry| vitals::register(&runtime, registry)));
+        let server = Server::new(runtime.clone(), Arc::new(SystemClock), metrics, config.server.clone(), root, seal);
         let serving = tokio::spawn(listen::serve(Arc::clone(&server), listener, drain / CONNECTIONS_SHARE));
         let node = Self { address, runtime, server, serving, drain };
-        if let Err(error) = first_key(&node.server, &config.data_dir).await {
+        if let Err(error) = first_key(&node.server, &config.data_dir, is_new).await {
             node.shutdown().await;
             return Err(error);
         }
@@ -208,15 +225,20 @@ pub fn kinds(builder: Builder) -> Builder {
 }
 
 /// Makes an operator key if there is none that counts, and writes it where only the owner of the folder reads it.
-async fn first_key(server: &Server, folder: &Path) -> Result<(), Error> {
-    let terms = vec!["covers=operator".into(), "revoked=no".into()];
+async fn first_key(server: &Server, folder: &Path, root_is_new: bool) -> Result<(), Error> {
+    let terms = vec!["covers=operator".into(), "ends=no".into()];
     let (found, _) = server.find::<Keyring>(terms, None, 1).await.map_err(Error::FirstKey)?;
-    if !found.is_empty() {
+    // What another root key has signed counts no more, so nobody has a key then.
+    if !found.is_empty() && !root_is_new {
         return Ok(());
+    }
+    if !found.is_empty() {
+        tracing::warn!("the key that signs tokens is a new one: keys made before count no more");
     }
     let (fresh, _) = server.mint(Covers::Operator, "first start").await.map_err(Error::FirstKey)?;
     let file = folder.join(KEY_FILE);
-    keys::write(&file, &fresh.key).map_err(|source| Error::Folder { folder: folder.to_path_buf(), source })?;
+    let folder = folder.to_path_buf();
+    secrets::write(&file, &fresh.key).map_err(|source| Error::Folder { folder, source })?;
     tracing::info!(key_id = fresh.id, file = %file.display(), "a first operator key was made; it lies in this file");
     Ok(())
 }

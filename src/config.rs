@@ -33,12 +33,15 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Allows an address beyond loopback without TLS: everything, keys included, then travels in the clear.
     pub insecure_listen: bool,
-    /// Where the store and the first operator key lie.
+    /// Where the store, the first operator key and the key that signs tokens lie.
     pub data_dir: PathBuf,
     /// The key that wraps what secrets are sealed with: 64 hexadecimal digits. Without one, `secrets_key_file`.
     pub secrets_key: Hidden,
     /// The file that holds that key; `secrets.key` in `data_dir` if empty. It is made if it is not there.
     pub secrets_key_file: PathBuf,
+    /// The file with the key that signs tokens. Without one it is made at the first start: token.key in `data_dir`, or,
+    /// if nothing is kept there, one that is gone with the process.
+    pub token_key_file: Option<PathBuf>,
     /// How long a shutdown may take, in seconds.
     pub drain_s: u64,
     /// The store.
@@ -61,6 +64,7 @@ impl Default for Config {
             data_dir: PathBuf::from("twin-data"),
             secrets_key: Hidden::default(),
             secrets_key_file: PathBuf::new(),
+            token_key_file: None,
             drain_s: 25,
             store: StoreConfig::default(),
             server: server::Config::default(),

@@ -11,6 +11,7 @@
 //! | 0 | [`model`] | words that two layers exchange |
 //! | 1 | [`twin`] | what a twin is; [`twin::service`] is the service twin |
 //! | 2 | [`store`] | durable bytes: memory, sled |
+//! | 2 | `token` | API keys as Biscuits: made, narrowed, read (feature `server` or `cli`) |
 //! | 3 | [`capability`] | what a service may use |
 //! | 4 | [`runtime`] | the virtual actors |
 //! | 5 | `server`, `cli` | the node's doors, the command line (features of the same names) |
@@ -46,6 +47,8 @@ pub mod runtime;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod store;
+#[cfg(any(feature = "server", feature = "cli"))]
+pub mod token;
 pub mod twin;
 
 /// The programs of the README compile.

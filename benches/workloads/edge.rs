@@ -9,6 +9,7 @@ use service_twin::{
     runtime::{Config, Runtime},
     server::{self, Phase, Server, listen},
     store::{Level, sled},
+    token::RootKey,
     twin::{
         keyring::{Covers, Keyring},
         service::{Json, Service, message::Create},
@@ -157,7 +158,14 @@ impl Node {
         let builder = Runtime::builder().config(config).store(Arc::new(store)).kind::<Service>().kind::<Keyring>();
         let runtime = builder.start().expect("a runtime starts");
         let metrics = Arc::new(Metrics::new(|_| ()));
-        let server = Server::new(runtime, Arc::new(SystemClock), metrics, server::Config::default(), NodeKey::draw().0);
+        let server = Server::new(
+            runtime,
+            Arc::new(SystemClock),
+            metrics,
+            server::Config::default(),
+            RootKey::generate(),
+            NodeKey::draw().0,
+        );
         server.enter(Phase::Ready);
         let (address, key) = host.handle().block_on(async {
             let (fresh, _) = server.mint(Covers::Operator, "bench").await.expect("a key is made");

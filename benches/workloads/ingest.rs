@@ -18,8 +18,9 @@ use service_twin::{
     metrics::{Metrics, Signal},
     model::{Header, Principal, SystemClock},
     runtime::{Config, Runtime},
-    server::{self, Phase, Server, otlp},
+    server::{self, Phase, Server, identity::Identity, otlp},
     store::memory::MemoryStore,
+    token::RootKey,
     twin::{keyring::Keyring, service::Service},
 };
 
@@ -53,11 +54,17 @@ fn row(setting: &Setting, workload: &'static str, bytes: Decode) -> Row {
     let builder = Runtime::builder().config(config).store(Arc::new(MemoryStore::new()));
     let runtime = builder.kind::<Service>().kind::<Keyring>().start().expect("a runtime starts");
     let metrics = Arc::new(Metrics::new(|_| ()));
-    let server =
-        Server::new(runtime.clone(), Arc::new(SystemClock), metrics, server::Config::default(), NodeKey::draw().0);
+    let server = Server::new(
+        runtime.clone(),
+        Arc::new(SystemClock),
+        metrics,
+        server::Config::default(),
+        RootKey::generate(),
+        NodeKey::draw().0,
+    );
     server.enter(Phase::Ready);
-    let principal = Arc::new(Principal::Operator { key_id: "bench".into() });
-    let door = Door { server, principal, bytes: bytes.clone() };
+    let identity = Identity::without_token(Principal::Operator { key_id: "bench".into() });
+    let door = Door { server, identity, bytes: bytes.clone() };
     let ours = Contestant::ours(move |time| {
         let before = turns(&runtime);
         let mut batches = 0;
@@ -96,13 +103,13 @@ fn pause(time: Duration) {
 #[derive(Clone)]
 struct Door {
     server: Arc<Server>,
-    principal: Arc<Principal>,
+    identity: Identity,
     bytes: Decode,
 }
 
 impl Client for Door {
     async fn call(&mut self, _: u64) -> u64 {
-        let covers = Server::covers(&self.principal);
+        let covers = Server::covers(&self.identity, self.server.now());
         let (signal, translated) = match &self.bytes {
             Decode::Spans(bytes) => {
                 let request = ExportTraceServiceRequest::decode(&**bytes).expect("the bytes are OTLP");
@@ -114,7 +121,7 @@ impl Client for Door {
             }
         };
         let samples: usize = translated.batches.iter().map(service_twin::model::telemetry::Batch::samples).sum();
-        let ingested = self.server.ingest(signal, &self.principal, Header::default(), translated).await;
+        let ingested = self.server.ingest(signal, &self.identity, Header::default(), translated).await;
         let refused = ingested.expect("telemetry is taken").refused;
         assert_eq!(refused.items, 0, "nothing is refused: {}", refused.message());
         u64::try_from(samples).expect("a count")

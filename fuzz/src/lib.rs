@@ -3,17 +3,16 @@
 //! `cargo fuzz run records` (nightly, by hand) explores with coverage; `tests/fuzz` runs the same targets on generated
 //! and damaged input with every test run.
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use opentelemetry_proto::tonic::collector::{
     logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest,
 };
 use prost::Message as _;
 use serde_json::Value;
 use service_twin::{
-    model::{Key, RequestKey, ServiceId, Timestamp, TraceParent, telemetry::SAMPLES_MAX},
-    server::{
-        otlp::{self, Translated},
-        principal::Presented,
-    },
+    model::{Key, RequestKey, ServiceId, Timestamp, TraceParent, rights::Attenuation, telemetry::SAMPLES_MAX},
+    server::otlp::{self, Translated},
+    token,
     twin::{
         from_bytes,
         keyring::Entry,
@@ -27,7 +26,8 @@ use service_twin::{
 };
 
 /// A target by its name.
-pub const TARGETS: [(&str, fn(&[u8])); 4] = [("records", records), ("otlp", otlp), ("json", json), ("ids", ids)];
+pub const TARGETS: [(&str, fn(&[u8])); 5] =
+    [("records", records), ("otlp", otlp), ("json", json), ("ids", ids), ("tokens", tokens)];
 
 /// Frames and the states in them: damage is found, and what decodes encodes again.
 pub fn records(bytes: &[u8]) {
@@ -101,5 +101,19 @@ pub fn ids(bytes: &[u8]) {
         assert_eq!(time.to_string().parse(), Ok(time));
     }
     drop(RequestKey::from_uuid_v7(text));
-    std::hint::black_box(Presented::parse(text).map(|key| key.id.len()));
+}
+
+/// Tokens, as text and as what the text holds: whatever can be read can be narrowed, unless it is sealed, and says less then.
+pub fn tokens(bytes: &[u8]) {
+    let text = std::str::from_utf8(bytes).map(str::to_owned);
+    let encoded = format!("{}{}", token::PREFIX, URL_SAFE_NO_PAD.encode(bytes));
+    let by = Attenuation { expires_at: Some(Timestamp::from_unix_ms(1000)), ..Attenuation::default() };
+    for text in text.into_iter().chain([encoded]) {
+        let Ok(said) = token::show(&text) else { continue };
+        if let Ok(narrowed) = token::attenuate(&text, &by) {
+            let narrowed = token::show(&narrowed).expect("what we wrote can be read");
+            assert_eq!((&narrowed.id, &narrowed.covers), (&said.id, &said.covers));
+            assert!(narrowed.rights.expires_at <= by.expires_at && !narrowed.rights.is_whole());
+        }
+    }
 }

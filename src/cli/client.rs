@@ -25,6 +25,12 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Where a node leaves its first key, within its data folder.
 pub const KEY_FILE: &str = "operator.key";
 
+/// The key to speak with: the one that is named, otherwise the one that a node left in its data folder.
+pub(super) fn key_of(named: Option<&str>, data_dir: &Path) -> Option<String> {
+    let from_file = || std::fs::read_to_string(data_dir.join(KEY_FILE)).ok().map(|key| key.trim().to_owned());
+    named.map(str::to_owned).or_else(from_file).filter(|key| !key.is_empty())
+}
+
 /// One node, as one caller.
 #[derive(Clone)]
 pub struct Client {
@@ -48,9 +54,7 @@ impl Client {
         }
         let http = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).no_proxy().build();
         let http = http.map_err(|error| Error::Usage(format!("the HTTP client does not start: {error}")))?;
-        let from_file = || std::fs::read_to_string(data_dir.join(KEY_FILE)).ok().map(|key| key.trim().to_owned());
-        let key = key.map(str::to_owned).or_else(from_file).filter(|key| !key.is_empty());
-        Ok(Self { http, node: node.to_owned(), key })
+        Ok(Self { http, node: node.to_owned(), key: key_of(key, data_dir) })
     }
 
     /// Reads what lies at a path.

@@ -17,6 +17,8 @@ pub(crate) mod print;
 mod rm;
 mod sse;
 pub(crate) mod summary;
+mod time;
+mod token;
 mod transfer;
 mod watch;
 
@@ -94,32 +96,33 @@ pub enum Command {
     Command(command::CommandArgs),
     /// Show who changed what, and when
     Journal(journal::JournalArgs),
-    /// Make, list and revoke keys
+    /// Make, list, replace and revoke keys
     Key(key::KeyArgs),
+    /// Show what a key says, or make one that reaches less far; without a node
+    Token(token::TokenArgs),
     /// Remove a twin with everything that is its
     Rm(rm::RmArgs),
 }
 
 /// Runs one of them.
 pub async fn run(global: &Global, command: Command) -> ExitCode {
-    let client = Client::new(&global.node, global.key.as_deref(), global.data_dir());
-    finish(match client {
-        Ok(client) => dispatch(&client, command, global.json).await,
-        Err(error) => Err(error),
-    })
+    finish(dispatch(global, command).await)
 }
 
-async fn dispatch(client: &Client, command: Command, json: bool) -> Result<(), Error> {
+async fn dispatch(global: &Global, command: Command) -> Result<(), Error> {
+    let client = || Client::new(&global.node, global.key.as_deref(), global.data_dir());
+    let json = global.json;
     match command {
-        Command::Ls(args) => ls::run(client, args, json).await,
-        Command::Get(args) => get::run(client, args, json).await,
-        Command::Watch(args) => watch::run(client, args, json).await,
-        Command::Events(args) => events::events(client, args).await,
-        Command::Desired(args) => desired::run(client, args, json).await,
-        Command::Command(args) => command::run(client, args, json).await,
-        Command::Journal(args) => journal::run(client, args, json).await,
-        Command::Key(args) => key::run(client, args, json).await,
-        Command::Rm(args) => rm::run(client, args, json).await,
+        Command::Ls(args) => ls::run(&client()?, args, json).await,
+        Command::Get(args) => get::run(&client()?, args, json).await,
+        Command::Watch(args) => watch::run(&client()?, args, json).await,
+        Command::Events(args) => events::events(&client()?, args).await,
+        Command::Desired(args) => desired::run(&client()?, args, json).await,
+        Command::Command(args) => command::run(&client()?, args, json).await,
+        Command::Journal(args) => journal::run(&client()?, args, json).await,
+        Command::Key(args) => key::run(&client()?, args, json).await,
+        Command::Token(args) => token::run(global, args),
+        Command::Rm(args) => rm::run(&client()?, args, json).await,
     }
 }
 

@@ -219,6 +219,17 @@ pub(crate) fn member_ago(value: &Value, name: &str) -> String {
     value.get(name).and_then(Value::as_u64).map_or_else(|| "-".into(), |ms| ago(Timestamp::from_unix_ms(ms)))
 }
 
+/// The same of a time that may be to come.
+pub(crate) fn member_when(value: &Value, name: &str) -> String {
+    let then = value.get(name).and_then(Value::as_u64).map(Timestamp::from_unix_ms);
+    then.map_or_else(|| "-".into(), |then| when(then, SystemClock.now()))
+}
+
+/// How long ago a time was, or how long it is until then.
+pub(crate) fn when(then: Timestamp, now: Timestamp) -> String {
+    if then <= now { format!("{} ago", span(now.since(then))) } else { format!("in {}", span(then.since(now))) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

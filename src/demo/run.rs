@@ -23,7 +23,7 @@ use crate::{
     app::{self, Node},
     cli::{self, Client, Global, KEY_FILE, print},
     config::{Config, LogConfig},
-    server::{Server, principal::Fresh},
+    server::{Fresh, Server},
     twin::keyring::Covers,
 };
 

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
-use super::{Key, ServiceId, Timestamp, rights::TokenRights};
+use super::{Key, ServiceId, Timestamp, TokenRights};
 
 /// Which messages wait and which go first when a shard is busy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -190,11 +190,11 @@ pub struct Header {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Rest {
     principal: Principal,
+    rights: Option<Arc<TokenRights>>,
     trace: Option<TraceParent>,
     request: Option<RequestKey>,
     path: Vec<Step>,
     settles: Option<u64>,
-    rights: Option<Arc<TokenRights>>,
 }
 
 static HOST: Principal = Principal::Host;
@@ -218,7 +218,8 @@ impl Header {
         self
     }
 
-    /// The same with what a token leaves of the principal's rights.
+    /// The same with what a token leaves of the principal's rights. They hold on this node and for this message; they are
+    /// not written anywhere.
     #[must_use]
     pub fn with_rights(mut self, rights: Arc<TokenRights>) -> Self {
         self.rest().rights = Some(rights);
@@ -265,9 +266,9 @@ impl Header {
         self.rest.as_ref().map_or(&HOST, |rest| &rest.principal)
     }
 
-    /// What the token it came with leaves of the principal's rights; all of them if it came with none.
-    pub fn rights(&self) -> Option<&TokenRights> {
-        self.rest.as_ref().and_then(|rest| rest.rights.as_deref())
+    /// What a token leaves of the principal's rights; all of them if it came without one.
+    pub fn rights(&self) -> Option<&Arc<TokenRights>> {
+        self.rest.as_ref().and_then(|rest| rest.rights.as_ref())
     }
 
     /// The trace it belongs to.

@@ -16,4 +16,5 @@ pub mod time;
 pub use envelope::{Header, Lane, Principal, RequestKey, Step, TraceParent};
 pub use id::{InvalidKey, Key, ServiceId};
 pub use outcome::{Outcome, Rider, Sealed};
+pub use rights::TokenRights;
 pub use time::{Clock, SystemClock, Timestamp};

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use super::{
     Server,
+    identity::{Identity, Wish},
     newcomers::WINDOW,
     otlp::{Refused, Translated},
-    principal::{Wish, allow},
     problem::{Code, Problem},
 };
 use crate::{
     metrics::Signal,
-    model::{Header, Outcome, Principal, ServiceId, telemetry::Batch},
+    model::{Header, Outcome, Principal, ServiceId, Timestamp, telemetry::Batch},
     twin::{
         Failure, Rejection,
         service::message::{GetAttributes, Ingest},
@@ -32,9 +32,9 @@ pub struct Accepted {
 }
 
 impl Server {
-    /// Whether a principal may send telemetry for a service; the reason if not.
-    pub fn covers(principal: &Principal) -> impl Fn(&ServiceId) -> Result<(), String> {
-        |service| allow(principal, Wish::Observe, service).map_err(|problem| problem.detail.into_owned())
+    /// Whether a sender may send telemetry for a service; the reason if not.
+    pub fn covers(identity: &Identity, now: Timestamp) -> impl Fn(&ServiceId) -> Result<(), String> {
+        move |service| identity.may(Wish::Observe, service, "", now).map_err(|problem| problem.detail.into_owned())
     }
 
     /// Tells each batch to its twin.
@@ -45,7 +45,7 @@ impl Server {
     pub async fn ingest(
         &self,
         signal: Signal,
-        principal: &Principal,
+        identity: &Identity,
         header: Header,
         translated: Translated,
     ) -> Result<Accepted, Problem> {
@@ -55,7 +55,12 @@ impl Server {
         let (mut taken, mut shed) = (0, None);
         for batch in batches {
             let (items, service) = (batch.samples(), batch.service.clone());
-            if let Err(reason) = self.welcome(principal, &service, &header).await {
+            let instance = batch.resource.instance.as_deref();
+            if let Err(reason) = instance.map_or(Ok(()), |instance| identity.speak_for(instance)) {
+                refused.add(items, format!("service '{service}': {reason}"));
+                continue;
+            }
+            if let Err(reason) = self.welcome(&identity.principal, &service, &header).await {
                 refused.add(items, format!("service '{service}': {reason}"));
                 if reason.code != Code::NewTwinsLimited {
                     shed = Some(reason);

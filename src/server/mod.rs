@@ -8,7 +8,9 @@
 pub mod dapr;
 pub mod grpc;
 pub mod http;
+pub mod identity;
 mod ingest;
+mod keys;
 pub mod listen;
 pub mod newcomers;
 pub mod otlp;
@@ -25,22 +27,25 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use axum::http::HeaderMap;
 use compact_str::CompactString;
 pub use ingest::Accepted;
+pub use keys::Fresh;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use self::{
+    identity::Identity,
     newcomers::Newcomers,
-    principal::{Claim, Doorkeeper, Fresh},
+    principal::{Claim, Doorkeeper},
     problem::{Code, Problem},
 };
 use crate::{
     capability::secrets::seal::NodeKey,
     metrics::Metrics,
-    model::{Clock, Header, Key, Principal, RequestKey, ServiceId, Timestamp},
+    model::{Clock, Header, Key, RequestKey, ServiceId, Timestamp},
     runtime::{Found, Journaled, PastEvents, Runtime, Watch},
+    token::RootKey,
     twin::{
         Failure, Message, Rejection, Twin, Wire,
         journal::Moment,
-        keyring::{Covers, Entry, Keyring, LookUp, MintKey, RevokeKey},
+        keyring::LookUp,
         part::{Part as _, Request},
         service::{Change, Service, message::GetAttributes, parts::Use},
     },
@@ -67,6 +72,9 @@ pub struct Config {
     pub new_twins_per_hour: u32,
     /// Takes loopback callers without a key for operators. For development only.
     pub anonymous_loopback: bool,
+    /// The audience this node is: it takes tokens narrowed to it, besides those narrowed to none. Without one it takes no
+    /// token that names an audience.
+    pub audience: Option<String>,
 }
 
 impl Default for Config {
@@ -80,6 +88,7 @@ impl Default for Config {
             deadline_s: 30,
             new_twins_per_hour: 10_000,
             anonymous_loopback: false,
+            audience: None,
         }
     }
 }
@@ -127,17 +136,18 @@ pub struct Server {
 }
 
 impl Server {
-    /// Doors to a runtime.
+    /// Doors to a runtime. They take tokens of `root`, and make them with it.
     pub fn new(
         runtime: Runtime,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
         config: Config,
+        root: RootKey,
         seal: NodeKey,
     ) -> Arc<Self> {
         Arc::new(Self {
             runtime,
-            keeper: Doorkeeper::new(config.anonymous_loopback),
+            keeper: Doorkeeper::new(root, config.audience.clone(), config.anonymous_loopback),
             newcomers: Newcomers::new(config.new_twins_per_hour),
             seal,
             metrics,
@@ -175,40 +185,19 @@ impl Server {
         phase.wait_for(|phase| *phase == Phase::Stopping).await.expect("the sender lives as long as self");
     }
 
-    /// Establishes who sends a request.
-    pub async fn identify(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Arc<Principal>, Problem> {
+    /// Establishes who sends a request, and how far that reaches.
+    pub async fn identify(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Identity, Problem> {
         let refused = |problem: Problem| {
             self.metrics.keys_refused.inc();
             problem
         };
         match self.keeper.claim(headers, peer, self.now()).map_err(refused)? {
-            Claim::Settled(principal) => Ok(principal),
+            Claim::Settled(identity) => Ok(identity),
             Claim::Ask(presented) => {
-                let entry = self.ask_key(presented.id, LookUp).await?;
+                let entry = self.ask_key(&presented.id, LookUp).await?;
                 self.keeper.verify(&presented, entry.as_ref(), peer, self.now()).map_err(refused)
             }
         }
-    }
-
-    /// Makes a key. The answer holds the only copy of its secret.
-    pub async fn mint(&self, covers: Covers, label: &str) -> Result<(Fresh, Entry), Problem> {
-        let fresh = Fresh::draw();
-        let mint = MintKey { hash: fresh.hash, covers, label: label.into() };
-        let entry = self.ask_key(&fresh.id, mint).await?;
-        Ok((fresh, entry))
-    }
-
-    /// Revokes a key, on this node at once.
-    pub async fn revoke(&self, id: &str) -> Result<Entry, Problem> {
-        let entry = self.ask_key(id, RevokeKey).await?;
-        self.keeper.forget(&entry.hash);
-        Ok(entry)
-    }
-
-    async fn ask_key<M: Wire + Message<Twin = Keyring>>(&self, id: &str, message: M) -> Result<M::Reply, Problem> {
-        let header = Header::default().with_deadline(self.now().after(Duration::from_secs(self.config.deadline_s)));
-        let key = Key::parse(id)?;
-        self.runtime.twin(&key).ask(message).header(header).await.map_err(|failure| self.problem(&failure))
     }
 
     /// Asks a service twin.

@@ -7,21 +7,24 @@ use tokio::sync::watch;
 
 use super::{
     Server,
-    principal::{ANONYMOUS, CACHE_AGE_MAX},
-    problem::{Code, Problem},
+    identity::Identity,
+    principal::{ANONYMOUS, CACHE_AGE_MAX, revoked, trusted_until},
+    problem::Problem,
 };
 use crate::{
-    model::{Principal, Timestamp},
+    model::{Timestamp, TokenRights},
     twin::keyring::LookUp,
 };
 
 /// What a stream holds of the key it was opened with.
 ///
-/// A revocation on this node is noticed at once; one that came another way when [`CACHE_AGE_MAX`] is over.
+/// A revocation on this node is noticed at once; one that came another way when [`CACHE_AGE_MAX`] is over. The expiry of
+/// its token is noticed when it comes.
 pub struct Pass {
     server: Arc<Server>,
     /// `None` for callers that need no key.
     key_id: Option<CompactString>,
+    rights: Option<Arc<TokenRights>>,
     revocations: watch::Receiver<u64>,
     checked: u64,
     until: Timestamp,
@@ -29,28 +32,30 @@ pub struct Pass {
 
 impl Pass {
     /// The pass of a caller that has just been let in.
-    pub fn new(server: Arc<Server>, principal: &Principal) -> Self {
+    pub fn new(server: Arc<Server>, identity: &Identity) -> Self {
         let revocations = server.keeper.revocations();
         // Nobody has looked since the key was verified, which may be longer ago than the newest revocation.
         let checked = u64::MAX;
-        let key_id = principal.key_id().filter(|id| *id != ANONYMOUS).map(CompactString::from);
-        Self { until: server.now().after(CACHE_AGE_MAX), server, key_id, revocations, checked }
+        let key_id = identity.principal.key_id().filter(|id| *id != ANONYMOUS).map(CompactString::from);
+        let rights = identity.rights.clone();
+        Self { until: server.now().after(CACHE_AGE_MAX), server, key_id, rights, revocations, checked }
     }
 
-    /// Says no once the key no longer counts. Reads two numbers unless a key was revoked or the time is over.
+    /// Says no once the key no longer counts. Reads a few numbers unless a key was revoked or the time is over.
     pub async fn check(&mut self) -> Result<(), Problem> {
         let Some(id) = &self.key_id else { return Ok(()) };
+        if let Some(rights) = &self.rights {
+            rights.count(self.server.now())?;
+        }
         let newest = *self.revocations.borrow();
         if newest == self.checked && self.server.now() < self.until {
             return Ok(());
         }
         let entry = self.server.ask_key(id, LookUp).await?;
-        match entry {
-            Some(entry) if entry.revoked_at.is_none() => {}
-            Some(_) | None => return Err(Problem::new(Code::KeyRevoked, format!("key {id} was revoked"))),
-        }
+        let now = self.server.now();
+        let entry = entry.filter(|entry| entry.counts(now)).ok_or_else(|| revoked(id))?;
         self.checked = newest;
-        self.until = self.server.now().after(CACHE_AGE_MAX);
+        self.until = trusted_until(&entry, now);
         Ok(())
     }
 
@@ -61,7 +66,8 @@ impl Pass {
     pub async fn over(&mut self) -> Problem {
         loop {
             let checked = self.checked;
-            let rest = self.until.since(self.server.now());
+            let expires_at = self.rights.as_ref().and_then(|rights| rights.expires_at);
+            let rest = self.until.min(expires_at.unwrap_or(Timestamp::MAX)).since(self.server.now());
             if self.key_id.is_none() {
                 std::future::pending::<()>().await;
             }

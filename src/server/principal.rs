@@ -1,33 +1,36 @@
-//! The one place where identity is established and what it reaches is said.
+//! The one place where identity is established.
 //!
-//! An API key is `twk_<id>_<secret>`: 16 and 64 hexadecimal digits. A key, if sent, decides alone; without one a request
-//! is refused, unless the node was explicitly told to take anonymous loopback callers for operators.
+//! An API key is a token: see [`token`](crate::token). A token, if sent, decides alone; without one a request is refused,
+//! unless the node was explicitly told to take anonymous loopback callers for operators.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use ahash::{HashMap, HashMapExt};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use compact_str::CompactString;
 use parking_lot::{Mutex, RwLock};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 
-use super::problem::{Code, Problem};
+use super::{
+    identity::Identity,
+    problem::{Code, Problem},
+};
 use crate::{
-    model::{Principal, ServiceId, Timestamp},
+    model::{Principal, Timestamp},
+    token::{RootKey, Said},
     twin::keyring::{Covers, Entry},
 };
 
 /// What stands for a key where none was needed.
 pub const ANONYMOUS: &str = "anonymous-loopback";
-/// Every key starts so, which lets secret scanners find leaked ones.
-pub const PREFIX: &str = "twk_";
-const ID_DIGITS: usize = 16;
-const SECRET_DIGITS: usize = 64;
+/// The other header that a token may come in; SDKs of Dapr send it.
+const DAPR_TOKEN: HeaderName = HeaderName::from_static("dapr-api-token");
 
-/// Verified keys kept in memory; when full, all are verified again.
+/// Verified tokens kept in memory; when full, all are verified again.
 const CACHE_KEYS_MAX: usize = 65_536;
-/// How long a verified key is taken without asking its twin again; a revocation on this node counts at once.
+/// How long a verified token is taken without asking the key's twin again; a revocation on this node counts at once.
 pub const CACHE_AGE_MAX: Duration = Duration::from_secs(60);
 /// Failed verifications of one peer within [`FAILURE_WINDOW`] before it is throttled.
 pub const FAILURES_MAX: u32 = 20;
@@ -36,55 +39,26 @@ pub const FAILURE_WINDOW: Duration = Duration::from_secs(60);
 /// Peers whose failures are counted; when full, the windows that ended are dropped, then all.
 const FAILURE_PEERS_MAX: usize = 4096;
 
-/// A key as the caller sent it; prints nothing of the secret.
-pub struct Presented<'a> {
-    /// Public id: the key of its twin.
-    pub id: &'a str,
+/// A token whose signatures hold, and whose key has not been asked for yet.
+pub struct Presented {
+    /// The key's id, which is the key of its twin.
+    pub id: CompactString,
+    covers: Covers,
+    identity: Identity,
     hash: [u8; 32],
     /// Keys revoked before its twin was asked. After one more, what the twin said may be old, and is not remembered.
     revoked_before: u64,
 }
 
-impl<'a> Presented<'a> {
-    /// Parses a key; `None` if it is none.
-    pub fn parse(text: &'a str) -> Option<Self> {
-        let (id, secret) = text.strip_prefix(PREFIX)?.split_once('_')?;
-        let hex = |text: &str, digits: usize| text.len() == digits && text.bytes().all(|b| b.is_ascii_hexdigit());
-        (hex(id, ID_DIGITS) && hex(secret, SECRET_DIGITS)).then(|| Self { id, hash: digest(text), revoked_before: 0 })
-    }
-}
-
-fn digest(text: &str) -> [u8; 32] {
-    Sha256::digest(text.as_bytes()).into()
-}
-
-/// A fresh key, shown once.
-pub struct Fresh {
-    /// Public id.
-    pub id: String,
-    /// The whole key.
-    pub key: String,
-    /// What is kept of it.
-    pub hash: [u8; 32],
-}
-
-impl Fresh {
-    /// Draws 256 random bits from the system-seeded generator.
-    pub fn draw() -> Self {
-        let (id, secret): (u64, [u8; 32]) = (rand::random(), rand::random());
-        let id = format!("{id:016x}");
-        let mut key = format!("{PREFIX}{id}_");
-        for digit in secret.iter().flat_map(|byte| [byte >> 4, byte & 15]) {
-            key.push(char::from_digit(digit.into(), 16).expect("four bits are one digit"));
-        }
-        let hash = digest(&key);
-        Self { id, key, hash }
+impl fmt::Debug for Presented {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Presented({})", self.id)
     }
 }
 
 struct Known {
     hash: [u8; 32],
-    principal: Arc<Principal>,
+    identity: Identity,
     until: Timestamp,
 }
 
@@ -95,42 +69,51 @@ struct Failures {
 
 /// What a request says about who sends it.
 #[derive(Debug)]
-pub enum Claim<'a> {
+pub enum Claim {
     /// Settled without asking anybody.
-    Settled(Arc<Principal>),
+    Settled(Identity),
     /// The twin of this key has to be asked; [`Doorkeeper::verify`] takes its answer.
-    Ask(Presented<'a>),
+    Ask(Box<Presented>),
 }
 
-impl std::fmt::Debug for Presented<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Presented({})", self.id)
-    }
-}
-
-/// Remembers verified keys and failing peers.
+/// Verifies tokens, remembers verified ones and failing peers.
 pub struct Doorkeeper {
+    root: RootKey,
+    audience: Option<String>,
     known: RwLock<HashMap<u64, Known>>,
     failures: Mutex<HashMap<IpAddr, Failures>>,
-    anonymous: Option<Arc<Principal>>,
+    anonymous: Option<Identity>,
     /// How many keys were revoked through this node; streams wait for the next one.
     revoked: watch::Sender<u64>,
 }
 
 impl Doorkeeper {
-    /// A doorkeeper that knows nobody. `anonymous_loopback` takes loopback callers without a key for operators.
-    pub fn new(anonymous_loopback: bool) -> Self {
+    /// A doorkeeper that knows nobody. Takes tokens of `root` that are meant for `audience`, or for everybody;
+    /// `anonymous_loopback` takes loopback callers without a token for operators.
+    pub fn new(root: RootKey, audience: Option<String>, anonymous_loopback: bool) -> Self {
+        let operator = || Identity::without_token(Principal::Operator { key_id: ANONYMOUS.into() });
         Self {
+            root,
+            audience,
             known: RwLock::new(HashMap::new()),
             failures: Mutex::new(HashMap::new()),
             revoked: watch::Sender::new(0),
-            anonymous: anonymous_loopback.then(|| Arc::new(Principal::Operator { key_id: ANONYMOUS.into() })),
+            anonymous: anonymous_loopback.then(operator),
         }
     }
 
+    /// What makes tokens.
+    pub(super) fn root(&self) -> &RootKey {
+        &self.root
+    }
+
     /// Settles who sends a request, or says which key has to be asked.
-    pub fn claim<'a>(&self, headers: &'a HeaderMap, peer: IpAddr, now: Timestamp) -> Result<Claim<'a>, Problem> {
-        let Some(value) = headers.get(header::AUTHORIZATION) else {
+    pub fn claim(&self, headers: &HeaderMap, peer: IpAddr, now: Timestamp) -> Result<Claim, Problem> {
+        let failed = |problem| {
+            self.failed(peer, now);
+            problem
+        };
+        let Some(token) = token(headers).map_err(failed)? else {
             return match &self.anonymous {
                 Some(operator) if peer.is_loopback() && is_own_page(headers) => Ok(Claim::Settled(operator.clone())),
                 Some(_) | None => Err(Problem::new(
@@ -139,67 +122,75 @@ impl Doorkeeper {
                 )),
             };
         };
-        let presented = value.to_str().ok().and_then(bearer).and_then(Presented::parse);
-        let Some(presented) = presented else {
-            self.failed(peer, now);
-            return Err(Problem::new(
-                Code::KeyInvalid,
-                "the Authorization header must be 'Bearer ' and a key 'twk_', 16 digits, '_', 64 digits",
-            ));
-        };
-        if let Some(known) = self.known.read().get(&slot(&presented.hash))
+        let hash = digest(token);
+        if let Some(known) = self.known.read().get(&slot(&hash))
             && now < known.until
-            && bool::from(known.hash.ct_eq(&presented.hash))
+            && bool::from(known.hash.ct_eq(&hash))
         {
-            return Ok(Claim::Settled(known.principal.clone()));
+            count(&known.identity, now)?;
+            return Ok(Claim::Settled(known.identity.clone()));
         }
         self.admit(peer, now)?;
-        Ok(Claim::Ask(Presented { revoked_before: *self.revoked.borrow(), ..presented }))
+        let said =
+            self.root.verify(token).map_err(|error| failed(Problem::new(Code::KeyInvalid, error.to_string())))?;
+        self.meant_for_us(&said).map_err(failed)?;
+        let identity = identity(&said);
+        count(&identity, now).map_err(failed)?;
+        let Said { id, covers, .. } = said;
+        Ok(Claim::Ask(Box::new(Presented { id, covers, identity, hash, revoked_before: *self.revoked.borrow() })))
     }
 
-    /// Judges a key by what its twin keeps, and remembers the good ones.
+    /// Judges a token by what the twin of its key keeps, and remembers the good ones.
     pub fn verify(
         &self,
-        presented: &Presented<'_>,
+        presented: &Presented,
         entry: Option<&Entry>,
         peer: IpAddr,
         now: Timestamp,
-    ) -> Result<Arc<Principal>, Problem> {
-        // A missing entry is compared too, so that time does not tell a known id from an unknown one.
-        let kept = entry.map_or([0; 32], |entry| entry.hash);
-        let same = bool::from(kept.ct_eq(&presented.hash));
-        let (Some(entry), true) = (entry, same) else {
+    ) -> Result<Identity, Problem> {
+        let identity = presented.identity.clone();
+        let Some(entry) = entry.filter(|entry| entry.covers == presented.covers) else {
             self.failed(peer, now);
             return Err(Problem::new(Code::KeyInvalid, "this node knows no such key; see 'twin key ls'"));
         };
-        if entry.revoked_at.is_some() {
+        if !entry.counts(now) {
             self.failed(peer, now);
-            return Err(Problem::new(Code::KeyRevoked, format!("key {} was revoked", presented.id)));
+            return Err(revoked(&presented.id));
         }
-        let principal = Arc::new(principal_of(presented.id, &entry.covers));
         let mut known = self.known.write();
-        // Under the lock: a revocation from here on finds the key and removes it.
+        // Under the lock: a revocation from here on finds the token and removes it.
         if *self.revoked.borrow() != presented.revoked_before {
-            return Ok(principal);
+            return Ok(identity);
         }
         if known.len() >= CACHE_KEYS_MAX {
             known.clear();
         }
-        let until = now.after(CACHE_AGE_MAX);
-        known.insert(slot(&presented.hash), Known { hash: presented.hash, principal: principal.clone(), until });
-        Ok(principal)
+        let until = trusted_until(entry, now);
+        known.insert(slot(&presented.hash), Known { hash: presented.hash, identity: identity.clone(), until });
+        Ok(identity)
     }
 
-    /// Forgets a key that was revoked: the next request with it asks its twin, and so do streams that are open.
-    pub fn forget(&self, hash: &[u8; 32]) {
-        // Counted first: whoever asked before must not remember the key after it was removed.
+    /// Forgets every token of a key that was revoked: the next request with one asks its twin, and so do streams that are
+    /// open.
+    pub fn forget(&self, id: &str) {
+        // Counted first: whoever asked before must not remember the token after it was removed.
         self.revoked.send_modify(|count| *count += 1);
-        self.known.write().remove(&slot(hash));
+        self.known.write().retain(|_, known| known.identity.principal.key_id() != Some(id));
     }
 
     /// Counts the keys that are revoked through this node.
     pub fn revocations(&self) -> watch::Receiver<u64> {
         self.revoked.subscribe()
+    }
+
+    fn meant_for_us(&self, said: &Said) -> Result<(), Problem> {
+        said.rights.meant_for(self.audience.as_deref()).map_err(|narrowed| {
+            let us = match &self.audience {
+                Some(audience) => format!("this node is '{audience}' (server.audience)"),
+                None => "this node has no server.audience, so it takes no such token".to_owned(),
+            };
+            Problem::new(Code::KeyInvalid, format!("{narrowed}: {us}"))
+        })
     }
 
     fn admit(&self, peer: IpAddr, now: Timestamp) -> Result<(), Problem> {
@@ -229,11 +220,54 @@ impl Doorkeeper {
     }
 }
 
-/// Where a verified key lies: eight bytes of its hash.
+/// Until when what a key's twin said may be relied upon.
+pub(super) fn trusted_until(entry: &Entry, now: Timestamp) -> Timestamp {
+    now.after(CACHE_AGE_MAX).min(entry.revoked_at.unwrap_or(Timestamp::MAX))
+}
+
+pub(super) fn revoked(id: &str) -> Problem {
+    Problem::new(Code::KeyRevoked, format!("key {id} was revoked, or another one has taken its place"))
+}
+
+/// Refuses a token whose time is over.
+fn count(identity: &Identity, now: Timestamp) -> Result<(), Problem> {
+    identity.rights.as_ref().map_or(Ok(()), |rights| Ok(rights.count(now)?))
+}
+
+fn identity(said: &Said) -> Identity {
+    let key_id = Arc::from(said.id.as_str());
+    let principal = match &said.covers {
+        Covers::Operator => Principal::Operator { key_id },
+        Covers::Ingest { namespace } => Principal::Ingest { key_id, namespace: namespace.clone() },
+        Covers::Service { service } => Principal::Service { key_id, service: service.clone() },
+    };
+    Identity { principal: Arc::new(principal), rights: Some(Arc::new(said.rights.clone())) }
+}
+
+fn digest(text: &str) -> [u8; 32] {
+    Sha256::digest(text.as_bytes()).into()
+}
+
+/// Where a verified token lies: eight bytes of its hash.
 fn slot(hash: &[u8; 32]) -> u64 {
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&hash[..8]);
     u64::from_le_bytes(bytes)
+}
+
+/// The one token of a request. It may come more than once, but always the same.
+fn token(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let wrong = |detail| Problem::new(Code::KeyInvalid, detail);
+    let mut found = None;
+    let bearers = headers.get_all(header::AUTHORIZATION).iter().map(|value| value.to_str().ok().and_then(bearer));
+    let plain = headers.get_all(DAPR_TOKEN).iter().map(|value: &HeaderValue| value.to_str().ok().map(str::trim));
+    for token in bearers.chain(plain) {
+        let token = token.ok_or_else(|| wrong("the Authorization header must be 'Bearer ' and a key 'twk_…'"))?;
+        if found.replace(token).is_some_and(|earlier| earlier != token) {
+            return Err(wrong("Authorization and dapr-api-token are both sent, and differ; send one of them"));
+        }
+    }
+    Ok(found)
 }
 
 /// `Bearer <token>`; the scheme in any case (RFC 9110, section 11.1).
@@ -254,150 +288,184 @@ fn is_own_page(headers: &HeaderMap) -> bool {
     loopback && same_site && origin
 }
 
-fn principal_of(id: &str, covers: &Covers) -> Principal {
-    match covers {
-        Covers::Operator => Principal::Operator { key_id: id.into() },
-        Covers::Ingest { namespace } => Principal::Ingest { key_id: id.into(), namespace: namespace.clone() },
-        Covers::Service { service } => Principal::Service { key_id: id.into(), service: service.clone() },
-    }
-}
-
-/// What a request wants of a twin, for [`allow`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
-    /// Send telemetry.
-    Observe,
-    /// Read the twin, its commands, its journal, its events.
-    Read,
-    /// Act as the service: report features, take, acknowledge and finish commands.
-    Serve,
-    /// Change what is desired of it, command it, remove it.
-    Administer,
-}
-
-/// Refuses unless `principal` may do this to `service`. Equal for twins that exist and those that do not.
-pub fn allow(principal: &Principal, wish: Wish, service: &ServiceId) -> Result<(), Problem> {
-    let allowed = match principal {
-        Principal::Host | Principal::Runtime | Principal::Operator { .. } => true,
-        Principal::Ingest { namespace, .. } => wish == Wish::Observe && service.namespace() == &**namespace,
-        Principal::Service { service: own, .. } => wish != Wish::Administer && own == service,
-        Principal::Twin { .. } => false,
-    };
-    if allowed { Ok(()) } else { Err(Problem::new(Code::Denied, refusal(principal))) }
-}
-
-/// Refuses whoever is no operator.
-pub fn operator(principal: &Principal) -> Result<(), Problem> {
-    match principal {
-        Principal::Host | Principal::Runtime | Principal::Operator { .. } => Ok(()),
-        Principal::Ingest { .. } | Principal::Service { .. } | Principal::Twin { .. } => {
-            Err(Problem::new(Code::Denied, "this takes an operator key"))
-        }
-    }
-}
-
-fn refusal(principal: &Principal) -> String {
-    match principal {
-        Principal::Ingest { namespace, .. } => {
-            format!("this ingest key covers telemetry for services in namespace '{namespace}' and nothing else")
-        }
-        Principal::Service { service, .. } => format!("this service key covers what '{service}' itself may do"),
-        Principal::Host | Principal::Runtime | Principal::Operator { .. } | Principal::Twin { .. } => {
-            "not allowed".to_owned()
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
-
     use super::*;
+    use crate::{
+        model::{
+            ServiceId,
+            rights::{Attenuation, Narrowing},
+            scope::Operations,
+        },
+        token::attenuate,
+    };
 
     const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
     const NOW: Timestamp = Timestamp::from_unix_ms(1_000_000);
+    const ID: &str = "0123456789abcdef";
 
-    fn with_key(key: &str) -> HeaderMap {
-        let value = HeaderValue::from_str(&format!("Bearer {key}")).unwrap();
+    fn covers() -> Covers {
+        Covers::Service { service: ServiceId::parse("shop/orders").unwrap() }
+    }
+
+    fn entry() -> Entry {
+        Entry { covers: covers(), label: "".into(), created_at: NOW, revoked_at: None }
+    }
+
+    fn doorkeeper() -> Doorkeeper {
+        Doorkeeper::new(RootKey::generate(), None, false)
+    }
+
+    fn mint(door: &Doorkeeper) -> String {
+        door.root().mint(ID, &covers(), NOW, &Attenuation::default()).unwrap()
+    }
+
+    fn until(token: &str, expires_at: Timestamp) -> String {
+        attenuate(token, &Attenuation { expires_at: Some(expires_at), ..Attenuation::default() }).unwrap()
+    }
+
+    fn with_token(token: &str) -> HeaderMap {
+        let value = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
         HeaderMap::from_iter([(header::AUTHORIZATION, value)])
     }
 
-    fn entry(fresh: &Fresh) -> Entry {
-        let covers = Covers::Service { service: ServiceId::parse("shop/orders").unwrap() };
-        Entry { hash: fresh.hash, covers, label: "".into(), created_at: NOW, revoked_at: None }
+    fn ask(door: &Doorkeeper, token: &str) -> Presented {
+        match door.claim(&with_token(token), PEER, NOW) {
+            Ok(Claim::Ask(presented)) => *presented,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn refused(door: &Doorkeeper, token: &str, now: Timestamp) -> Code {
+        door.claim(&with_token(token), PEER, now).unwrap_err().code
     }
 
     #[test]
     fn a_key_is_asked_for_once_and_then_known_for_a_minute() {
-        let (door, fresh) = (Doorkeeper::new(false), Fresh::draw());
-        let headers = with_key(&fresh.key);
-        let Ok(Claim::Ask(presented)) = door.claim(&headers, PEER, NOW) else { panic!("unknown yet") };
-        door.verify(&presented, Some(&entry(&fresh)), PEER, NOW).unwrap();
+        let door = doorkeeper();
+        let token = mint(&door);
+        let headers = with_token(&token);
+        door.verify(&ask(&door, &token), Some(&entry()), PEER, NOW).unwrap();
         assert!(matches!(door.claim(&headers, PEER, NOW), Ok(Claim::Settled(_))));
         assert!(matches!(door.claim(&headers, PEER, NOW.after(CACHE_AGE_MAX)), Ok(Claim::Ask(_))));
-        door.forget(&fresh.hash);
-        assert!(matches!(door.claim(&headers, PEER, NOW), Ok(Claim::Ask(_))));
+    }
+
+    #[test]
+    fn a_revocation_makes_every_token_of_the_key_be_asked_for_again() {
+        let door = doorkeeper();
+        let token = mint(&door);
+        let tokens = [until(&token, NOW.after(CACHE_AGE_MAX)), token];
+        for token in &tokens {
+            door.verify(&ask(&door, token), Some(&entry()), PEER, NOW).unwrap();
+        }
+        door.forget("another");
+        assert!(matches!(door.claim(&with_token(&tokens[0]), PEER, NOW), Ok(Claim::Settled(_))));
+        door.forget(ID);
+        for token in &tokens {
+            ask(&door, token);
+        }
     }
 
     #[test]
     fn a_key_that_is_revoked_while_its_twin_is_asked_is_asked_for_again() {
-        let (door, fresh) = (Doorkeeper::new(false), Fresh::draw());
-        let headers = with_key(&fresh.key);
-        let Ok(Claim::Ask(presented)) = door.claim(&headers, PEER, NOW) else { panic!("unknown yet") };
-        let answered_before = entry(&fresh);
-        door.forget(&fresh.hash);
+        let door = doorkeeper();
+        let token = mint(&door);
+        let presented = ask(&door, &token);
+        let answered_before = entry();
+        door.forget(ID);
         door.verify(&presented, Some(&answered_before), PEER, NOW).unwrap();
-        assert!(matches!(door.claim(&headers, PEER, NOW), Ok(Claim::Ask(_))), "the next request asks");
+        ask(&door, &token);
+    }
+
+    #[test]
+    fn a_key_that_another_one_replaces_counts_until_then() {
+        let door = doorkeeper();
+        let token = mint(&door);
+        let end = NOW.after(Duration::from_secs(1));
+        let entry = Entry { revoked_at: Some(end), ..entry() };
+        let presented = ask(&door, &token);
+        door.verify(&presented, Some(&entry), PEER, NOW).unwrap();
+        assert!(
+            matches!(door.claim(&with_token(&token), PEER, end), Ok(Claim::Ask(_))),
+            "known no longer than it counts"
+        );
+        assert_eq!(door.verify(&presented, Some(&entry), PEER, end).unwrap_err().code, Code::KeyRevoked);
     }
 
     #[test]
     fn a_wrong_revoked_or_missing_key_is_refused() {
-        let (door, fresh, other) = (Doorkeeper::new(false), Fresh::draw(), Fresh::draw());
-        let presented = Presented::parse(&fresh.key).unwrap();
+        let (door, other) = (doorkeeper(), doorkeeper());
+        let presented = ask(&door, &mint(&door));
         let code = |entry: Option<&Entry>| door.verify(&presented, entry, PEER, NOW).unwrap_err().code;
         assert_eq!(code(None), Code::KeyInvalid);
-        assert_eq!(code(Some(&entry(&other))), Code::KeyInvalid);
-        assert_eq!(code(Some(&Entry { revoked_at: Some(NOW), ..entry(&fresh) })), Code::KeyRevoked);
+        assert_eq!(code(Some(&Entry { covers: Covers::Operator, ..entry() })), Code::KeyInvalid);
+        assert_eq!(code(Some(&Entry { revoked_at: Some(NOW), ..entry() })), Code::KeyRevoked);
         assert_eq!(door.claim(&HeaderMap::new(), PEER, NOW).unwrap_err().code, Code::KeyMissing);
-        assert_eq!(door.claim(&with_key("twk_x_y"), PEER, NOW).unwrap_err().code, Code::KeyInvalid);
+        assert_eq!(refused(&door, &mint(&other), NOW), Code::KeyInvalid);
+        for wrong in ["", "twk_", "twk_AAAA", "Basic", &format!("twk_{}_{}", "0".repeat(16), "0".repeat(64))] {
+            assert_eq!(refused(&door, wrong, NOW), Code::KeyInvalid, "{wrong:?}");
+        }
     }
 
     #[test]
-    fn a_peer_that_guesses_is_throttled_while_known_keys_go_on() {
-        let (door, fresh) = (Doorkeeper::new(false), Fresh::draw());
-        let presented = Presented::parse(&fresh.key).unwrap();
-        door.verify(&presented, Some(&entry(&fresh)), PEER, NOW).unwrap();
+    fn an_expired_token_is_refused_whether_it_is_known_or_not() {
+        let door = doorkeeper();
+        let end = NOW.after(Duration::from_secs(1));
+        let token = until(&mint(&door), end);
+        assert_eq!(refused(&door, &token, end), Code::KeyExpired);
+        door.verify(&ask(&door, &token), Some(&entry()), PEER, NOW).unwrap();
+        assert_eq!(refused(&door, &token, end), Code::KeyExpired);
+    }
+
+    #[test]
+    fn a_token_for_an_audience_is_taken_there_alone() {
+        let root = RootKey::generate().to_text();
+        let door = |audience: Option<&str>| {
+            Doorkeeper::new(RootKey::parse(&root).unwrap(), audience.map(str::to_owned), false)
+        };
+        let (none, east, west) = (door(None), door(Some("east")), door(Some("west")));
+        let whole = mint(&none);
+        let for_east = Attenuation { audiences: Some(vec!["east".into()]), ..Attenuation::default() };
+        let token = attenuate(&whole, &for_east).unwrap();
+        ask(&east, &token);
+        ask(&east, &whole);
+        assert_eq!((refused(&none, &token, NOW), refused(&west, &token, NOW)), (Code::KeyInvalid, Code::KeyInvalid));
+    }
+
+    #[test]
+    fn a_token_comes_in_either_header_but_two_must_be_the_same() {
+        let door = doorkeeper();
+        let token = mint(&door);
+        let get = Narrowing { operations: Operations::Some(vec!["get".into()]), scopes: None };
+        let other = attenuate(&token, &Attenuation { narrowing: get, ..Attenuation::default() }).unwrap();
+        let mut headers = HeaderMap::from_iter([(DAPR_TOKEN, HeaderValue::from_str(&token).unwrap())]);
+        assert!(matches!(door.claim(&headers, PEER, NOW), Ok(Claim::Ask(_))));
+        headers.extend(with_token(&token));
+        assert!(matches!(door.claim(&headers, PEER, NOW), Ok(Claim::Ask(_))));
+        headers.extend(with_token(&other));
+        assert_eq!(door.claim(&headers, PEER, NOW).unwrap_err().code, Code::KeyInvalid);
+    }
+
+    #[test]
+    fn a_peer_that_guesses_is_throttled_and_others_are_not() {
+        let door = doorkeeper();
+        let token = mint(&door);
+        door.verify(&ask(&door, &token), Some(&entry()), PEER, NOW).unwrap();
         for _ in 0..FAILURES_MAX {
-            let guess = Fresh::draw();
-            assert!(matches!(door.claim(&with_key(&guess.key), PEER, NOW), Ok(Claim::Ask(_))));
-            assert!(door.verify(&Presented::parse(&guess.key).unwrap(), None, PEER, NOW).is_err());
+            assert_eq!(refused(&door, "twk_AAAA", NOW), Code::KeyInvalid);
         }
-        let guess = with_key(&Fresh::draw().key);
-        assert_eq!(door.claim(&guess, PEER, NOW).unwrap_err().code, Code::KeyThrottled);
-        assert!(matches!(door.claim(&with_key(&fresh.key), PEER, NOW), Ok(Claim::Settled(_))));
-        assert!(matches!(door.claim(&guess, PEER, NOW.after(FAILURE_WINDOW)), Ok(Claim::Ask(_))));
+        assert_eq!(refused(&door, "twk_AAAA", NOW), Code::KeyThrottled);
+        assert!(matches!(door.claim(&with_token(&token), PEER, NOW), Ok(Claim::Settled(_))));
+        assert!(door.claim(&with_token(&mint(&door)), IpAddr::from([10, 0, 0, 1]), NOW).is_ok());
+        assert_eq!(refused(&door, "twk_AAAA", NOW.after(FAILURE_WINDOW)), Code::KeyInvalid);
     }
 
     #[test]
     fn anonymous_callers_are_operators_only_from_loopback_and_only_when_asked_for() {
-        let door = Doorkeeper::new(true);
+        let door = Doorkeeper::new(RootKey::generate(), None, true);
         assert!(matches!(door.claim(&HeaderMap::new(), PEER, NOW), Ok(Claim::Settled(_))));
         assert!(door.claim(&HeaderMap::new(), IpAddr::from([10, 0, 0, 1]), NOW).is_err());
         let foreign = HeaderMap::from_iter([(header::ORIGIN, HeaderValue::from_static("https://evil.example"))]);
         assert!(door.claim(&foreign, PEER, NOW).is_err());
-    }
-
-    #[test]
-    fn a_service_key_reaches_its_own_twin_only() {
-        let own = ServiceId::parse("shop/orders").unwrap();
-        let other = ServiceId::parse("shop/cart").unwrap();
-        let service = Principal::Service { key_id: "k".into(), service: own.clone() };
-        assert!(allow(&service, Wish::Serve, &own).is_ok());
-        assert!(allow(&service, Wish::Administer, &own).is_err());
-        assert_eq!(allow(&service, Wish::Read, &other).unwrap_err().code, Code::Denied);
-        let ingest = Principal::Ingest { key_id: "k".into(), namespace: "shop".into() };
-        assert!(allow(&ingest, Wish::Observe, &other).is_ok());
-        assert!(allow(&ingest, Wish::Read, &other).is_err());
-        assert!(operator(&ingest).is_err());
     }
 }

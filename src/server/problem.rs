@@ -99,6 +99,7 @@ codes! {
     KeyMissing = "key-missing", UNAUTHORIZED, Unauthenticated, Never, "The request carries no key";
     KeyInvalid = "key-invalid", UNAUTHORIZED, Unauthenticated, Never, "The key is not known here";
     KeyRevoked = "key-revoked", UNAUTHORIZED, Unauthenticated, Never, "The key was revoked";
+    KeyExpired = "key-expired", UNAUTHORIZED, Unauthenticated, Never, "The key's time is over";
     KeyThrottled = "key-throttled", TOO_MANY_REQUESTS, ResourceExhausted, Later, "Too many requests with wrong keys";
     NewTwinsLimited = "new-twins-limited", TOO_MANY_REQUESTS, ResourceExhausted, Later, "The key has created too many twins";
     Throttled = "throttled", TOO_MANY_REQUESTS, ResourceExhausted, Later, "The twin takes no more requests within this second";

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 
 use super::{
     Server,
+    identity::Identity,
     pass::Pass,
     problem::{Code, Problem},
 };
@@ -108,6 +109,7 @@ impl Server {
         service: &ServiceId,
         component: &str,
         topic: &str,
+        identity: &Identity,
         header: Header,
     ) -> Result<Subscription, Failure> {
         let room = Arc::new(Semaphore::new(OUTSTANDING_MAX));
@@ -119,7 +121,7 @@ impl Server {
             room,
         };
         let mut pump = Pump {
-            pass: Pass::new(Arc::clone(self), settler.header.principal()),
+            pass: Pass::new(Arc::clone(self), identity),
             service: service.clone(),
             name: compact_str::format_compact!("{component}/{topic}"),
             due: None,

@@ -30,14 +30,12 @@ def listener(node: Node, namespace: str, name: str) -> str:
     return node.url
 
 
-# ADJUST: the path and body of a secret.
 def secret(node: Node, namespace: str, name: str, key: str, value: str) -> None:
-    node.call("PUT", f"{twin(namespace, name)}/secrets/{key}", {"value": value})
+    node.call("PUT", f"{twin(namespace, name)}/secrets/{key}", raw=value.encode())
 
 
-# ADJUST: the path and body of an item of configuration.
 def configuration(node: Node, namespace: str, name: str, key: str, value: str) -> None:
-    node.call("PUT", f"{twin(namespace, name)}/configuration/{key}", {"value": value})
+    node.call("PATCH", f"{twin(namespace, name)}/configuration", {"keys": {key: {"value": value}}})
 
 
 # ADJUST: where the runtime reaches an application, and in which protocol, `http` or `grpc`.
@@ -51,10 +49,8 @@ def may_invoke(node: Node, namespace: str, caller: str, callee: str) -> None:
     node.call("POST", f"{twin(namespace, caller)}/grants", grant)
 
 
-# ADJUST: the grant with which one twin receives what another publishes.
 def may_receive(node: Node, namespace: str, receiver: str, sender: str, topic: str) -> None:
-    grant = {"capability": "pubsub", "from": f"{namespace}/{sender}", "topic": topic}
-    node.call("POST", f"{twin(namespace, receiver)}/grants", grant)
+    """Topics are open to the services of their namespace."""
 
 
 def subscriptions(node: Node, key: str) -> set:

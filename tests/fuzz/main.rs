@@ -5,6 +5,7 @@
 #[path = "../../fuzz/src/lib.rs"]
 mod targets;
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
     common::v1::{AnyValue, KeyValue, any_value::Value},
@@ -13,10 +14,23 @@ use opentelemetry_proto::tonic::{
 };
 use proptest::{collection::vec, prelude::*, sample::Index};
 use prost::Message as _;
+use service_twin::{
+    model::{ServiceId, Timestamp, rights::Attenuation},
+    token::{PREFIX, RootKey, attenuate},
+    twin::keyring::Covers,
+};
 use targets::TARGETS;
 
 /// Cases of each property.
 const CASES: u32 = 2048;
+
+/// A token with a block that narrows it.
+fn token() -> String {
+    let covers = Covers::Service { service: ServiceId::parse("shop/orders").expect("an id") };
+    let by = Attenuation { instances: Some(vec!["orders-1".into()]), ..Attenuation::default() };
+    let token = RootKey::generate().mint("0123456789abcdef", &covers, Timestamp::ZERO, &by).expect("a token");
+    attenuate(&token, &by).expect("it can be narrowed")
+}
 
 /// Bytes that some target takes whole.
 fn seeds() -> Vec<Vec<u8>> {
@@ -46,6 +60,8 @@ fn seeds() -> Vec<Vec<u8>> {
             .to_vec(),
         b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_vec(),
         b"default/orders".to_vec(),
+        token().into_bytes(),
+        URL_SAFE_NO_PAD.decode(&token()[PREFIX.len()..]).expect("a token is base64"),
         b"2026-11-23T01:02:03.456Z".to_vec(),
     ]
 }

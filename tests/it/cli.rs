@@ -3,6 +3,7 @@
 use std::process::Stdio;
 
 use serde_json::{Value, json};
+use service_twin::model::Timestamp;
 
 use crate::process::{Node, Ran, twin};
 
@@ -101,6 +102,42 @@ fn a_key_covers_what_it_was_made_for_until_it_is_revoked() {
     assert!(alone.errors.contains("not shown again"), "{}", alone.errors);
     assert_eq!(node.run(&["key", "revoke", id]).code, 0);
     assert_eq!(node.run(&["--key", key, "get", "shop/orders"]).code, 5);
+
+    let rotated = node.json(&["key", "rotate", alone.text.trim(), "--overlap", "1h"]);
+    let fresh = rotated["key"].as_str().unwrap();
+    for key in [alone.text.trim(), fresh] {
+        assert_eq!(node.run(&["--key", key, "get", "shop/orders"]).code, 0, "both count for a while");
+    }
+    assert!(node.run(&["key", "ls"]).text.contains("  in 5"), "{}", node.run(&["key", "ls"]).text);
+    let soon = Timestamp::from_unix_ms(rotated["created_at"].as_u64().unwrap() + 1).to_string();
+    let revoke = ["key", "revoke", "--service", "shop/orders", "--issued-before", &soon];
+    assert_eq!(node.run(&revoke).text.trim(), "2 keys of shop/orders are revoked");
+    assert_eq!(node.run(&["--key", fresh, "get", "shop/orders"]).code, 5);
+}
+
+#[test]
+fn a_key_is_narrowed_and_read_without_a_node() {
+    let node = Node::start();
+    node.json(&["desired", "shop/orders", "on", "set", "true"]);
+    let attenuate = ["token", "attenuate", "--operation", "get,list", "--scope", "twin:shop/*", "--expires", "1h"];
+    let nowhere = ["--node", "http://127.0.0.1:1"];
+    let narrow = node.run(&[&nowhere[..], &attenuate].concat()).text;
+    let narrow = narrow.trim();
+    assert_eq!(node.run(&["--key", narrow, "get", "shop/orders"]).code, 0);
+    assert_eq!(node.run(&["--key", narrow, "desired", "shop/orders", "on", "set", "false"]).code, 5);
+    assert_eq!(node.run(&["--key", narrow, "key", "ls"]).code, 5);
+    let shown = node.run(&["--node", "http://127.0.0.1:1", "--key", narrow, "token", "show"]).text;
+    assert!(shown.contains("get,list on twin:shop/*") && shown.contains("expires at"), "{shown}");
+
+    let file = node.folder.join("narrow.txt");
+    std::fs::write(&file, format!("{narrow}\n")).unwrap();
+    let shown = node.json(&["token", "show", file.to_str().unwrap()]);
+    assert_eq!((&shown["kind"], &shown["narrowings"][0]["scopes"][0]), (&json!("operator"), &json!("twin:shop/*")));
+    for wrong in
+        [&["token", "attenuate"][..], &["token", "attenuate", "--scope", "x"], &["--key", "x", "token", "show"]]
+    {
+        assert_eq!(node.run(wrong).code, 2, "{wrong:?}");
+    }
 }
 
 #[test]
@@ -146,6 +183,7 @@ fn a_stopped_node_moves_to_another_folder_as_one_file() {
     let failed = node.command(&["import", damaged.to_str().unwrap()]).env("TWIN_DATA_DIR", &nowhere).output().unwrap();
     assert!(Ran::from(failed).code == 1 && !nowhere.exists(), "a failed import leaves no folder");
 
+    std::fs::copy(node.folder.join("token.key"), restored.path().join("token.key")).unwrap();
     let again = Node::start_in(restored, &[]);
     let after = again.json(&["--key", key.trim(), "get", "shop/orders"]);
     assert_eq!((&after["revision"], &after["features"]), (&before["revision"], &before["features"]));

@@ -3,24 +3,25 @@
 use crate::source::{File, words};
 
 /// A module of the root, and those that it may name beside itself.
-const MAY_USE: [(&str, &[&str]); 10] = [
+const MAY_USE: [(&str, &[&str]); 11] = [
     ("model", &[]),
     ("twin", &["model"]),
     ("metrics", &["model", "twin"]),
     ("store", &["model", "twin", "metrics"]),
+    ("token", &["model", "twin"]),
     ("bus", &["model", "twin", "metrics", "store"]),
     ("cluster", &["model", "twin", "metrics", "store", "bus"]),
     ("capability", &["model", "twin", "metrics", "store", "bus"]),
     ("runtime", &["model", "twin", "metrics", "store", "bus", "cluster", "capability"]),
-    ("server", &["model", "twin", "metrics", "capability", "runtime"]),
-    ("cli", &["model", "twin", "metrics", "capability", "runtime"]),
+    ("server", &["model", "twin", "token", "metrics", "bus", "capability", "runtime"]),
+    ("cli", &["model", "twin", "token", "metrics", "capability", "runtime"]),
 ];
 
 /// Modules that put the others together, and may name all of them.
 const TOP: [&str; 4] = ["config", "app", "demo", "bench"];
 
 /// Foreign crates, the only files (or folders) that may name them, and why.
-const AT_HOME: [(&[&str], &[&str], &str); 5] = [
+const AT_HOME: [(&[&str], &[&str], &str); 6] = [
     (&["actix", "actix_rt"], &["src/runtime/"], "only the runtime knows what drives a shard"),
     (
         &["sled"],
@@ -32,6 +33,7 @@ const AT_HOME: [(&[&str], &[&str], &str); 5] = [
         &["src/server/", "src/demo/"],
         "foreign wire types stop at the edge; the demo's services are ordinary ones",
     ),
+    (&["biscuit_auth", "biscuit_prost"], &["src/token/"], "only tokens know how they are signed and written"),
     (&["tonic"], &["src/server/", "src/cluster/transport.rs"], "gRPC is spoken at the edge and between nodes"),
     (
         &["opentelemetry", "opentelemetry_sdk", "opentelemetry_otlp"],

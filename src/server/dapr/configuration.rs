@@ -118,7 +118,7 @@ impl Session {
         let watch = self.server.watch(Some(&self.service), None);
         let (told, _) = self.configuration_items(store, &keys).await?;
         let (id, ended) = self.server.subscriptions.open(&self.service)?;
-        let pass = Pass::new(Arc::clone(&self.server), self.header.principal());
+        let pass = Pass::new(Arc::clone(&self.server), &self.identity);
         Ok(Following { session: Arc::new(self), id, store: store.to_owned(), keys, watch, pass, ended, told })
     }
 }

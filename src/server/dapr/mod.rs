@@ -19,6 +19,7 @@ pub use refusal::{Block, Refusal};
 
 use super::{
     Server,
+    identity::Identity,
     problem::{Code, Problem},
 };
 use crate::{
@@ -35,26 +36,27 @@ pub struct Session {
     pub server: Arc<Server>,
     /// The service; its twin is the one that is spoken to.
     pub service: ServiceId,
+    identity: Identity,
     header: Header,
 }
 
 impl Session {
     /// Establishes which service speaks. Only the key of one service names a twin.
     pub async fn open(server: &Arc<Server>, headers: &HeaderMap, peer: IpAddr) -> Result<Self, Problem> {
-        let principal = server.identify(headers, peer).await?;
+        let identity = server.identify(headers, peer).await?;
         server.ready()?;
-        let Principal::Service { service, .. } = &*principal else {
+        let Principal::Service { service, .. } = &*identity.principal else {
             let detail = "the Dapr API is spoken with the key of one service: make one with 'twin key new --service …'";
             return Err(Problem::new(Code::Denied, detail));
         };
-        let mut header = Header::default()
-            .with_deadline(server.now().after(Duration::from_secs(server.config.deadline_s)))
-            .with_principal(Principal::clone(&principal));
+        let service = service.clone();
+        let deadline = server.now().after(Duration::from_secs(server.config.deadline_s));
+        let mut header = identity.header().with_deadline(deadline);
         let trace = headers.get("traceparent").and_then(|value| value.to_str().ok()).and_then(TraceParent::parse);
         if let Some(trace) = trace {
             header = header.with_trace(trace);
         }
-        Ok(Self { server: Arc::clone(server), service: service.clone(), header })
+        Ok(Self { server: Arc::clone(server), service, identity, header })
     }
 
     /// Ends what this service holds of the node, and nothing else.

@@ -284,7 +284,8 @@ impl Session {
     /// Begins to take messages.
     pub async fn topic_take(self, wanted: Wanted) -> Result<Taking, Refusal> {
         self.topic_check(&wanted.component, &wanted.topic).await?;
-        let subscribed = self.server.subscribe(&self.service, &wanted.component, &wanted.topic, self.header()).await;
+        let subscribed =
+            self.server.subscribe(&self.service, &wanted.component, &wanted.topic, &self.identity, self.header()).await;
         let problem = |failure: &_| self.server.problem(failure);
         let subscription =
             subscribed.map_err(|failure| Refusal::of(Block::Publish, &wanted.component, &failure, problem))?;

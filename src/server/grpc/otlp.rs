@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status, async_trait};
 
 use crate::{
     metrics::Signal,
-    model::{Header, Principal, ServiceId},
+    model::ServiceId,
     server::{
         Server,
         http::Peer,
@@ -38,12 +38,12 @@ impl Otlp {
     async fn take<Q>(&self, request: Request<Q>, signal: Signal, translate: Translate<Q>) -> Result<Refused, Status> {
         let server = &self.0;
         let peer = request.extensions().get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0);
-        let principal = server.identify(request.metadata().as_ref(), peer).await.map_err(status)?;
+        let identity = server.identify(request.metadata().as_ref(), peer).await.map_err(status)?;
         server.ready().map_err(status)?;
-        let deadline = server.now().after(Duration::from_secs(server.config.deadline_s));
-        let header = Header::default().with_deadline(deadline).with_principal(Principal::clone(&principal));
-        let translated = translate(request.get_ref(), &Server::covers(&principal));
-        let accepted = server.ingest(signal, &principal, header, translated).await.map_err(status)?;
+        let now = server.now();
+        let header = identity.header().with_deadline(now.after(Duration::from_secs(server.config.deadline_s)));
+        let translated = translate(request.get_ref(), &Server::covers(&identity, now));
+        let accepted = server.ingest(signal, &identity, header, translated).await.map_err(status)?;
         Ok(accepted.refused)
     }
 }

@@ -4,7 +4,7 @@ use std::{fmt, marker::PhantomData, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
-    extract::{FromRequest, FromRequestParts, Request},
+    extract::{FromRequest, FromRequestParts, MatchedPath, RawPathParams, Request},
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
@@ -14,10 +14,10 @@ use serde::{
 };
 
 use crate::{
-    model::{Header, Principal, RequestKey, ServiceId, TraceParent},
+    model::{Header, RequestKey, ServiceId, TraceParent},
     server::{
         DEADLINE_MAX, Server,
-        principal::{Wish, allow},
+        identity::{Identity, Wish},
         problem::{Code, Problem},
     },
     twin::{Failure, Message, Wire, part::Request as Capability, service::Service},
@@ -35,9 +35,11 @@ pub struct Caller {
     /// What every door shares.
     pub server: Arc<Server>,
     /// Who sends it.
-    pub principal: Arc<Principal>,
+    pub identity: Identity,
     /// `If-Match`.
     pub if_match: Option<u64>,
+    /// What of a twin the path is about, such as `/attributes`; empty if that does not matter.
+    part: String,
     header: Header,
     key: Option<RequestKey>,
     if_none_match: Option<HeaderValue>,
@@ -48,23 +50,23 @@ impl FromRequestParts<Arc<Server>> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, server: &Arc<Server>) -> Result<Self, Problem> {
         let peer = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0);
-        let principal = server.identify(&parts.headers, peer).await?;
+        let identity = server.identify(&parts.headers, peer).await?;
         server.ready()?;
+        let part = if identity.is_narrowed() { part(parts).await } else { String::new() };
         let headers = &parts.headers;
         let wait = deadline(headers)?.unwrap_or(Duration::from_secs(server.config.deadline_s));
         if wait.is_zero() {
             return Err(Problem::new(Code::Expired, "Request-Timeout is 0: the time was over before it began"));
         }
-        let mut header = Header::default()
-            .with_deadline(server.now().after(wait.min(DEADLINE_MAX)))
-            .with_principal(Principal::clone(&principal));
+        let mut header = identity.header().with_deadline(server.now().after(wait.min(DEADLINE_MAX)));
         if let Some(trace) = text(headers, "traceparent").and_then(TraceParent::parse) {
             header = header.with_trace(trace);
         }
         Ok(Self {
             server: Arc::clone(server),
-            principal,
+            identity,
             if_match: if_match(headers)?,
+            part,
             header,
             key: request_key(headers)?,
             if_none_match: headers.get(header::IF_NONE_MATCH).cloned(),
@@ -76,8 +78,26 @@ impl Caller {
     /// Parses a service's id and refuses whoever may not do this to it.
     pub fn service(&self, namespace: &str, name: &str, wish: Wish) -> Result<ServiceId, Problem> {
         let service = ServiceId::new(namespace, name)?;
-        allow(&self.principal, wish, &service)?;
+        self.identity.may(wish, &service, &self.part, self.server.now())?;
         Ok(service)
+    }
+
+    /// Parses a service's id and refuses whoever is neither it nor an operator; what of its capabilities the caller may
+    /// use is ruled on by its twin.
+    pub fn used(&self, namespace: &str, name: &str) -> Result<ServiceId, Problem> {
+        let service = ServiceId::new(namespace, name)?;
+        self.identity.reaches(&service)?;
+        Ok(service)
+    }
+
+    /// Refuses whoever is no operator, and one whose token does not leave this operation on this name.
+    pub fn operates(&self, capability: &str, name: &str, operation: &str) -> Result<(), Problem> {
+        self.identity.operates(capability, name, operation, self.server.now())
+    }
+
+    /// Refuses to speak for an instance that the caller's token does not leave.
+    pub fn speak_for(&self, instance: &str) -> Result<(), Problem> {
+        self.identity.speak_for(instance)
     }
 
     /// What travels beside a message of this request.
@@ -148,6 +168,19 @@ impl Caller {
         }
         json(Some(revision), body)
     }
+}
+
+/// What comes after a twin's id in a path: `/features/limits/desired`, each part decoded; nothing for other paths.
+async fn part(parts: &mut Parts) -> String {
+    let Some(path) = parts.extensions.get::<MatchedPath>().cloned() else { return String::new() };
+    let Some(path) = path.as_str().strip_prefix("/api/v1/twins/{namespace}/{name}/") else { return String::new() };
+    // Whoever needs the parameters says what is wrong with them; without them the twin itself is meant.
+    let Ok(params) = RawPathParams::from_request_parts(parts, &()).await else { return String::new() };
+    let mut params = params.iter().skip(2).map(|(_, value)| value);
+    path.split('/').fold(String::new(), |part, word| {
+        let word = if word.starts_with('{') { params.next().unwrap_or_default() } else { word };
+        part + "/" + word
+    })
 }
 
 /// Whether an `If-None-Match` list names this revision; weak comparison (RFC 9110, section 13.1.2).

@@ -71,7 +71,7 @@ async fn readyz(State(server): State<Arc<Server>>) -> Response {
 }
 
 async fn metrics(caller: Caller) -> Result<Response, Problem> {
-    super::principal::operator(&caller.principal)?;
+    caller.operates("node", "metrics", "get")?;
     let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     Ok(([(header::CONTENT_TYPE, kind)], caller.server.metrics.text()).into_response())
 }

@@ -105,13 +105,13 @@ where
     let bytes_max = server.config.otlp_bytes_max;
     let bytes = body(request, bytes_max).await?;
     let large = bytes.len() > if gzip { INLINE_BYTES_MAX / 8 } else { INLINE_BYTES_MAX };
-    let principal = Arc::clone(&caller.principal);
+    let (identity, now) = (caller.identity.clone(), server.now());
     let work = move || -> Result<Translated, Problem> {
         let bytes = if gzip { unpack(&bytes, bytes_max)? } else { bytes };
-        Ok(translate(&decode(encoding, &bytes)?, &Server::covers(&principal)))
+        Ok(translate(&decode(encoding, &bytes)?, &Server::covers(&identity, now)))
     };
     let translated = if large { off_thread(work).await? } else { work()? };
-    let accepted = server.ingest(signal, &caller.principal, caller.header(), translated).await?;
+    let accepted = server.ingest(signal, &caller.identity, caller.header(), translated).await?;
     encode(encoding, &respond(accepted))
 }
 

@@ -13,7 +13,7 @@ use crate::{
     },
     server::{
         http::caller::{Caller, Document, Object, json},
-        principal::Wish,
+        identity::Wish,
         problem::{Code, Problem},
     },
     twin::{
@@ -86,8 +86,8 @@ pub(super) async fn edit(
     At((namespace, name)): At<Id>,
     Document(Object(body)): Document<Object<EditBody>>,
 ) -> Result<Response, Problem> {
-    let service = caller.service(&namespace, &name, Wish::Administer)?;
-    caller.server.admit(&caller.principal, &service, &caller.header()).await?;
+    let service = caller.service(&namespace, &name, Wish::Set)?;
+    caller.server.admit(&caller.identity.principal, &service, &caller.header()).await?;
     let grants = |bodies: Vec<Object<GrantBody>>| bodies.into_iter().map(|Object(body)| body.grant()).collect();
     let (add, remove): (Result<_, _>, Result<_, _>) = (grants(body.add), grants(body.remove));
     let edit = EditAccess { add: add?, remove: remove?, profile: body.profile, if_match: caller.if_match };

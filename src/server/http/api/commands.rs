@@ -8,7 +8,7 @@ use super::{Asked, At, Id, page};
 use crate::{
     server::{
         http::caller::{Caller, Document, Object, json},
-        principal::Wish,
+        identity::Wish,
         problem::Problem,
     },
     twin::service::{
@@ -46,8 +46,8 @@ pub(super) async fn send(
     At((namespace, name)): At<Id>,
     Document(Object(body)): Document<Object<PostBody>>,
 ) -> Result<Response, Problem> {
-    let service = caller.service(&namespace, &name, Wish::Administer)?;
-    caller.server.admit(&caller.principal, &service, &caller.header()).await?;
+    let service = caller.service(&namespace, &name, Wish::Command)?;
+    caller.server.admit(&caller.identity.principal, &service, &caller.header()).await?;
     let post = PostCommand {
         name: body.name,
         parameters: body.parameters,
@@ -97,6 +97,7 @@ pub(super) async fn acknowledge(
     Document(Object(body)): Document<Object<AckBody>>,
 ) -> Result<Response, Problem> {
     let service = caller.service(&namespace, &name, Wish::Serve)?;
+    caller.speak_for(&body.instance)?;
     let acknowledge = AckCommand { id, instance: body.instance };
     caller.write(&service, StatusCode::OK, acknowledge, |written| (written.revision, written)).await
 }
@@ -117,6 +118,7 @@ pub(super) async fn finish(
     Document(Object(body)): Document<Object<FinishBody>>,
 ) -> Result<Response, Problem> {
     let service = caller.service(&namespace, &name, Wish::Serve)?;
+    caller.speak_for(&body.instance)?;
     let finish = match body.error {
         Some(error) => Finish::Failed { error },
         None => Finish::Succeeded { result: body.result },
@@ -127,7 +129,7 @@ pub(super) async fn finish(
 
 /// Takes a command back wherever it has not ended.
 pub(super) async fn cancel(caller: Caller, At((namespace, name, id)): At<CommandId>) -> Result<Response, Problem> {
-    let service = caller.service(&namespace, &name, Wish::Administer)?;
+    let service = caller.service(&namespace, &name, Wish::Command)?;
     let cancel = CancelCommand { id, if_match: caller.if_match };
     caller.write(&service, StatusCode::OK, cancel, |written| (written.revision, written)).await
 }
@@ -138,8 +140,8 @@ pub(super) async fn define(
     At((namespace, name, command)): At<(String, String, String)>,
     Document(schema): Document<Json>,
 ) -> Result<Response, Problem> {
-    let service = caller.service(&namespace, &name, Wish::Administer)?;
-    caller.server.admit(&caller.principal, &service, &caller.header()).await?;
+    let service = caller.service(&namespace, &name, Wish::Set)?;
+    caller.server.admit(&caller.identity.principal, &service, &caller.header()).await?;
     let define = DefineCommand { name: command.into(), schema: Some(schema), if_match: caller.if_match };
     caller.write(&service, StatusCode::OK, define, |written| (written.revision, written)).await
 }
@@ -149,7 +151,7 @@ pub(super) async fn undefine(
     caller: Caller,
     At((namespace, name, command)): At<(String, String, String)>,
 ) -> Result<Response, Problem> {
-    let service = caller.service(&namespace, &name, Wish::Administer)?;
+    let service = caller.service(&namespace, &name, Wish::Set)?;
     let define = DefineCommand { name: command.into(), schema: None, if_match: caller.if_match };
     caller.write(&service, StatusCode::OK, define, |written| (written.revision, written)).await
 }

@@ -15,7 +15,6 @@ use crate::{
     model::{ServiceId, Timestamp},
     server::{
         http::caller::{Caller, Document, Object, json},
-        principal::Wish,
         problem::Problem,
     },
     twin::service::Json,
@@ -47,7 +46,7 @@ fn shown(item: Item) -> (CompactString, Value) {
 
 /// Reads everything that is configured, and which instance has applied it.
 pub(super) async fn view(caller: Caller, At((namespace, name)): At<Id>) -> Result<Response, Problem> {
-    let service = caller.service(&namespace, &name, Wish::Serve)?;
+    let service = caller.used(&namespace, &name)?;
     let StatusView { version, changed_at, in_sync, instances, .. } = caller.call(&service, GetStatus).await?;
     let (_, items) = caller.call(&service, Get::default()).await?;
     let keys = items.into_iter().map(shown).collect();
@@ -95,8 +94,8 @@ pub(super) async fn put(
     At((namespace, name)): At<Id>,
     Document(Object(body)): Document<Object<PutBody>>,
 ) -> Result<Response, Problem> {
-    let service = caller.service(&namespace, &name, Wish::Serve)?;
-    caller.server.admit(&caller.principal, &service, &caller.header()).await?;
+    let service = caller.used(&namespace, &name)?;
+    caller.server.admit(&caller.identity.principal, &service, &caller.header()).await?;
     let edits = body.keys.into_iter().map(edit).collect();
     made(&caller, &service, Put { edits, if_version: caller.if_match }).await
 }
@@ -113,7 +112,7 @@ pub(super) async fn rollback(
     At((namespace, name)): At<Id>,
     Document(Object(body)): Document<Object<RollbackBody>>,
 ) -> Result<Response, Problem> {
-    let service = caller.service(&namespace, &name, Wish::Serve)?;
+    let service = caller.used(&namespace, &name)?;
     // The pages of the keys that changed are named, so that the turn has them at hand.
     let (_, items) = caller.call(&service, Get::default()).await?;
     let keys = items.into_iter().filter(|item| item.version == body.version).map(|item| item.key).collect();
@@ -127,7 +126,7 @@ pub(super) async fn applied(
     At((namespace, name)): At<Id>,
     Document(Object(body)): Document<Object<AppliedBody>>,
 ) -> Result<StatusCode, Problem> {
-    let service = caller.service(&namespace, &name, Wish::Serve)?;
+    let service = caller.used(&namespace, &name)?;
     let AppliedBody { instance, version, error } = body;
     caller.call(&service, Applied { instance, version, error }).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -143,7 +142,7 @@ pub(super) struct AppliedBody {
 
 /// Lists the names under which the service knows its capabilities.
 pub(super) async fn components(caller: Caller, At((namespace, name)): At<Id>) -> Result<Response, Problem> {
-    let service = caller.service(&namespace, &name, Wish::Serve)?;
+    let service = caller.used(&namespace, &name)?;
     Ok(json(None, &caller.call(&service, GetComponents).await?))
 }
 
@@ -161,8 +160,8 @@ pub(super) async fn add_component(
     At((namespace, name, component)): At<ComponentId>,
     Document(Object(body)): Document<Object<ComponentBody>>,
 ) -> Result<StatusCode, Problem> {
-    let service = caller.service(&namespace, &name, Wish::Serve)?;
-    caller.server.admit(&caller.principal, &service, &caller.header()).await?;
+    let service = caller.used(&namespace, &name)?;
+    caller.server.admit(&caller.identity.principal, &service, &caller.header()).await?;
     let component = Component { name: component.into(), kind: body.kind };
     caller.call(&service, AddComponent { component }).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -173,7 +172,7 @@ pub(super) async fn remove_component(
     caller: Caller,
     At((namespace, name, component)): At<ComponentId>,
 ) -> Result<StatusCode, Problem> {
-    let service = caller.service(&namespace, &name, Wish::Serve)?;
+    let service = caller.used(&namespace, &name)?;
     caller.call(&service, RemoveComponent { name: component.into() }).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -20,8 +20,8 @@ use crate::{
     server::{
         Server,
         http::caller::{Caller, text},
+        identity::Wish,
         pass::Pass,
-        principal::{Wish, operator},
         problem::{Code, Problem},
     },
     twin::{
@@ -101,7 +101,7 @@ pub(super) async fn of_twin(
     At((namespace, name)): At<Id>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let service = caller.service(&namespace, &name, Wish::Read)?;
+    let service = caller.service(&namespace, &name, Wish::Watch)?;
     let after = revision(&headers)?;
     // Before the journal is read: what is not in that yet comes here.
     let watch = caller.server.watch(Some(&service), None);
@@ -117,7 +117,7 @@ pub(super) async fn of_twin(
 
 /// Follows every service twin.
 pub(super) async fn of_all(caller: Caller, headers: HeaderMap) -> Result<Response, Problem> {
-    operator(&caller.principal)?;
+    caller.operates("twin", "", "watch")?;
     let from = resume(&headers, caller.server.started())?;
     let watch = caller.server.watch(None, after(from));
     let started = caller.server.started();
@@ -142,7 +142,7 @@ fn follow(
     one: Option<One>,
 ) -> Result<impl Stream<Item = Result<Event, Infallible>> + use<>, Problem> {
     let follow = Follow {
-        pass: Pass::new(Arc::clone(&caller.server), &caller.principal),
+        pass: Pass::new(Arc::clone(&caller.server), &caller.identity),
         open: Open::new(caller.server)?,
         watch,
         ready,
@@ -296,6 +296,7 @@ pub(super) async fn commands(
     At((namespace, name, instance)): At<(String, String, String)>,
 ) -> Result<Response, Problem> {
     let service = caller.service(&namespace, &name, Wish::Serve)?;
+    caller.speak_for(&instance)?;
     let watch = caller.server.watch(Some(&service), None);
     let header = caller.header();
     let open = Open::new(Arc::clone(&caller.server))?;
@@ -304,7 +305,7 @@ pub(super) async fn commands(
     // The first look is made before the answer begins, so that a refusal is a proper one.
     let ready = caller.ask(&service, next.clone()).await?;
     let mut hand = Hand {
-        pass: Pass::new(caller.server, &caller.principal),
+        pass: Pass::new(caller.server, &caller.identity),
         open,
         watch,
         service,

@@ -8,7 +8,7 @@ use super::{At, Id};
 use crate::{
     server::{
         http::caller::{Caller, Document, Object},
-        principal::Wish,
+        identity::Wish,
         problem::{Code, Problem},
     },
     twin::service::{
@@ -75,10 +75,10 @@ pub(super) async fn remove(caller: Caller, At(id): At<FeatureId>) -> Result<Resp
 }
 
 async fn set(caller: Caller, (namespace, name, feature): FeatureId, edit: Edit) -> Result<Response, Problem> {
-    let service = caller.service(&namespace, &name, Wish::Administer)?;
+    let service = caller.service(&namespace, &name, Wish::Set)?;
     match &edit {
         Edit::Patch(_) | Edit::Replace(_) => {
-            caller.server.admit(&caller.principal, &service, &caller.header()).await?;
+            caller.server.admit(&caller.identity.principal, &service, &caller.header()).await?;
         }
         Edit::Remove => {}
     }
@@ -114,7 +114,8 @@ pub(super) async fn report(
     Document(Object(body)): Document<Object<ReportBody>>,
 ) -> Result<Response, Problem> {
     let service = caller.service(&namespace, &name, Wish::Serve)?;
-    caller.server.admit(&caller.principal, &service, &caller.header()).await?;
+    body.instance.as_deref().map_or(Ok(()), |instance| caller.speak_for(instance))?;
+    caller.server.admit(&caller.identity.principal, &service, &caller.header()).await?;
     let report = Report {
         instance: body.instance,
         feature: feature.into(),
@@ -141,7 +142,8 @@ pub(super) async fn heartbeat(
     Document(body): Document<Option<Object<HeartbeatBody>>>,
 ) -> Result<Response, Problem> {
     let service = caller.service(&namespace, &name, Wish::Serve)?;
-    caller.server.admit(&caller.principal, &service, &caller.header()).await?;
+    caller.speak_for(&instance)?;
+    caller.server.admit(&caller.identity.principal, &service, &caller.header()).await?;
     let HeartbeatBody { version, health } = body.map(|Object(body)| body).unwrap_or_default();
     let health = health.map(|Object(health)| health);
     let heartbeat = Heartbeat { instance: instance.into(), version, health };
@@ -154,6 +156,7 @@ pub(super) async fn deregister(
     At((namespace, name, instance)): At<FeatureId>,
 ) -> Result<Response, Problem> {
     let service = caller.service(&namespace, &name, Wish::Serve)?;
+    caller.speak_for(&instance)?;
     let deregister = Deregister { instance: instance.into() };
     caller.write(&service, StatusCode::OK, deregister, |written| (written.revision, written)).await
 }

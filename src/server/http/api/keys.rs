@@ -1,5 +1,7 @@
 //! API keys; for operators only.
 
+use std::time::Duration;
+
 use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
@@ -9,11 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{Asked, At, page};
 use crate::{
-    model::{Key, ServiceId, Timestamp},
+    model::{Key, ServiceId, Timestamp, time::InvalidTime},
     server::{
-        Server,
+        Fresh,
         http::caller::{Caller, Document, Object, json},
-        principal::operator,
         problem::{Code, Problem},
     },
     twin::keyring::{Covers, Entry, Keyring, LookUp},
@@ -24,7 +25,12 @@ const PAGE_MAX: u16 = 200;
 /// Keys in a page if the caller does not say.
 const PAGE: u16 = 100;
 
-/// A key as it is shown; never its secret.
+/// How long a key goes on to count when another one takes its place, if the caller does not say.
+const OVERLAP: Duration = Duration::from_secs(24 * 3600);
+/// The longest that it may.
+const OVERLAP_MAX: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// A key as it is shown; never the key itself.
 #[derive(Serialize)]
 struct KeyView {
     id: CompactString,
@@ -36,12 +42,19 @@ struct KeyView {
     label: CompactString,
     created_at: Timestamp,
     revoked_at: Option<Timestamp>,
-    /// The whole key; only in the answer that makes it.
+    /// The key itself; only in the answer that makes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
+    /// The key whose place this one takes; only in the answer that makes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaces: Option<Box<KeyView>>,
 }
 
-fn show(id: &str, entry: &Entry, key: Option<String>) -> KeyView {
+fn show_fresh(fresh: Fresh, entry: &Entry) -> KeyView {
+    KeyView { key: Some(fresh.key), ..show(&fresh.id, entry) }
+}
+
+fn show(id: &str, entry: &Entry) -> KeyView {
     let (namespace, service) = match &entry.covers {
         Covers::Operator => (None, None),
         Covers::Ingest { namespace } => (Some(CompactString::from(&**namespace)), None),
@@ -55,7 +68,8 @@ fn show(id: &str, entry: &Entry, key: Option<String>) -> KeyView {
         label: CompactString::from(&*entry.label),
         created_at: entry.created_at,
         revoked_at: entry.revoked_at,
-        key,
+        key: None,
+        replaces: None,
     }
 }
 
@@ -76,7 +90,7 @@ struct Page {
 
 /// Lists keys.
 pub(super) async fn list(caller: Caller, Asked(query): Asked<ListQuery>) -> Result<Response, Problem> {
-    operator(&caller.principal)?;
+    caller.operates("node", "keys", "list")?;
     let after = query.after.as_deref().map(Key::parse).transpose()?;
     let limit = page(query.limit, PAGE, PAGE_MAX)?;
     let (found, more) = caller.server.find::<Keyring>(Vec::new(), after, limit.into()).await?;
@@ -84,7 +98,7 @@ pub(super) async fn list(caller: Caller, Asked(query): Asked<ListQuery>) -> Resu
     let mut keys = Vec::with_capacity(found.len());
     for found in found {
         if let Some(entry) = caller.server.ask_key(&found.key, LookUp).await? {
-            keys.push(show(&found.key, &entry, None));
+            keys.push(show(&found.key, &entry));
         }
     }
     Ok(json(None, &Page { keys, next }))
@@ -124,21 +138,69 @@ fn covers(body: &MintBody) -> Result<Covers, Problem> {
     }
 }
 
-/// Makes a key; the answer holds the only copy of its secret.
+/// Makes a key; the answer holds the only copy of it.
 pub(super) async fn mint(
     caller: Caller,
     Document(Object(body)): Document<Object<MintBody>>,
 ) -> Result<Response, Problem> {
-    operator(&caller.principal)?;
-    let (fresh, entry) = Server::mint(&caller.server, covers(&body)?, &body.label).await?;
-    tracing::info!(key_id = fresh.id, kind = entry.covers.name(), by = %caller.principal, "a key was made");
-    Ok((StatusCode::CREATED, json(None, &show(&fresh.id, &entry, Some(fresh.key)))).into_response())
+    caller.operates("node", "keys", "set")?;
+    caller.identity.makes_keys()?;
+    let (fresh, entry) = caller.server.mint(covers(&body)?, &body.label).await?;
+    tracing::info!(key_id = fresh.id, kind = entry.covers.name(), by = %caller.identity.principal, "a key was made");
+    Ok((StatusCode::CREATED, json(None, &show_fresh(fresh, &entry))).into_response())
 }
 
 /// Revokes a key.
 pub(super) async fn revoke(caller: Caller, At(id): At<String>) -> Result<Response, Problem> {
-    operator(&caller.principal)?;
+    caller.operates("node", "keys", "set")?;
     let entry = caller.server.revoke(&id).await?;
-    tracing::info!(key_id = id, kind = entry.covers.name(), by = %caller.principal, "a key was revoked");
-    Ok(json(None, &show(&id, &entry, None)))
+    tracing::info!(key_id = id, kind = entry.covers.name(), by = %caller.identity.principal, "a key was revoked");
+    Ok(json(None, &show(&id, &entry)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RotateBody {
+    overlap_s: Option<u64>,
+}
+
+/// Makes a key that takes the place of another one.
+pub(super) async fn rotate(
+    caller: Caller,
+    At(id): At<String>,
+    Document(body): Document<Option<Object<RotateBody>>>,
+) -> Result<Response, Problem> {
+    caller.operates("node", "keys", "set")?;
+    caller.identity.makes_keys()?;
+    let overlap = body.and_then(|Object(body)| body.overlap_s).map_or(OVERLAP, Duration::from_secs);
+    if overlap > OVERLAP_MAX {
+        let detail = format!("overlap_s must be at most {}, which is 90 days", OVERLAP_MAX.as_secs());
+        return Err(Problem::new(Code::Invalid, detail));
+    }
+    let (fresh, entry, old) = caller.server.rotate(&id, overlap).await?;
+    tracing::info!(key_id = fresh.id, replaces = id, by = %caller.identity.principal, "a key was made for another one");
+    let shown = KeyView { replaces: Some(Box::new(show(&id, &old))), ..show_fresh(fresh, &entry) };
+    Ok((StatusCode::CREATED, json(None, &shown)).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RevokeBody {
+    service: String,
+    issued_before: Option<String>,
+}
+
+/// Revokes every key of a service that was made before a time: now, if none is given.
+pub(super) async fn revoke_issued_before(
+    caller: Caller,
+    Document(Object(body)): Document<Object<RevokeBody>>,
+) -> Result<Response, Problem> {
+    caller.operates("node", "keys", "set")?;
+    let service = ServiceId::parse(&body.service)?;
+    let wrong = |error: InvalidTime| Problem::new(Code::Invalid, format!("issued_before: {error}"));
+    let before = body.issued_before.map_or(Ok(caller.server.now()), |text| text.parse().map_err(wrong))?;
+    let revoked = caller.server.revoke_issued_before(&service, before).await?;
+    tracing::info!(%service, %before, keys = revoked.len(), by = %caller.identity.principal, "keys were revoked");
+    let keys = revoked.iter().map(|(id, entry)| show(id, entry)).collect();
+    Ok(json(None, &Page { keys, next: None }))
 }

@@ -87,7 +87,9 @@ pub fn routes() -> Vec<(&'static str, MethodRouter<Arc<Server>>)> {
         ("/api/v1/twins/{namespace}/{name}/events", get(events::of_twin)),
         ("/api/v1/events", get(events::of_all)),
         ("/api/v1/keys", get(keys::list).post(keys::mint)),
+        ("/api/v1/keys/revoke", post(keys::revoke_issued_before)),
         ("/api/v1/keys/{key}", delete(keys::revoke)),
+        ("/api/v1/keys/{key}/rotate", post(keys::rotate)),
     ]
 }
 

@@ -16,7 +16,6 @@ use crate::{
     model::Timestamp,
     server::{
         http::caller::{Caller, Document, Object, body, json},
-        principal::Wish,
         problem::{Code, Problem},
     },
 };
@@ -61,14 +60,14 @@ fn shown(view: SecretView, with_instances: bool) -> Shown {
 
 /// Lists the secrets, without their values.
 pub(super) async fn list(caller: Caller, At((namespace, name)): At<Id>) -> Result<Response, Problem> {
-    let service = caller.service(&namespace, &name, Wish::Serve)?;
+    let service = caller.used(&namespace, &name)?;
     let views = caller.call(&service, GetSecrets { secret: None }).await?;
     Ok(json(None, &views.into_iter().map(|view| shown(view, false)).collect::<Vec<_>>()))
 }
 
 /// Says where a secret stands, and which instance uses which version.
 pub(super) async fn view(caller: Caller, At((namespace, name, secret)): At<SecretId>) -> Result<Response, Problem> {
-    let service = caller.service(&namespace, &name, Wish::Serve)?;
+    let service = caller.used(&namespace, &name)?;
     let view = caller.call(&service, GetSecrets { secret: Some(secret.into()) }).await?.pop();
     let view = view.ok_or_else(|| Problem::new(Code::NotFound, "there is no such secret"))?;
     Ok(json(None, &shown(view, true)))
@@ -86,7 +85,7 @@ pub(super) async fn read(
     At((namespace, name, secret)): At<SecretId>,
     Asked(query): Asked<ReadQuery>,
 ) -> Result<Response, Problem> {
-    let service = caller.service(&namespace, &name, Wish::Serve)?;
+    let service = caller.used(&namespace, &name)?;
     let read = caller.server.read_secret(&service, &secret, query.version, caller.header()).await;
     let (version, value) = read.map_err(|failure| caller.server.problem(&failure))?;
     let mut response = Response::new(Body::from(value.to_vec()));
@@ -118,8 +117,8 @@ pub(super) async fn put(
     Asked(query): Asked<PutQuery>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let service = caller.service(&namespace, &name, Wish::Serve)?;
-    caller.server.admit(&caller.principal, &service, &caller.header()).await?;
+    let service = caller.used(&namespace, &name)?;
+    caller.server.admit(&caller.identity.principal, &service, &caller.header()).await?;
     let rotation = match (query.rotate, query.overlap_s) {
         (false, None) => Rotation::AtOnce,
         (true, seconds) => Rotation::Overlap { seconds: seconds.unwrap_or(OVERLAP_S) },
@@ -133,7 +132,7 @@ pub(super) async fn put(
 
 /// Deletes a secret with every version.
 pub(super) async fn delete(caller: Caller, At((namespace, name, secret)): At<SecretId>) -> Result<StatusCode, Problem> {
-    let service = caller.service(&namespace, &name, Wish::Serve)?;
+    let service = caller.used(&namespace, &name)?;
     caller.call(&service, Delete { secret: secret.into() }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -151,7 +150,7 @@ pub(super) async fn ack(
     At((namespace, name, secret)): At<SecretId>,
     Document(Object(body)): Document<Object<AckBody>>,
 ) -> Result<StatusCode, Problem> {
-    let service = caller.service(&namespace, &name, Wish::Serve)?;
+    let service = caller.used(&namespace, &name)?;
     caller.call(&service, Ack { secret: secret.into(), instance: body.instance, version: body.version }).await?;
     Ok(StatusCode::NO_CONTENT)
 }

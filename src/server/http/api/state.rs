@@ -15,7 +15,6 @@ use crate::{
     model::ServiceId,
     server::{
         http::caller::{Caller, Document, Object, body, etag, json},
-        principal::Wish,
         problem::{Code, Problem},
     },
     twin::{part::Bytes, service::Json},
@@ -30,7 +29,7 @@ const PAGE_MAX: u16 = 100;
 const EXPIRES_AT: &str = "twin-expires-at";
 
 fn own(caller: &Caller, namespace: &str, name: &str) -> Result<ServiceId, Problem> {
-    caller.service(namespace, name, Wish::Serve)
+    caller.used(namespace, name)
 }
 
 /// Lists the stores.
@@ -45,7 +44,7 @@ pub(super) async fn add_store(
     At((namespace, name, store)): At<StoreId>,
 ) -> Result<StatusCode, Problem> {
     let service = own(&caller, &namespace, &name)?;
-    caller.server.admit(&caller.principal, &service, &caller.header()).await?;
+    caller.server.admit(&caller.identity.principal, &service, &caller.header()).await?;
     caller.call(&service, AddStore { store: store.into() }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -124,7 +123,7 @@ pub(super) async fn put(
     request: Request,
 ) -> Result<Response, Problem> {
     let service = own(&caller, &namespace, &name)?;
-    caller.server.admit(&caller.principal, &service, &caller.header()).await?;
+    caller.server.admit(&caller.identity.principal, &service, &caller.header()).await?;
     if query.ttl_s == Some(0) {
         return Err(Problem::new(
             Code::BadQuery,
@@ -210,7 +209,7 @@ pub(super) async fn transact(
     Document(Object(body)): Document<Object<TransactBody>>,
 ) -> Result<Response, Problem> {
     let service = own(&caller, &namespace, &name)?;
-    caller.server.admit(&caller.principal, &service, &caller.header()).await?;
+    caller.server.admit(&caller.identity.principal, &service, &caller.header()).await?;
     let operations = body.operations.into_iter().map(step).collect::<Result<_, _>>()?;
     let etags = caller.call(&service, Write { store: store.into(), operations }).await?;
     Ok(json(None, &Made { etags }))

@@ -10,7 +10,7 @@ use crate::{
     model::{Key, Principal, ServiceId, Timestamp},
     server::{
         http::caller::{Caller, Document, Object, json},
-        principal::Wish,
+        identity::Wish,
         problem::{Code, Problem},
     },
     twin::{
@@ -52,10 +52,11 @@ struct Listed {
 pub(super) async fn list(caller: Caller, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let search = Search::parse(query.as_deref().unwrap_or_default())?;
     let (mut terms, after, limit) = (search.terms, search.after, usize::from(search.limit));
-    if let Principal::Service { service, .. } = &*caller.principal {
+    if let Principal::Service { service, .. } = &*caller.identity.principal {
+        caller.identity.left("twin", service.as_str(), "list", caller.server.now())?;
         return Ok(json(None, &own(&caller, service.clone(), terms, after).await?));
     }
-    crate::server::principal::operator(&caller.principal)?;
+    caller.operates("twin", "", "list")?;
     if terms.is_empty() {
         // What is left of a removed twin has no terms.
         terms.push(CompactString::const_new("name=*"));
@@ -221,15 +222,15 @@ pub(super) async fn create(
     At((namespace, name)): At<Id>,
     Document(body): Document<Option<Object<CreateBody>>>,
 ) -> Result<Response, Problem> {
-    let service = caller.service(&namespace, &name, Wish::Administer)?;
-    caller.server.admit(&caller.principal, &service, &caller.header()).await?;
+    let service = caller.service(&namespace, &name, Wish::Set)?;
+    caller.server.admit(&caller.identity.principal, &service, &caller.header()).await?;
     let create = Create { attributes: body.and_then(|Object(body)| body.attributes) };
     caller.write(&service, StatusCode::CREATED, create, |written| (written.revision, written)).await
 }
 
 /// Removes a twin with everything that is its.
 pub(super) async fn remove(caller: Caller, At((namespace, name)): At<Id>) -> Result<Response, Problem> {
-    let service = caller.service(&namespace, &name, Wish::Administer)?;
+    let service = caller.service(&namespace, &name, Wish::Remove)?;
     let remove = Remove { if_match: caller.if_match };
     let removed = caller.write(&service, StatusCode::OK, remove, |written| (written.revision, written)).await?;
     caller.server.removed(&service);
@@ -263,8 +264,8 @@ pub(super) async fn set_attributes(
     At((namespace, name)): At<Id>,
     Document(patch): Document<Json>,
 ) -> Result<Response, Problem> {
-    let service = caller.service(&namespace, &name, Wish::Administer)?;
-    caller.server.admit(&caller.principal, &service, &caller.header()).await?;
+    let service = caller.service(&namespace, &name, Wish::Set)?;
+    caller.server.admit(&caller.identity.principal, &service, &caller.header()).await?;
     let set = SetAttributes { patch, if_match: caller.if_match };
     caller.write(&service, StatusCode::OK, set, |written| (written.revision, written)).await
 }

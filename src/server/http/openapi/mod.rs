@@ -45,11 +45,12 @@ fn build() -> Value {
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
         "servers": [{ "url": "/" }],
-        "security": [{ "key": [] }],
+        "security": [{ "key": [] }, { "daprKey": [] }],
         "paths": paths,
         "components": {
             "securitySchemes": {
                 "key": { "type": "http", "scheme": "bearer", "description": "An API key: twk_… (`twin key new`)" },
+                "daprKey": { "type": "apiKey", "in": "header", "name": "dapr-api-token", "description": "The same" },
             },
             "schemas": notation::all(),
             "headers": {

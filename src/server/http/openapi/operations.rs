@@ -530,6 +530,17 @@ pub(super) static OPERATIONS: &[Operation] = &[
         Code::Invalid,
         Code::NotFound,
     ]),
+    Operation {
+        method: "post",
+        ..plain("/api/v1/keys/{key}/rotate", "rotateKey", "Makes a key in the place of another", "")
+    }
+    .takes("Rotation", "", r#"{"overlap_s": 3600}"#)
+    .or_nothing()
+    .answers(201, "FreshKey")
+    .refuses(&[Code::Denied, Code::Invalid, Code::NotFound, Code::Conflict]),
+    Operation { method: "post", ..plain("/api/v1/keys/revoke", "revokeKeys", "Revokes the keys of a service", "Keys") }
+        .takes("KeysOfService", "", r#"{"service": "shop/orders"}"#)
+        .refuses(FORBIDDEN),
     telemetry("/v1/traces", "exportTraces", "Takes spans", "TracesTaken").body(OTLP, "Traces", "", ""),
     telemetry("/v1/metrics", "exportMetrics", "Takes metric points", "MetricsTaken").body(OTLP, "Metrics", "", ""),
     telemetry("/v1/logs", "exportLogs", "Takes log records", "LogsTaken").body(OTLP, "Logs", "", ""),

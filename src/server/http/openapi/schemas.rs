@@ -320,15 +320,23 @@ schemas! {
         "keys" "[Key]" "The keys, revoked ones too";
         "next?" "string" "`after` of the next page; absent on the last one";
     }
-    answered Key: "An API key without its secret" {
+    answered Key: "What is known of an API key" {
         "id" "string" "Its public id";
         "kind" "operator|ingest|service" "What it covers: everything, a namespace's telemetry, or one service";
         "namespace?" "string" "Of an ingest key: the namespace";
         "service?" "string" "Of a service key: `namespace/name`";
         "label" "string" "For people";
         "created_at" "Time" "When it was made";
-        "revoked_at" "Time?" "When it was revoked";
-        "key?" "string" "The whole key, `twk_…`; only in the answer that makes it";
+        "revoked_at" "Time?" "From when on it counts no more; a time to come if another key takes its place";
+        "key?" "string" "The key itself, `twk_…`; only in the answer that makes it";
+        "replaces?" "Key" "The key whose place it takes; only in the answer that makes it";
+    }
+    taken Rotation: "How a key takes the place of another one" {
+        "overlap_s?" "0..7776000" "How long the old one goes on to count, in seconds; a day if nothing is said";
+    }
+    taken KeysOfService: "Keys to revoke" {
+        "service" "TwinId" "The service that they cover";
+        "issued_before?" "Moment" "Only those made before; now if nothing is said";
     }
     // Access.
     answered Access: "What the service of a twin may do" {

@@ -102,7 +102,7 @@ fn twins() -> [(&'static str, Value); 17] {
         ),
         (
             "KeyId",
-            json!({ "type": "string", "pattern": "^[0-9a-f]{16}$", "description": "What is between `twk_` and the next `_`" }),
+            json!({ "type": "string", "pattern": "^[0-9a-f]{16}$", "description": "As `twin key ls` and `twin token show` print it" }),
         ),
         (
             "Cursor",
