@@ -74,7 +74,7 @@ pub trait Request: Serialize + DeserializeOwned + Send + Sync + 'static {
     const NAME: &'static str;
     /// The lane it waits in.
     const LANE: Lane = Lane::Capability;
-    /// Whether it may bring the twin into being.
+    /// Whether it may be asked where no twin is yet; one comes into being if it changes something.
     const CREATES: bool = false;
     /// Whether only the twin itself may ask it.
     const INTERNAL: bool = false;

@@ -74,15 +74,16 @@ class Node:
     def twin(self, namespace: str, name: str) -> dict:
         return self.call("GET", f"/api/v1/twins/{namespace}/{name}?behaviour=true")
 
-    def call(self, method: str, path: str, body: dict | None = None) -> dict:
+    def call(self, method: str, path: str, body: dict | None = None, raw: bytes | None = None) -> dict:
         request = urllib.request.Request(
             self.url + path,
             method=method,
-            data=None if body is None else json.dumps(body).encode(),
+            data=raw if body is None else json.dumps(body).encode(),
             headers={"content-type": "application/json", "authorization": f"Bearer {self.operator()}"},
         )
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
-                return json.load(answer)
+                text = answer.read()
+                return json.loads(text) if text else {}
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{method} {path}: {error.code} {error.read().decode()}") from error

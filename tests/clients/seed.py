@@ -20,8 +20,7 @@ def twin(namespace: str, name: str) -> str:
 
 
 def service(node: Node, namespace: str, name: str) -> str:
-    """A twin, and the key with which its service speaks; the key names the twin."""
-    node.call("PUT", twin(namespace, name))
+    """The key with which a service speaks; it names the twin, which comes into being with the first word."""
     return node.key_for(namespace, name)
 
 

@@ -117,6 +117,7 @@ impl Request for GetStatus {
     type Reply = StatusView;
     const OPERATION: &'static str = "get";
     const NAME: &'static str = "configuration-status/1";
+    const CREATES: bool = true;
 
     fn wants(&self, each: &mut dyn FnMut(&str, &'static str)) {
         each("", "get");

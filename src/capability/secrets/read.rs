@@ -74,6 +74,7 @@ impl Request for Get {
     type Reply = Sealed;
     const OPERATION: &'static str = "get";
     const NAME: &'static str = "secrets-get/1";
+    const CREATES: bool = true;
 
     fn wants(&self, each: &mut dyn FnMut(&str, &'static str)) {
         each(&self.secret, "get");
@@ -130,6 +131,7 @@ impl Request for GetSecrets {
     type Reply = Vec<SecretView>;
     const OPERATION: &'static str = "list";
     const NAME: &'static str = "secrets-list/1";
+    const CREATES: bool = true;
 
     fn wants(&self, each: &mut dyn FnMut(&str, &'static str)) {
         each(self.secret.as_deref().unwrap_or_default(), "list");

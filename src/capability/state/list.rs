@@ -64,6 +64,7 @@ impl Request for List {
     type Reply = Page;
     const OPERATION: &'static str = "list";
     const NAME: &'static str = "state-list/1";
+    const CREATES: bool = true;
 
     fn wants(&self, each: &mut dyn FnMut(&str, &'static str)) {
         each(&scoped(&self.store, &self.prefix), "list");

@@ -40,6 +40,7 @@ impl Request for Get {
     type Reply = Vec<Option<Entry>>;
     const OPERATION: &'static str = "get";
     const NAME: &'static str = "state-get/1";
+    const CREATES: bool = true;
 
     fn wants(&self, each: &mut dyn FnMut(&str, &'static str)) {
         for key in &self.keys {

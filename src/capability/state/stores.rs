@@ -43,6 +43,7 @@ impl Request for GetStores {
     type Reply = Vec<StoreView>;
     const OPERATION: &'static str = "list";
     const NAME: &'static str = "state-stores/1";
+    const CREATES: bool = true;
 
     fn wants(&self, each: &mut dyn FnMut(&str, &'static str)) {
         each("", "list");

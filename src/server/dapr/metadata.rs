@@ -9,7 +9,7 @@ use super::{Block, Refusal, Session};
 use crate::{
     capability::{
         components::{DEFAULTS, GetComponents, Kind},
-        state::{GetStores, STORE},
+        state::GetStores,
     },
     model::ServiceId,
     twin::{Failure, Rejection},
@@ -90,8 +90,6 @@ impl Session {
             |name: String| Component { name, kind: "state.twin", version: "v1", capabilities: STATE_CAPABILITIES };
         let mut components = match self.call(GetStores).await {
             Ok(stores) => stores.into_iter().map(|store| state(store.store.into())).collect(),
-            // A service that its twin has not met yet has what every service has.
-            Err(Failure::Rejected(Rejection::NotFound { .. })) => vec![state(STORE.to_owned())],
             Err(Failure::Rejected(Rejection::Denied { .. })) => Vec::new(),
             Err(failure) => return Err(Refusal::from(self.server.problem(&failure))),
         };

@@ -33,7 +33,6 @@ impl Session {
         self.component(Block::SecretGet, store, Kind::Secrets).await?;
         let views = match self.call(GetSecrets { secret: None }).await {
             Ok(views) => views,
-            Err(Failure::Rejected(Rejection::NotFound { .. })) => Vec::new(),
             Err(failure) => {
                 return Err(Refusal::of(Block::SecretGet, store, &failure, |failure| self.server.problem(failure)));
             }
