@@ -215,5 +215,6 @@ mod tests {
         assert!(token.may(Wish::Remove, &id("shop/orders"), "", NOW).is_err());
         assert!(token.operates("node", "metrics", "get", NOW).is_err());
         assert!(token.makes_keys().is_err());
+        assert_eq!(token.header().rights(), token.rights.as_ref(), "the turn sees what is left");
     }
 }

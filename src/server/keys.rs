@@ -59,14 +59,17 @@ impl Server {
         service: &ServiceId,
         before: Timestamp,
     ) -> Result<Vec<(Key, Entry)>, Problem> {
+        let covers = Covers::Service { service: service.clone() };
         let (mut revoked, mut after) = (Vec::new(), None);
         loop {
             let terms = vec![format!("service={service}").into()];
             let (found, more) = self.find::<Keyring>(terms, after, PAGE).await?;
             after = found.last().map(|last| last.key.clone());
             for found in found {
-                let counts = |entry: &Entry| entry.created_at < before && entry.counts(self.now());
-                if self.ask_key(&found.key, LookUp).await?.as_ref().is_some_and(counts) {
+                // A service whose name ends in * finds others, too.
+                let is_meant =
+                    |entry: &Entry| entry.covers == covers && entry.created_at < before && entry.counts(self.now());
+                if self.ask_key(&found.key, LookUp).await?.as_ref().is_some_and(is_meant) {
                     let entry = self.revoke(&found.key).await?;
                     revoked.push((found.key, entry));
                 }

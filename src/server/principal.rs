@@ -1,7 +1,7 @@
 //! The one place where identity is established.
 //!
-//! An API key is a token: see [`token`](crate::token). A token, if sent, decides alone; without one a request is refused,
-//! unless the node was explicitly told to take anonymous loopback callers for operators.
+//! An API key is a token: see [`token`](crate::token). A token, if sent, decides alone; without one a request is
+//! refused, unless the node was explicitly told to take anonymous loopback callers for operators.
 
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
@@ -170,8 +170,8 @@ impl Doorkeeper {
         Ok(identity)
     }
 
-    /// Forgets every token of a key that was revoked: the next request with one asks its twin, and so do streams that are
-    /// open.
+    /// Forgets every token of a key that was revoked: the next request with one asks its twin, and so do streams that
+    /// are open.
     pub fn forget(&self, id: &str) {
         // Counted first: whoever asked before must not remember the token after it was removed.
         self.revoked.send_modify(|count| *count += 1);

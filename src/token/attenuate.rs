@@ -1,6 +1,6 @@
 //! Takes something away from a token, without any secret but the token itself.
 
-use biscuit_auth::{BlockBuilder, UnverifiedBiscuit};
+use biscuit_auth::{BlockBuilder, UnverifiedBiscuit, error};
 
 use super::{
     BLOCKS_MAX, Error, NAME_BYTES_MAX, NAMES_MAX,
@@ -25,6 +25,9 @@ pub enum InvalidAttenuation {
         /// Which list.
         what: &'static str,
     },
+    /// Its holder has sealed it.
+    #[error("the token is sealed: nobody can narrow it any more")]
+    Sealed,
     /// An expiry before 1970-01-01T00:00:01Z.
     #[error("the token would have expired in 1970: give a time to come")]
     Expiry,
@@ -45,9 +48,11 @@ pub fn attenuate(token: &str, by: &Attenuation) -> Result<String, InvalidAttenua
     for check in words::checks(by) {
         block = block.check(check).map_err(not_ours)?;
     }
-    // A sealed token fails here.
-    let narrowed = token.append(block).and_then(|token| token.to_vec()).map_err(not_ours)?;
-    Ok(encode(&narrowed)?)
+    match token.append(block).and_then(|token| token.to_vec()) {
+        Ok(narrowed) => Ok(encode(&narrowed)?),
+        Err(error::Token::AlreadySealed) => Err(InvalidAttenuation::Sealed),
+        Err(error) => Err(not_ours(error).into()),
+    }
 }
 
 fn check(by: &Attenuation) -> Result<(), InvalidAttenuation> {

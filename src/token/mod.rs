@@ -1,10 +1,11 @@
-//! API keys as tokens: Biscuits (<https://doc.biscuitsec.org/reference/specifications>, version 3) that say a little and
-//! are narrowed by whoever holds them, without asking a node.
+//! API keys as tokens: Biscuits (<https://doc.biscuitsec.org/reference/specifications>, version 3) that say a little
+//! and are narrowed by whoever holds them, without asking a node.
 //!
 //! A token is `twk_` and URL-safe base64 without padding. Its first block, signed by the node's [`RootKey`], says which
-//! key it is, what that covers, and when it was issued. Each further block takes something away: see [`Attenuation`].
-//! Whatever is not exactly this vocabulary is refused with the reason, so no Datalog is ever evaluated: [`RootKey::verify`]
-//! reads the blocks into [`TokenRights`](crate::model::TokenRights), and `docs/formats.md` shows them.
+//! key it is, what that covers, and when it was issued. Each further block takes something away: an
+//! [`Attenuation`](crate::model::rights::Attenuation). Whatever is not exactly this vocabulary is refused with the
+//! reason, so no Datalog is ever evaluated: [`RootKey::verify`] reads the blocks into
+//! [`TokenRights`](crate::model::TokenRights), and `docs/formats.md` shows them.
 //!
 //! Knows nothing of revocation, which is the keyring's, nor of any clock: an expired token is read like any other.
 
