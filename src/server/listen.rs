@@ -157,9 +157,13 @@ async fn connection(
     let spoke = Arc::new(AtomicBool::new(false));
     let service = {
         let (doors, spoke, peer) = (doors.clone(), Arc::clone(&spoke), peer.ip().to_canonical());
-        hyper::service::service_fn(move |request| {
+        #[cfg(feature = "dapr")]
+        let heard = super::dapr::Heard::default();
+        hyper::service::service_fn(move |mut request: Request<Incoming>| {
             spoke.store(true, Ordering::Relaxed);
             let doors = doors.clone();
+            #[cfg(feature = "dapr")]
+            request.extensions_mut().insert(heard.clone());
             async move { Ok::<_, std::convert::Infallible>(answer(doors, request, peer).await) }
         })
     };

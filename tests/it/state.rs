@@ -234,6 +234,10 @@ async fn dapr_over_http_is_answered_as_its_clients_expect() {
     let bulk = orders.send("POST", "/v1.0/state/statestore/bulk", &[], r#"{"keys":["t","none"]}"#).await.json();
     assert_eq!((&bulk[0]["data"], &bulk[0]["etag"]), (&json!("text"), &json!("1")));
     assert_eq!(bulk[1], json!({"key": "none"}));
+    let path = "/v1.0/state/statestore?metadata.ttlInSeconds=600";
+    assert_eq!(orders.send("POST", path, &[], r#"[{"key":"brief","value":1}]"#).await.status, 204);
+    let brief = world.bare("GET", "/v1.0/state/statestore/brief").bearer_auth(&orders.key).send().await.unwrap();
+    assert!(brief.headers().contains_key("metadata.ttlexpiretime"));
     let transaction = r#"{"operations":[{"operation":"upsert","request":{"key":"x","value":1}},
         {"operation":"delete","request":{"key":"t"}}],"metadata":null}"#;
     assert_eq!(orders.send("POST", "/v1.0/state/statestore/transaction", &[], transaction).await.status, 204);

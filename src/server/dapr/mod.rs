@@ -6,6 +6,7 @@
 //! `UNIMPLEMENTED` (gRPC) or 501 (HTTP), on which SDKs fall back.
 
 pub mod configuration;
+mod heard;
 pub mod metadata;
 pub mod pubsub;
 pub mod refusal;
@@ -15,6 +16,7 @@ pub mod state;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::http::HeaderMap;
+pub use heard::Heard;
 pub use refusal::{Block, Refusal};
 
 use super::{
@@ -42,8 +44,23 @@ pub struct Session {
 
 impl Session {
     /// Establishes which service speaks. Only the key of one service names a twin.
-    pub async fn open(server: &Arc<Server>, headers: &HeaderMap, peer: IpAddr) -> Result<Self, Problem> {
-        let identity = server.identify(headers, peer).await?;
+    ///
+    /// `heard` is what the connection has shown; a request that `may_lack_token` counts as the only one heard on it.
+    pub async fn open(
+        server: &Arc<Server>,
+        headers: &HeaderMap,
+        peer: IpAddr,
+        heard: &Heard,
+        may_lack_token: bool,
+    ) -> Result<Self, Problem> {
+        let identity = match server.identify(headers, peer).await {
+            Ok(identity) => {
+                heard.note(&identity);
+                identity
+            }
+            Err(problem) if may_lack_token && problem.code == Code::KeyMissing => heard.only(headers).ok_or(problem)?,
+            Err(problem) => return Err(problem),
+        };
         server.ready()?;
         let Principal::Service { service, .. } = &*identity.principal else {
             let detail = "the Dapr API is spoken with the key of one service: make one with 'twin key new --service …'";

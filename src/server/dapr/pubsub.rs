@@ -1,8 +1,11 @@
 //! Topics as Dapr's clients use them: events wrapped on their way in, as documented for `CloudEvents` 1.0.
 
+use std::collections::BTreeMap;
+
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use compact_str::CompactString;
-use serde_json::{Map, Value};
+use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::{Block, Refusal, Session, state::Metadata};
 use crate::{
@@ -26,6 +29,18 @@ const OVERRIDE: &str = "cloudevent.";
 pub const EVENT: &str = "application/cloudevents+json";
 /// Deliveries of a message before it goes to the dead letters, if there is a topic for them.
 const ATTEMPTS_MAX: u32 = 10;
+
+/// An event's fields, each as it was written: data is handed over byte for byte.
+pub type Event = BTreeMap<String, Box<RawValue>>;
+
+fn raw(value: &impl Serialize) -> Box<RawValue> {
+    serde_json::value::to_raw_value(value).expect("texts and JSON values serialize")
+}
+
+/// A field that is a text.
+fn text(event: &Event, name: &str) -> Option<String> {
+    serde_json::from_str(event.get(name)?.get()).ok()
+}
 
 /// What is published.
 #[derive(Clone, Debug, Default)]
@@ -76,12 +91,8 @@ fn stored(published: Published, around: &Around<'_>) -> Result<Stored, Refusal> 
         });
     }
     let mut event = if content_type.split(';').next().unwrap_or_default().trim() == EVENT {
-        match serde_json::from_slice(&data) {
-            Ok(Value::Object(event)) => event,
-            Ok(_) | Err(_) => {
-                return Err(Refusal::malformed(format!("what is published as {EVENT} must be a JSON object")));
-            }
-        }
+        serde_json::from_slice(&data)
+            .map_err(|_| Refusal::malformed(format!("what is published as {EVENT} must be a JSON object")))?
     } else {
         wrap(&data, &content_type)
     };
@@ -89,14 +100,11 @@ fn stored(published: Published, around: &Around<'_>) -> Result<Stored, Refusal> 
     complete(&mut event, around, expires_at);
     for (name, value) in &metadata {
         if let Some(field) = name.strip_prefix(OVERRIDE) {
-            event.insert(field.to_owned(), value.clone().into());
+            event.insert(field.to_owned(), raw(value));
         }
     }
-    let id: CompactString = match event.get("id") {
-        Some(Value::String(id)) if !id.is_empty() => id.as_str().into(),
-        _ => fresh().into(),
-    };
-    event.insert("id".to_owned(), id.as_str().into());
+    let id: CompactString = text(&event, "id").filter(|id| !id.is_empty()).unwrap_or_else(fresh).into();
+    event.insert("id".to_owned(), raw(&id));
     Ok(Stored {
         id,
         is_idempotent: chosen,
@@ -105,30 +113,30 @@ fn stored(published: Published, around: &Around<'_>) -> Result<Stored, Refusal> 
         expires_at,
         is_raw: false,
         content_type: EVENT.into(),
-        body: Bytes(Value::Object(event).to_string().into_bytes()),
+        body: Bytes(raw(&event).get().as_bytes().to_vec()),
     })
 }
 
 /// An event around data.
-fn wrap(data: &[u8], content_type: &str) -> Map<String, Value> {
-    let mut event = Map::new();
-    event.insert("datacontenttype".to_owned(), content_type.into());
+fn wrap(data: &[u8], content_type: &str) -> Event {
+    let mut event = Event::new();
+    event.insert("datacontenttype".to_owned(), raw(&content_type));
     if is_json(content_type)
-        && let Ok(value) = serde_json::from_slice::<Value>(data)
+        && let Ok(value) = serde_json::from_slice::<Box<RawValue>>(data)
     {
         event.insert("data".to_owned(), value);
     } else if let Ok(text) = std::str::from_utf8(data)
         && !content_type.starts_with("application/octet-stream")
     {
-        event.insert("data".to_owned(), text.into());
+        event.insert("data".to_owned(), raw(&text));
     } else {
-        event.insert("data_base64".to_owned(), BASE64_STANDARD.encode(data).into());
+        event.insert("data_base64".to_owned(), raw(&BASE64_STANDARD.encode(data)));
     }
     event
 }
 
 /// Fills in what every event has.
-fn complete(event: &mut Map<String, Value>, around: &Around<'_>, expires_at: Option<Timestamp>) {
+fn complete(event: &mut Event, around: &Around<'_>, expires_at: Option<Timestamp>) {
     let trace = around.trace.map(|trace| trace.to_string()).unwrap_or_default();
     let fields = [
         ("source", around.source.name().to_owned()),
@@ -140,22 +148,22 @@ fn complete(event: &mut Map<String, Value>, around: &Around<'_>, expires_at: Opt
         ("tracestate", String::new()),
     ];
     for (name, value) in fields {
-        event.entry(name).or_insert_with(|| value.into());
+        event.entry(name.to_owned()).or_insert_with(|| raw(&value));
     }
-    event.insert("topic".to_owned(), around.topic.into());
-    event.insert("pubsubname".to_owned(), around.component.into());
+    event.insert("topic".to_owned(), raw(&around.topic));
+    event.insert("pubsubname".to_owned(), raw(&around.component));
     if let Some(at) = expires_at {
-        event.insert("expiration".to_owned(), at.to_string().into());
+        event.insert("expiration".to_owned(), raw(&at.to_string()));
     }
 }
 
 /// A message as it is handed to a subscriber.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Handed {
     /// The event's id.
     pub id: String,
     /// The event, complete.
-    pub event: Map<String, Value>,
+    pub event: Event,
     /// Its data as bytes.
     pub data: Vec<u8>,
     /// Their media type.
@@ -168,19 +176,19 @@ fn handed(message: &Stored, component: &str, topic: &str, wants_raw: bool) -> Ha
     if message.is_raw {
         let mut event = wrap(&message.body.0, "application/octet-stream");
         complete(&mut event, &around, message.expires_at);
-        event.insert("id".to_owned(), message.id.as_str().into());
+        event.insert("id".to_owned(), raw(&message.id));
         let data_content_type = "application/octet-stream".to_owned();
         return Handed { id: message.id.to_string(), event, data: message.body.0.clone(), data_content_type };
     }
-    let event: Map<String, Value> = serde_json::from_slice(&message.body.0).unwrap_or_default();
+    let event: Event = serde_json::from_slice(&message.body.0).unwrap_or_default();
     if wants_raw {
         let data_content_type = "application/octet-stream".to_owned();
         return Handed { id: message.id.to_string(), event, data: message.body.0.clone(), data_content_type };
     }
-    let stated = event.get("datacontenttype").and_then(Value::as_str).unwrap_or("application/json").to_owned();
-    let data = match (event.get("data"), event.get("data_base64").and_then(Value::as_str)) {
-        (Some(Value::String(text)), _) if !is_json(&stated) => text.clone().into_bytes(),
-        (Some(data), _) => data.to_string().into_bytes(),
+    let stated = text(&event, "datacontenttype").unwrap_or_else(|| "application/json".to_owned());
+    let plain = || text(&event, "data").filter(|_| !is_json(&stated));
+    let data = match (event.get("data"), text(&event, "data_base64")) {
+        (Some(data), _) => plain().unwrap_or_else(|| data.get().to_owned()).into_bytes(),
         (None, Some(base64)) => BASE64_STANDARD.decode(base64).unwrap_or_default(),
         (None, None) => Vec::new(),
     };
@@ -366,7 +374,7 @@ mod tests {
         stored(published, &Around { source: &source, component: "pubsub", topic: "orders", trace: None, now }).unwrap()
     }
 
-    fn event(message: &Stored) -> Value {
+    fn event(message: &Stored) -> serde_json::Value {
         serde_json::from_slice(&message.body.0).unwrap()
     }
 
@@ -402,6 +410,8 @@ mod tests {
         assert_eq!((text.data.as_slice(), text.data_content_type.as_str()), (&b"plain"[..], "text/plain"));
         let json = handed(&keep(br#"{"a":1}"#, "application/json; charset=utf-8", &[]), "pubsub", "orders", false);
         assert_eq!((json.data.as_slice(), json.data_content_type.as_str()), (&br#"{"a":1}"#[..], "application/json"));
+        let spaced = handed(&keep(br#"{"a": 1}"#, "application/json", &[]), "pubsub", "orders", false);
+        assert_eq!(spaced.data, br#"{"a": 1}"#, "byte for byte");
         let raw = handed(&keep(&[1, 2], "application/json", &[("rawPayload", "true")]), "pubsub", "orders", true);
         assert_eq!(raw.data, [1, 2]);
     }

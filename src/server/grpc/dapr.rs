@@ -22,7 +22,7 @@ use tonic_prost::ProstCodec;
 use crate::server::{
     Server,
     dapr::{
-        RUNTIME_VERSION, Refusal, Session,
+        Heard, RUNTIME_VERSION, Refusal, Session,
         configuration::{Items, Shown},
         pubsub::{Handed, Published, Taking, Verdict, Wanted},
         secrets::Values,
@@ -68,7 +68,7 @@ where
     post(async move |State(server): State<Arc<Server>>, request: Request<Body>| -> Response {
         let bytes_max = server.config.body_bytes_max;
         let mut grpc = Grpc::new(ProstCodec::<A, Q>::default()).apply_max_message_size_config(Some(bytes_max), None);
-        let answered = grpc.unary(Method { server, method }, request).await;
+        let answered = grpc.unary(Method { server, method, may_lack_token: false }, request).await;
         answered.map(Body::new)
     })
 }
@@ -87,7 +87,7 @@ where
     post(async move |State(server): State<Arc<Server>>, request: Request<Body>| -> Response {
         let bytes_max = server.config.body_bytes_max;
         let mut grpc = Grpc::new(ProstCodec::<A, Q>::default()).apply_max_message_size_config(Some(bytes_max), None);
-        grpc.server_streaming(Method { server, method }, request).await.map(Body::new)
+        grpc.server_streaming(Method { server, method, may_lack_token: true }, request).await.map(Body::new)
     })
 }
 
@@ -102,7 +102,7 @@ where
     post(async move |State(server): State<Arc<Server>>, request: Request<Body>| -> Response {
         let bytes_max = server.config.body_bytes_max;
         let mut grpc = Grpc::new(ProstCodec::<A, Q>::default()).apply_max_message_size_config(Some(bytes_max), None);
-        grpc.streaming(Method { server, method }, request).await.map(Body::new)
+        grpc.streaming(Method { server, method, may_lack_token: true }, request).await.map(Body::new)
     })
 }
 
@@ -110,6 +110,8 @@ where
 struct Method<F> {
     server: Arc<Server>,
     method: F,
+    /// Whether some SDK is known to send it without its token.
+    may_lack_token: bool,
 }
 
 impl<F> Method<F> {
@@ -120,7 +122,10 @@ impl<F> Method<F> {
         W: Future<Output = Result<A, Refusal>>,
     {
         let peer = request.extensions().get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0);
-        let session = Session::open(&self.server, request.metadata().as_ref(), peer).await.map_err(Refusal::from)?;
+        let heard = request.extensions().get::<Heard>().cloned().unwrap_or_default();
+        let headers = request.metadata().as_ref();
+        let session = Session::open(&self.server, headers, peer, &heard, self.may_lack_token).await;
+        let session = session.map_err(Refusal::from)?;
         Ok(tonic::Response::new((self.method)(session, request.into_inner()).await?))
     }
 }
@@ -355,12 +360,13 @@ fn topic_event(handed: Handed, wanted: &Wanted) -> wire::TopicEventRequest {
     for known in ["id", "data", "data_base64", "datacontenttype", "topic", "pubsubname"] {
         event.remove(known);
     }
-    let mut text = |name: &str| match event.remove(name) {
+    let read = |value: &serde_json::value::RawValue| serde_json::from_str(value.get()).unwrap_or_default();
+    let mut text = |name: &str| match event.remove(name).map(|value| read(&value)) {
         Some(serde_json::Value::String(text)) => text,
         Some(_) | None => String::new(),
     };
     let (source, kind, spec_version) = (text("source"), text("type"), text("specversion"));
-    let fields = event.into_iter().map(|(name, value)| (name, prost_value(value))).collect();
+    let fields = event.into_iter().map(|(name, value)| (name, prost_value(read(&value)))).collect();
     wire::TopicEventRequest {
         id,
         source,

@@ -22,7 +22,7 @@ use crate::{
     server::{
         Server,
         dapr::{
-            RUNTIME_VERSION, Refusal, Session,
+            Heard, RUNTIME_VERSION, Refusal, Session,
             pubsub::Published,
             state::{Concurrency, Item, Metadata, about},
         },
@@ -70,7 +70,8 @@ impl FromRequestParts<Arc<Server>> for Session {
 
     async fn from_request_parts(parts: &mut Parts, server: &Arc<Server>) -> Result<Self, Refusal> {
         let peer = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0);
-        Self::open(server, &parts.headers, peer).await.map_err(Refusal::from)
+        let heard = parts.extensions.get::<Heard>().cloned().unwrap_or_default();
+        Self::open(server, &parts.headers, peer, &heard, false).await.map_err(Refusal::from)
     }
 }
 
@@ -166,9 +167,17 @@ impl Saved {
 async fn state_save(
     session: Session,
     Path(store): Path<String>,
+    Query(asked): Asked,
     Json(saved): Json<Vec<Saved>>,
 ) -> Result<StatusCode, Refusal> {
-    let items = saved.into_iter().map(Saved::item).collect::<Result<_, _>>()?;
+    let for_all = asked_metadata(&asked);
+    let item = |saved: Saved| {
+        let mut item = saved.item()?;
+        let own = std::mem::replace(&mut item.metadata, for_all.clone());
+        item.metadata.extend(own);
+        Ok(item)
+    };
+    let items = saved.into_iter().map(item).collect::<Result<_, Refusal>>()?;
     session.state_save(&store, items).await?;
     Ok(StatusCode::NO_CONTENT)
 }
