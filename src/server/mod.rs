@@ -70,6 +70,8 @@ pub struct Config {
     pub deadline_s: u64,
     /// New twins one key may bring into being within an hour.
     pub new_twins_per_hour: u32,
+    /// Wrong keys that one address may send within a minute before it has to wait.
+    pub wrong_keys_per_minute: u32,
     /// Takes loopback callers without a key for operators. For development only.
     pub anonymous_loopback: bool,
     /// The audience this node is: it takes tokens narrowed to it, besides those narrowed to none. Without one it takes no
@@ -87,6 +89,7 @@ impl Default for Config {
             connections_max: 16_384,
             deadline_s: 30,
             new_twins_per_hour: 10_000,
+            wrong_keys_per_minute: 20,
             anonymous_loopback: false,
             audience: None,
         }
@@ -147,7 +150,7 @@ impl Server {
     ) -> Arc<Self> {
         Arc::new(Self {
             runtime,
-            keeper: Doorkeeper::new(root, config.audience.clone(), config.anonymous_loopback),
+            keeper: Doorkeeper::new(root, &config),
             newcomers: Newcomers::new(config.new_twins_per_hour),
             seal,
             metrics,

@@ -14,6 +14,7 @@ use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 
 use super::{
+    Config,
     identity::Identity,
     problem::{Code, Problem},
 };
@@ -32,8 +33,6 @@ const DAPR_TOKEN: HeaderName = HeaderName::from_static("dapr-api-token");
 const CACHE_KEYS_MAX: usize = 65_536;
 /// How long a verified token is taken without asking the key's twin again; a revocation on this node counts at once.
 pub const CACHE_AGE_MAX: Duration = Duration::from_secs(60);
-/// Failed verifications of one peer within [`FAILURE_WINDOW`] before it is throttled.
-pub const FAILURES_MAX: u32 = 20;
 /// The window in which failures are counted.
 pub const FAILURE_WINDOW: Duration = Duration::from_secs(60);
 /// Peers whose failures are counted; when full, the windows that ended are dropped, then all.
@@ -80,6 +79,8 @@ pub enum Claim {
 pub struct Doorkeeper {
     root: RootKey,
     audience: Option<String>,
+    /// Failed verifications of one peer within [`FAILURE_WINDOW`] before it is throttled.
+    failures_max: u32,
     known: RwLock<HashMap<u64, Known>>,
     failures: Mutex<HashMap<IpAddr, Failures>>,
     anonymous: Option<Identity>,
@@ -88,17 +89,17 @@ pub struct Doorkeeper {
 }
 
 impl Doorkeeper {
-    /// A doorkeeper that knows nobody. Takes tokens of `root` that are meant for `audience`, or for everybody;
-    /// `anonymous_loopback` takes loopback callers without a token for operators.
-    pub fn new(root: RootKey, audience: Option<String>, anonymous_loopback: bool) -> Self {
+    /// A doorkeeper that knows nobody. Takes tokens of `root` that are meant for the configured audience, or for everybody.
+    pub fn new(root: RootKey, config: &Config) -> Self {
         let operator = || Identity::without_token(Principal::Operator { key_id: ANONYMOUS.into() });
         Self {
             root,
-            audience,
+            audience: config.audience.clone(),
+            failures_max: config.wrong_keys_per_minute,
             known: RwLock::new(HashMap::new()),
             failures: Mutex::new(HashMap::new()),
             revoked: watch::Sender::new(0),
-            anonymous: anonymous_loopback.then(operator),
+            anonymous: config.anonymous_loopback.then(operator),
         }
     }
 
@@ -197,10 +198,10 @@ impl Doorkeeper {
         let failures = self.failures.lock();
         let Some(failed) = failures.get(&peer) else { return Ok(()) };
         let ends = failed.since.after(FAILURE_WINDOW);
-        if failed.count < FAILURES_MAX || ends <= now {
+        if failed.count < self.failures_max || ends <= now {
             return Ok(());
         }
-        let detail = format!("more than {FAILURES_MAX} wrong keys a minute from {peer}");
+        let detail = format!("more than {} wrong keys a minute from {peer}", self.failures_max);
         Err(Problem::new(Code::KeyThrottled, detail).retry_after(ends.since(now)))
     }
 
@@ -313,7 +314,7 @@ mod tests {
     }
 
     fn doorkeeper() -> Doorkeeper {
-        Doorkeeper::new(RootKey::generate(), None, false)
+        Doorkeeper::new(RootKey::generate(), &Config::default())
     }
 
     fn mint(door: &Doorkeeper) -> String {
@@ -421,7 +422,8 @@ mod tests {
     fn a_token_for_an_audience_is_taken_there_alone() {
         let root = RootKey::generate().to_text();
         let door = |audience: Option<&str>| {
-            Doorkeeper::new(RootKey::parse(&root).unwrap(), audience.map(str::to_owned), false)
+            let config = Config { audience: audience.map(str::to_owned), ..Config::default() };
+            Doorkeeper::new(RootKey::parse(&root).unwrap(), &config)
         };
         let (none, east, west) = (door(None), door(Some("east")), door(Some("west")));
         let whole = mint(&none);
@@ -451,7 +453,7 @@ mod tests {
         let door = doorkeeper();
         let token = mint(&door);
         door.verify(&ask(&door, &token), Some(&entry()), PEER, NOW).unwrap();
-        for _ in 0..FAILURES_MAX {
+        for _ in 0..Config::default().wrong_keys_per_minute {
             assert_eq!(refused(&door, "twk_AAAA", NOW), Code::KeyInvalid);
         }
         assert_eq!(refused(&door, "twk_AAAA", NOW), Code::KeyThrottled);
@@ -462,7 +464,8 @@ mod tests {
 
     #[test]
     fn anonymous_callers_are_operators_only_from_loopback_and_only_when_asked_for() {
-        let door = Doorkeeper::new(RootKey::generate(), None, true);
+        let config = Config { anonymous_loopback: true, ..Config::default() };
+        let door = Doorkeeper::new(RootKey::generate(), &config);
         assert!(matches!(door.claim(&HeaderMap::new(), PEER, NOW), Ok(Claim::Settled(_))));
         assert!(door.claim(&HeaderMap::new(), IpAddr::from([10, 0, 0, 1]), NOW).is_err());
         let foreign = HeaderMap::from_iter([(header::ORIGIN, HeaderValue::from_static("https://evil.example"))]);

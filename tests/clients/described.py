@@ -41,6 +41,13 @@ def furnish(node: Node) -> None:
     schema = {"type": "object", "properties": {"seconds": {"type": "integer"}}}
     node.call("PUT", f"{TWIN}/command-definitions/drain", schema)
     node.key_for("shop", "orders")
+    node.call("PATCH", f"{TWIN}/configuration", {"keys": {"colour": {"value": "red"}}})
+    node.call("PUT", f"{TWIN}/components/vault", {"kind": "secrets"})
+    for name in ("db", "api", "spare"):
+        node.call("PUT", f"{TWIN}/secrets/{name}", raw=b"hunter2")
+    for name in ("order-1", "order-2", "spare"):
+        node.call("PUT", f"{TWIN}/state/statestore/{name}", raw=b"1")
+    node.call("PUT", f"{TWIN}/state/spare")
     observe(node)
 
 
@@ -88,6 +95,8 @@ def main() -> int:
     parser.add_argument("--twin", type=Path, required=True, help="the node's binary")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="twin-described-") as folder:
+        # Many a generated request has a wrong key; each shall hear so.
+        os.environ["TWIN_SERVER__WRONG_KEYS_PER_MINUTE"] = "1000000"
         node = Node(options.twin, Path(folder))
         try:
             document = node.call("GET", "/api/v1/openapi.json")
@@ -105,17 +114,24 @@ def every_request_is_answered_as_described(node: Node, folder: Path) -> int:
     command = [Path(sys.executable).with_name("schemathesis"), "--config-file", HERE / "schemathesis.toml"]
     command += ["run", folder / "openapi.json", "--url", node.url]
     command += ["--report", "json", "--report-json-path", folder / "report.json"]
-    spare = node.call("POST", "/api/v1/keys", {"kind": "ingest", "namespace": "shop"})["id"]
+    spare, rotated = (node.call("POST", "/api/v1/keys", {"kind": "ingest", "namespace": "shop"})["id"] for _ in range(2))
+    own = next(key["id"] for key in node.call("GET", "/api/v1/keys")["keys"] if key["kind"] == "operator")
     hooks = {"PYTHONPATH": str(HERE), "SCHEMATHESIS_HOOKS": "generated", "SPARE_KEY_ID": spare}
+    hooks |= {"OWN_KEY_ID": own, "ROTATED_KEY_ID": rotated}
     environment = {**os.environ, **hooks, "TWIN_KEY": node.operator()}
     code = subprocess.run(command, env=environment, cwd=folder).returncode
     return code or complain(unanswered(json.loads((folder / "report.json").read_text())))
 
 
+# Only the newest version can be taken back, which no generator knows; tests/it reads the answer.
+UNKNOWABLE = {"POST /api/v1/twins/{namespace}/{name}/configuration/rollback"}
+
+
 def unanswered(report: dict) -> list:
     """Operations none of whose requests was taken: nothing is known of their answers."""
     phases = report["valid_rates"].items()
-    return sorted(label for label, of in phases if all(phase["accepted"] == 0 for phase in of.values()))
+    unanswered = {label for label, of in phases if all(phase["accepted"] == 0 for phase in of.values())}
+    return sorted(unanswered - UNKNOWABLE)
 
 
 def complain(labels: list) -> int:

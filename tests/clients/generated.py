@@ -7,8 +7,9 @@ import uuid
 import schemathesis
 from schemathesis import GenerationMode
 
-KEY_ID = os.environ["TWIN_KEY"].split("_")[1]
+KEY_ID = os.environ["OWN_KEY_ID"]
 SPARE_KEY_ID = os.environ["SPARE_KEY_ID"]
+ROTATED_KEY_ID = os.environ["ROTATED_KEY_ID"]
 
 
 @schemathesis.serializer("application/x-protobuf")
@@ -27,6 +28,13 @@ def before_call(_context: object, case: schemathesis.Case, _arguments: dict) -> 
         parts["name"] = "cart"
     if operation.startswith("DELETE") and parts.get("instance") == "orders-1":
         parts["instance"] = "orders-2"
+    if operation == "POST /api/v1/keys/{key}/rotate" and (is_allowed or parts["key"] == KEY_ID):
+        parts["key"] = ROTATED_KEY_ID
+    # What later requests read stays there.
+    if is_allowed and operation.startswith("DELETE"):
+        parts.update({name: "spare" for name in ("secret", "state_key") if name in parts})
+    if is_allowed and operation == "DELETE /api/v1/twins/{namespace}/{name}/state/{store}":
+        parts["store"] = "spare"
     if is_allowed:
         sensible(case.headers)
 

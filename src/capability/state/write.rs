@@ -230,3 +230,57 @@ fn limit(limit: &'static str, max: usize, actual: usize) -> Rejection {
     let wide = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     Rejection::Limit { limit: limit.into(), max: wide(max), actual: wide(actual) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        capability::state::{STORE, Store},
+        model::{Header, Key, Timestamp},
+        twin::{Pages, Turn, part::Around},
+    };
+
+    struct Alone;
+
+    impl Around for Alone {
+        fn instances_up(&self) -> Vec<&str> {
+            Vec::new()
+        }
+    }
+
+    fn write(
+        state: &State,
+        pages: &Pages,
+        operation: Operation,
+    ) -> Result<Ruling<Change, Vec<Option<u64>>>, Rejection> {
+        let (key, header) = (Key::parse("shop/orders").unwrap(), Header::default());
+        let turn = Turn::new(Timestamp::from_unix_ms(1_000), &key, 0, &header).with_pages(pages);
+        let op = Op { key: "k".into(), matching: Match::Any, operation };
+        Write { store: STORE.into(), operations: vec![op] }.decide(state, &PartTurn::new(&turn, "state", &Alone))
+    }
+
+    #[test]
+    fn a_twin_that_keeps_as_much_as_it_may_takes_nothing_more_and_lets_go() {
+        let Settings { state_keys_max: keys, state_bytes_max: bytes, .. } = *Settings::chosen();
+        let set = |length| Operation::Set { value: Bytes(vec![0; length]), ttl_s: None };
+        let full = State { stores: vec![Store { name: STORE.into(), keys, bytes: 10 }], look_at: None };
+        assert!(matches!(write(&full, &Pages::new(), set(1)), Err(Rejection::Limit { .. })));
+        let held = Value::new(1, None, Bytes(vec![0; 5])).encode();
+        let pages = Pages::from([("state/k/statestore/k".to_owned(), held)]);
+        assert!(write(&full, &pages, set(1)).is_ok(), "a key that is there is no further one");
+        let heavy = State { stores: vec![Store { name: STORE.into(), keys: 1, bytes }], look_at: None };
+        assert!(matches!(write(&heavy, &pages, set(6)), Err(Rejection::Limit { .. })));
+        assert!(write(&heavy, &pages, set(5)).is_ok(), "no more than before");
+        assert!(write(&heavy, &pages, Operation::Delete).is_ok());
+    }
+
+    #[test]
+    fn a_value_that_is_too_large_is_refused_with_the_bound() {
+        let large = Operation::Set { value: Bytes(vec![0; VALUE_BYTES_MAX + 1]), ttl_s: None };
+        assert!(matches!(write(&State::default(), &Pages::new(), large), Err(Rejection::Limit { .. })));
+        let largest = Operation::Set { value: Bytes(vec![0; VALUE_BYTES_MAX]), ttl_s: Some(1) };
+        let ruling = write(&State::default(), &Pages::new(), largest).unwrap();
+        let page = ruling.pages.iter().find_map(|page| page.value.as_ref()).unwrap();
+        assert!(page.len() <= crate::model::limits::PAGE_BYTES_MAX);
+    }
+}

@@ -30,3 +30,19 @@ impl Meter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_above_the_rate_are_refused_until_the_second_is_over() {
+        let (mut meter, now) = (Meter::default(), Timestamp::from_unix_ms(5_000));
+        for _ in 0..Settings::chosen().requests_per_s {
+            assert_eq!(meter.allows(now), Ok(()));
+            meter.count(now);
+        }
+        assert!(matches!(meter.allows(now), Err(Rejection::Throttled { .. })));
+        assert_eq!(meter.allows(Timestamp::from_unix_ms(6_000)), Ok(()));
+    }
+}

@@ -506,7 +506,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
             "Writes a value: the body",
         )
     }
-    .query(&[("ttl_s", "integer", "How long it is there, in seconds; for ever if absent")])
+    .query(&[("ttl_s", "1..4294967295", "How long it is there, in seconds; for ever if absent")])
     .body(&["application/octet-stream"], "", "", "")
     .refuses(USED),
     Operation {
