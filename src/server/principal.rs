@@ -22,6 +22,7 @@ use crate::{
 pub const ANONYMOUS: &str = "anonymous-loopback";
 /// Every key starts so, which lets secret scanners find leaked ones.
 pub const PREFIX: &str = "twk_";
+const DAPR_TOKEN: &str = "dapr-api-token";
 const ID_DIGITS: usize = 16;
 const SECRET_DIGITS: usize = 64;
 
@@ -130,7 +131,10 @@ impl Doorkeeper {
 
     /// Settles who sends a request, or says which key has to be asked.
     pub fn claim<'a>(&self, headers: &'a HeaderMap, peer: IpAddr, now: Timestamp) -> Result<Claim<'a>, Problem> {
-        let Some(value) = headers.get(header::AUTHORIZATION) else {
+        // SDKs of Dapr have a header of their own for it.
+        let bearer = headers.get(header::AUTHORIZATION).map(|value| value.to_str().ok().and_then(bearer));
+        let plain = headers.get(DAPR_TOKEN).map(|value| value.to_str().ok());
+        let Some(token) = bearer.or(plain) else {
             return match &self.anonymous {
                 Some(operator) if peer.is_loopback() && is_own_page(headers) => Ok(Claim::Settled(operator.clone())),
                 Some(_) | None => Err(Problem::new(
@@ -139,7 +143,7 @@ impl Doorkeeper {
                 )),
             };
         };
-        let presented = value.to_str().ok().and_then(bearer).and_then(Presented::parse);
+        let presented = token.and_then(Presented::parse);
         let Some(presented) = presented else {
             self.failed(peer, now);
             return Err(Problem::new(
@@ -336,6 +340,14 @@ mod tests {
         assert!(matches!(door.claim(&headers, PEER, NOW), Ok(Claim::Settled(_))));
         assert!(matches!(door.claim(&headers, PEER, NOW.after(CACHE_AGE_MAX)), Ok(Claim::Ask(_))));
         door.forget(&fresh.hash);
+        assert!(matches!(door.claim(&headers, PEER, NOW), Ok(Claim::Ask(_))));
+    }
+
+    #[test]
+    fn a_key_may_come_as_sdks_of_dapr_send_it() {
+        let (door, fresh) = (Doorkeeper::new(false), Fresh::draw());
+        let value = HeaderValue::try_from(&fresh.key).unwrap();
+        let headers = HeaderMap::from_iter([(header::HeaderName::from_static(DAPR_TOKEN), value)]);
         assert!(matches!(door.claim(&headers, PEER, NOW), Ok(Claim::Ask(_))));
     }
 
