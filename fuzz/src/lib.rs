@@ -9,6 +9,7 @@ use opentelemetry_proto::tonic::collector::{
 use prost::Message as _;
 use serde_json::Value;
 use service_twin::{
+    cli::run::resources::{self, Resources},
     model::{Key, RequestKey, ServiceId, Timestamp, TraceParent, telemetry::SAMPLES_MAX},
     server::{
         otlp::{self, Translated},
@@ -27,7 +28,8 @@ use service_twin::{
 };
 
 /// A target by its name.
-pub const TARGETS: [(&str, fn(&[u8])); 4] = [("records", records), ("otlp", otlp), ("json", json), ("ids", ids)];
+pub const TARGETS: [(&str, fn(&[u8])); 5] =
+    [("records", records), ("otlp", otlp), ("json", json), ("ids", ids), ("resources", resources)];
 
 /// Frames and the states in them: damage is found, and what decodes encodes again.
 pub fn records(bytes: &[u8]) {
@@ -102,4 +104,17 @@ pub fn ids(bytes: &[u8]) {
     }
     drop(RequestKey::from_uuid_v7(text));
     std::hint::black_box(Presented::parse(text).map(|key| key.id.len()));
+}
+
+/// Dapr's resource files: what is read is for this service, and what is refused is so on one line.
+pub fn resources(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let mut read = Resources::default();
+    if let Err(error) = resources::read("file", text, "orders", &mut read) {
+        assert!(!error.to_string().contains('\n'), "{error}");
+    }
+    let is_for_it = |scopes: &[String]| scopes.is_empty() || scopes.iter().any(|scope| scope == "orders");
+    assert!(read.components.iter().all(|component| is_for_it(&component.scopes)));
+    assert!(read.subscriptions.iter().all(|subscription| is_for_it(&subscription.scopes)));
+    drop(resources::choose(&mut read, true));
 }

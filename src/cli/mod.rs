@@ -15,6 +15,7 @@ pub(crate) mod live;
 mod ls;
 pub(crate) mod print;
 mod rm;
+pub mod run;
 mod sse;
 pub(crate) mod summary;
 mod transfer;
