@@ -35,6 +35,8 @@ mod pages;
 mod panics;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod process;
+#[cfg(all(target_os = "linux", feature = "server", feature = "cli"))]
+mod proxy;
 mod reads;
 mod records;
 mod runtime;
