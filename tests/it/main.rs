@@ -39,6 +39,8 @@ mod process;
 mod proxy;
 mod reads;
 mod records;
+#[cfg(all(unix, feature = "server", feature = "cli"))]
+mod run;
 mod runtime;
 #[cfg(all(unix, feature = "server", feature = "cli"))]
 mod saturation;
