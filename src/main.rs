@@ -32,6 +32,8 @@ enum Command {
     /// Run a node
     #[command(after_help = SERVE_HELP)]
     Serve(Serve),
+    /// Run a service beside its twin, as `dapr run` does
+    Run(Box<cli::run::RunArgs>),
     /// Write everything a stopped node keeps into one file
     Export(cli::ExportArgs),
     /// Read such a file into a fresh data folder
@@ -80,6 +82,7 @@ fn main() -> ExitCode {
             let flags = config::Flags { data_dir: global.data_dir, ..flags };
             if print_config { show(&flags) } else { serve(&flags) }
         }
+        Command::Run(args) => wait_for(cli::run::run(&global, *args, node_beside)),
         Command::Export(args) => transfer(&global, &args.file, "export", app::transfer::export),
         Command::Import(args) => transfer(&global, &args.file, "import", app::transfer::import),
         #[cfg(feature = "demo")]
@@ -116,6 +119,24 @@ fn serve(flags: &config::Flags) -> ExitCode {
             }
         }
     })
+}
+
+/// Starts a node in this process, as `twin serve` would, and says how to end it.
+async fn node_beside(place: cli::run::Place) -> Result<cli::run::OwnNode, String> {
+    let cli::run::Place { listen, data_dir, log } = place;
+    let flags = config::Flags { listen: Some(listen), data_dir, log: Some(log.into()), ..config::Flags::default() };
+    let config = config::Config::load(&flags).map_err(|error| causes(&error))?;
+    app::log(&config.log).map_err(|error| causes(&error))?;
+    let data_dir = config.data_dir.clone();
+    let node = app::Node::start(config).await.map_err(|error| causes(&error))?;
+    let url = node.url();
+    let end = Box::pin(async move {
+        let unsettled = node.shutdown().await.unsettled;
+        if unsettled > 0 {
+            cli::complain(&format!("{unsettled} twins had not settled when the node ended"), None);
+        }
+    });
+    Ok(cli::run::OwnNode { url, data_dir, end })
 }
 
 type Transfer = fn(&config::Config, &Path, &mut dyn FnMut(Progress)) -> Result<Progress, app::transfer::Error>;

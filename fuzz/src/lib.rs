@@ -10,6 +10,7 @@ use opentelemetry_proto::tonic::collector::{
 use prost::Message as _;
 use serde_json::Value;
 use service_twin::{
+    cli::run::resources::{self, Resources},
     model::{Key, RequestKey, ServiceId, Timestamp, TraceParent, rights::Attenuation, telemetry::SAMPLES_MAX},
     server::otlp::{self, Translated},
     token,
@@ -26,8 +27,8 @@ use service_twin::{
 };
 
 /// A target by its name.
-pub const TARGETS: [(&str, fn(&[u8])); 5] =
-    [("records", records), ("otlp", otlp), ("json", json), ("ids", ids), ("tokens", tokens)];
+pub const TARGETS: [(&str, fn(&[u8])); 6] =
+    [("records", records), ("otlp", otlp), ("json", json), ("ids", ids), ("tokens", tokens), ("resources", resources)];
 
 /// Frames and the states in them: damage is found, and what decodes encodes again.
 pub fn records(bytes: &[u8]) {
@@ -116,4 +117,17 @@ pub fn tokens(bytes: &[u8]) {
             assert!(narrowed.rights.expires_at <= by.expires_at && !narrowed.rights.is_whole());
         }
     }
+}
+
+/// Dapr's resource files: what is read is for this service, and what is refused is so on one line.
+pub fn resources(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let mut read = Resources::default();
+    if let Err(error) = resources::read("file", text, "orders", &mut read) {
+        assert!(!error.to_string().contains('\n'), "{error}");
+    }
+    let is_for_it = |scopes: &[String]| scopes.is_empty() || scopes.iter().any(|scope| scope == "orders");
+    assert!(read.components.iter().all(|component| is_for_it(&component.scopes)));
+    assert!(read.subscriptions.iter().all(|subscription| is_for_it(&subscription.scopes)));
+    drop(resources::choose(&mut read, true));
 }

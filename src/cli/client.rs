@@ -163,7 +163,7 @@ fn is_worth_repeating(error: &Error) -> bool {
     match error {
         Error::Unreachable { .. } => true,
         Error::Refused { status, .. } => *status == StatusCode::SERVICE_UNAVAILABLE.as_u16(),
-        Error::Answer(_) | Error::Usage(_) | Error::Io { .. } => false,
+        Error::Answer(_) | Error::Usage(_) | Error::Node(_) | Error::Io { .. } => false,
     }
 }
 

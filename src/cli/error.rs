@@ -34,6 +34,9 @@ pub enum Error {
     /// An argument is wrong in a way that only shows later.
     #[error("{0}")]
     Usage(String),
+    /// A node that was to be started in this process.
+    #[error("the node does not start: {0}")]
+    Node(String),
     /// A file or the terminal.
     #[error("{what}: {source}")]
     Io {
@@ -96,7 +99,7 @@ impl Error {
                 _ => code::FAILED,
             },
             Self::Usage(_) => code::USAGE,
-            Self::Answer(_) | Self::Io { .. } => code::FAILED,
+            Self::Answer(_) | Self::Node(_) | Self::Io { .. } => code::FAILED,
         }
     }
 
@@ -122,7 +125,7 @@ impl Error {
             Self::Refused { code, .. } if !code.contains(' ') => {
                 Some(format!("more about this: GET /problems/{code} on the node"))
             }
-            Self::Refused { .. } | Self::Answer(_) | Self::Usage(_) | Self::Io { .. } => None,
+            Self::Refused { .. } | Self::Answer(_) | Self::Usage(_) | Self::Node(_) | Self::Io { .. } => None,
         }
     }
 }

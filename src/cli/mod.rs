@@ -1,5 +1,6 @@
 //! The command line. Each subcommand is a file that speaks to a node over its API; what needs the node's inside
-//! (`serve`, `export`, `import`, `demo`, `bench`) is only described here and run by `main.rs`.
+//! (`serve`, `export`, `import`, `demo`, `bench`) is only described here and run by `main.rs`. `twin run` is a folder: it
+//! speaks to a node as the others do, and is handed the way to start one.
 //!
 //! People get tables, programs get `--json`; errors say what to do; exit codes are listed in `twin --help`.
 
@@ -15,6 +16,7 @@ pub(crate) mod live;
 mod ls;
 pub(crate) mod print;
 mod rm;
+pub mod run;
 mod sse;
 pub(crate) mod summary;
 mod time;
@@ -38,6 +40,9 @@ pub use self::{
 
 /// What the program is called.
 const NAME: &str = "twin";
+/// Where a node is if nobody says so.
+const NODE: &str = "http://127.0.0.1:7070";
+const NODE_HELP: &str = "The node to speak to [default: http://127.0.0.1:7070]";
 /// Where a node keeps its data if nobody says so.
 pub const DATA_DIR: &str = "twin-data";
 
@@ -46,6 +51,7 @@ pub const AFTER_HELP: &str = "\
 Examples:
   twin demo                                  a node and a small fleet of real services, live in the terminal
   twin serve                                 a node on 127.0.0.1:7070; send OTLP there (gRPC or HTTP)
+  twin run --app-id orders -- ./orders       a service as a child process, with a door of its own to its twin
   twin ls health=degraded                    which services are not well
   twin get shop/orders                       one of them, with reasons
   twin desired shop/orders limits merge '{\"rps\": 50}'
@@ -59,8 +65,8 @@ Exit codes:
 #[derive(Clone, Debug, Args)]
 pub struct Global {
     /// The node to speak to
-    #[arg(long, global = true, value_name = "URL", env = "TWIN_NODE", default_value = "http://127.0.0.1:7070")]
-    pub node: String,
+    #[arg(long, global = true, value_name = "URL", env = "TWIN_NODE", help = NODE_HELP)]
+    pub node: Option<String>,
     /// The key to speak with; without one, operator.key of the data folder is used if it can be read
     #[arg(long, global = true, value_name = "KEY", env = "TWIN_KEY", hide_env_values = true)]
     pub key: Option<String>,
@@ -73,6 +79,11 @@ pub struct Global {
 }
 
 impl Global {
+    /// The node to speak to.
+    pub fn node(&self) -> &str {
+        self.node.as_deref().unwrap_or(NODE)
+    }
+
     /// The node's data folder.
     pub fn data_dir(&self) -> &Path {
         self.data_dir.as_deref().unwrap_or(Path::new(DATA_DIR))
@@ -110,7 +121,7 @@ pub async fn run(global: &Global, command: Command) -> ExitCode {
 }
 
 async fn dispatch(global: &Global, command: Command) -> Result<(), Error> {
-    let client = || Client::new(&global.node, global.key.as_deref(), global.data_dir());
+    let client = || Client::new(global.node(), global.key.as_deref(), global.data_dir());
     let json = global.json;
     match command {
         Command::Ls(args) => ls::run(&client()?, args, json).await,

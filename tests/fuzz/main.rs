@@ -1,5 +1,5 @@
 //! The fuzz targets on generated, valid and damaged input. Coverage-guided runs are for `cargo fuzz` by hand.
-#![cfg(feature = "server")]
+#![cfg(all(feature = "server", feature = "cli"))]
 
 #[expect(unreachable_pub, clippy::type_complexity, reason = "a library of its own for cargo-fuzz")]
 #[path = "../../fuzz/src/lib.rs"]
@@ -57,6 +57,11 @@ fn seeds() -> Vec<Vec<u8>> {
         request.encode_to_vec(),
         br#"{"replicas":3,"limits":{"cpu":"2","none":null},"list":[1,2.5,"\u00fc"]}"#.to_vec(),
         br#"[{"a":{"b":null,"c":[null]},"d":1,"e":null},5,{"a":7,"e":{"f":1}},{"a":{"b":2,"x":null},"d":{}},null,[]]"#
+            .to_vec(),
+        b"apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: { name: store }\nspec:\n  type: state.redis\n  \
+          metadata:\n  - name: key\n    secretKeyRef: { name: a, key: b }\nscopes: [orders]\n---\n\
+          apiVersion: dapr.io/v2alpha1\nkind: Subscription\nmetadata: { name: s }\n\
+          spec: { pubsubname: p, topic: t, routes: { rules: [{ match: x, path: /y }], default: /z } }\n"
             .to_vec(),
         b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_vec(),
         b"default/orders".to_vec(),

@@ -36,8 +36,12 @@ mod pages;
 mod panics;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod process;
+#[cfg(all(target_os = "linux", feature = "server", feature = "cli"))]
+mod proxy;
 mod reads;
 mod records;
+#[cfg(all(unix, feature = "server", feature = "cli"))]
+mod run;
 mod runtime;
 #[cfg(all(unix, feature = "server", feature = "cli"))]
 mod saturation;

@@ -26,7 +26,7 @@ pub(crate) fn named(key: &str, value: &str) -> KeyValue {
     KeyValue { key: key.into(), value, ..KeyValue::default() }
 }
 
-fn trace(services: &[&str], spans_each: u64) -> ExportTraceServiceRequest {
+pub(crate) fn trace(services: &[&str], spans_each: u64) -> ExportTraceServiceRequest {
     let span = |number: u64| Span {
         trace_id: vec![1; 16],
         span_id: (number + 1).to_be_bytes().to_vec(),

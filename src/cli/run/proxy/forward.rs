@@ -1,0 +1,208 @@
+//! One request on its way to the node, and the answer on its way back.
+
+use std::time::Duration;
+
+use http_body_util::{Either, Full};
+use hyper::{
+    HeaderMap, Request, Response, StatusCode, Uri, Version,
+    body::{Bytes, Incoming},
+    header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE},
+    http::uri::{Authority, Scheme},
+};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use serde_json::json;
+
+use super::{
+    caller::Caller,
+    gate::{DAPR_TOKEN, Refusal, has_token, judge},
+};
+use crate::cli::error::Error;
+
+/// How long it may take to reach the node.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a connection to the node without traffic is asked whether it lives.
+const PING_EVERY: Duration = Duration::from_secs(30);
+/// How long a connection to the node is kept that nobody uses.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+/// Between two ends only, and not for whoever is behind (RFC 9110, section 7.6.1).
+const HOP_BY_HOP: [HeaderName; 5] = [
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("proxy-authorization"),
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// What is answered: the node's own stream, or a text of ours.
+pub(super) type Answer = Response<Either<Incoming, Full<Bytes>>>;
+
+/// The way to one node as one service.
+pub(super) struct Forward {
+    node: Authority,
+    token: HeaderValue,
+    /// HTTP/1.1 goes on as HTTP/1.1, and HTTP/2 as HTTP/2: so nothing that a version can say is lost.
+    http1: Client<HttpConnector, Incoming>,
+    http2: Client<HttpConnector, Incoming>,
+}
+
+impl Forward {
+    pub(super) fn new(node: &str, token: &str) -> Result<Self, Error> {
+        let uri = Uri::try_from(node).ok().filter(|uri| uri.scheme() == Some(&Scheme::HTTP));
+        let node = uri.and_then(|uri| uri.authority().cloned());
+        let node = node.ok_or_else(|| Error::Usage("--node must be a URL such as http://127.0.0.1:7070".to_owned()))?;
+        let mut token = HeaderValue::try_from(token)
+            .map_err(|_| Error::Usage("--token is no key: it has characters that no key has".to_owned()))?;
+        token.set_sensitive(true);
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        connector.set_nodelay(true);
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder.pool_timer(TokioTimer::new()).timer(TokioTimer::new()).pool_idle_timeout(IDLE_MAX);
+        let http1 = builder.build(connector.clone());
+        builder.http2_only(true).http2_adaptive_window(true).http2_keep_alive_interval(PING_EVERY);
+        Ok(Self { node, token, http1, http2: builder.build(connector) })
+    }
+
+    /// Passes a request on, or says why not.
+    pub(super) async fn answer(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
+        let is_grpc =
+            request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        match self.try_answer(request, caller).await {
+            Ok(mut response) => {
+                strip(response.headers_mut());
+                response.map(Either::Left)
+            }
+            Err(why) => why.answer(is_grpc),
+        }
+    }
+
+    async fn try_answer(&self, mut request: Request<Incoming>, caller: &Caller) -> Result<Response<Incoming>, Why> {
+        // Judged as it came: stripping takes out whatever `Connection` names.
+        let judged = judge(request.uri(), request.headers());
+        let speaks_of_trailers = request.headers().get(TE).is_some_and(|te| te == "trailers");
+        let headers = request.headers_mut();
+        strip(headers);
+        headers.remove(TE);
+        if speaks_of_trailers {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
+        // The body was waited for by our own end; the name is the node's own.
+        headers.remove(EXPECT);
+        headers.remove(HOST);
+        if !has_token(headers) {
+            judged?;
+            caller.is_same_user().await?;
+            headers.insert(DAPR_TOKEN, self.token.clone());
+        }
+        let path = request.uri().path_and_query().ok_or(Why::NoPath)?.clone();
+        let uri = Uri::builder().scheme(Scheme::HTTP).authority(self.node.clone()).path_and_query(path).build();
+        *request.uri_mut() = uri.map_err(|_| Why::NoPath)?;
+        let client = if request.version() == Version::HTTP_2 { &self.http2 } else { &self.http1 };
+        client.request(request).await.map_err(|error| Why::Unreachable(self.node.clone(), cause(&error)))
+    }
+}
+
+/// Takes out what was meant for this end alone.
+fn strip(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|names| names.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP).chain([&CONNECTION]) {
+        headers.remove(name);
+    }
+}
+
+fn cause(error: &hyper_util::client::legacy::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}
+
+/// Why a request does not reach the node.
+#[derive(Debug, thiserror::Error)]
+enum Why {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("this request has no path")]
+    NoPath,
+    #[error("the twin's node at http://{0} does not answer ({1}); the call may be made again once it does")]
+    Unreachable(Authority, String),
+}
+
+impl Why {
+    /// In the words of whoever asked: problem+json (RFC 9457), or an answer of gRPC that consists of its trailers.
+    fn answer(&self, is_grpc: bool) -> Answer {
+        let (status, code, title) = match self {
+            Self::Refused(_) => (StatusCode::FORBIDDEN, 16, "not the service"),
+            Self::NoPath => (StatusCode::BAD_REQUEST, 3, "no path"),
+            Self::Unreachable(..) => (StatusCode::SERVICE_UNAVAILABLE, 14, "no node"),
+        };
+        let body = json!({ "title": title, "status": status.as_u16(), "detail": self.to_string() }).to_string();
+        let body = if is_grpc { Bytes::new() } else { Bytes::from(body) };
+        let mut response = Response::new(Either::Right(Full::new(body)));
+        let kind = if is_grpc { "application/grpc" } else { "application/problem+json" };
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        if is_grpc {
+            response.headers_mut().insert("grpc-status", HeaderValue::from(code));
+            // Escaped as gRPC has it; what our texts say is ASCII already.
+            let text: String =
+                self.to_string().chars().map(|c| if c == '%' || !(' '..='~').contains(&c) { '?' } else { c }).collect();
+            response
+                .headers_mut()
+                .insert("grpc-message", HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("refused")));
+        } else {
+            *response.status_mut() = status;
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_meant_for_this_end_alone_goes_no_further() {
+        let pairs = [
+            ("connection", "close, x-own"),
+            ("x-own", "1"),
+            ("keep-alive", "timeout=5"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("content-type", "text/plain"),
+            ("dapr-api-token", "t"),
+        ];
+        let mut headers: HeaderMap =
+            pairs.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect();
+        strip(&mut headers);
+        let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["content-type", "dapr-api-token"]);
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_the_callers_own_protocol() {
+        let why = Why::from(Refusal::Host);
+        assert_eq!(why.answer(false).status(), StatusCode::FORBIDDEN);
+        let grpc = why.answer(true);
+        assert_eq!((grpc.status(), &grpc.headers()["grpc-status"]), (StatusCode::OK, &HeaderValue::from(16)));
+        assert!(grpc.headers()["grpc-message"].to_str().unwrap().contains("DAPR_API_TOKEN"));
+        let gone = Why::Unreachable(Authority::from_static("127.0.0.1:7070"), "é%".into()).answer(true);
+        assert!(gone.headers()["grpc-message"].to_str().unwrap().contains("(??)"));
+    }
+
+    #[test]
+    fn a_token_that_no_header_can_carry_is_refused_at_the_start() {
+        assert!(Forward::new("http://127.0.0.1:7070", "twk\n").is_err());
+        assert!(Forward::new("https://127.0.0.1:7070", "twk").is_err());
+    }
+}

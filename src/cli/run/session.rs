@@ -1,0 +1,198 @@
+//! From the first line to the exit code: node, key, door, child, and the same backwards.
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use serde_json::json;
+use tokio::{sync::watch, task::JoinSet};
+
+use super::{
+    RunArgs,
+    child::Child,
+    commands::Commands,
+    environment, files,
+    flags::Plan,
+    health::{self, Health},
+    instance::Instance,
+    node::{Node, OwnNode, Place, Token},
+    proxy::Proxy,
+    signal::Asked,
+};
+use crate::cli::{Global, client::twin_path, error::Error, finish, print};
+
+/// How long a command that is being carried out is waited for once the service has ended.
+const LAST_COMMAND: Duration = Duration::from_secs(2);
+
+/// Runs a service as a child of this process; its exit code is ours. `start` starts a node in this process.
+pub async fn run<F>(global: &Global, args: RunArgs, start: impl FnOnce(Place) -> F) -> ExitCode
+where
+    F: Future<Output = Result<OwnNode, String>>,
+{
+    match session(global, &args, start).await {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => finish(Err(error)),
+    }
+}
+
+async fn session<F>(global: &Global, args: &RunArgs, start: impl FnOnce(Place) -> F) -> Result<u8, Error>
+where
+    F: Future<Output = Result<OwnNode, String>>,
+{
+    let plan = args.plan()?;
+    args.foreign.notes().for_each(|note| print::aside(&note));
+    if let Some(resources) = files::read(args, &plan.service)? {
+        files::register(&resources);
+    }
+    let mut asked = Asked::new().map_err(Error::io("signals"))?;
+    let node = tokio::select! {
+        node = Node::find(args, global, start) => node?,
+        signal = asked.next() => return Ok(signal.exit_code()),
+    };
+    let ended = with_node(&node, global, args, &plan, &mut asked).await;
+    node.end().await;
+    ended
+}
+
+/// The key ends with the service, however that ends.
+async fn with_node(node: &Node, global: &Global, args: &RunArgs, plan: &Plan, asked: &mut Asked) -> Result<u8, Error> {
+    let operator = node.client(global.key.as_deref())?;
+    let token = match &args.token {
+        Some(token) => Token::given(token),
+        None => Token::mint(&operator, &plan.service).await?,
+    };
+    let ended = with_token(node, global, &token.text, plan, asked).await;
+    token.end(&operator).await;
+    ended
+}
+
+async fn with_token(node: &Node, global: &Global, token: &str, plan: &Plan, asked: &mut Asked) -> Result<u8, Error> {
+    let client = node.client(Some(token))?;
+    let instance = Instance::new(client.clone(), plan)?;
+    let proxy = Proxy::open(node.url(), token, plan.ports).await?;
+    let variables = environment::variables(plan, proxy.ports(), token);
+    let mut child = Child::start(&plan.command, &variables, global.json)?;
+    let commands = plan.handlers.as_ref().map(|handlers| {
+        let path = format!("{}/commands", twin_path(plan.service.as_str())?);
+        let (handlers, app, process) = (handlers.clone(), plan.app.clone(), child.id());
+        Ok::<_, Error>(Arc::new(Commands::new(client, instance.clone(), path, handlers, app, process)))
+    });
+    let commands = commands.transpose()?;
+    let up = Up { node: node.url(), plan, ports: proxy.ports(), process: child.id(), json: global.json };
+    let ended = supervise(&mut child, &instance, commands, &up, asked).await?;
+    match ended {
+        // Asked to, or done.
+        Ended { code: 0, .. } | Ended { was_asked: true, .. } => instance.leave().await,
+        Ended { code, was_asked: false } => instance.fall(code).await,
+    }
+    Ok(ended.code)
+}
+
+struct Ended {
+    code: u8,
+    was_asked: bool,
+}
+
+/// Until the child has ended, by itself or because we were asked to end.
+async fn supervise(
+    child: &mut Child,
+    instance: &Instance,
+    commands: Option<Arc<Commands>>,
+    up: &Up<'_>,
+    asked: &mut Asked,
+) -> Result<Ended, Error> {
+    let (tell, mut health) = watch::channel(Health::Starting);
+    let mut beside = JoinSet::new();
+    beside.spawn(health::watch(up.plan.app.clone(), up.plan.check.clone(), tell));
+    {
+        let (instance, health) = (instance.clone(), health.clone());
+        beside.spawn(async move { match instance.beat(health).await {} });
+    }
+    if let Some(commands) = &commands {
+        let (commands, mut health) = (Arc::clone(commands), health.clone());
+        beside.spawn(async move {
+            // The twin knows the instance by then.
+            if health.wait_for(|health| *health != Health::Starting).await.is_ok() {
+                match commands.collect().await {}
+            }
+        });
+    }
+    let failed = || Error::io(format!("the end of process {}", up.process));
+    let mut is_said = false;
+    let ended = loop {
+        tokio::select! {
+            code = child.ended() => break Ended { code: code.map_err(failed())?, was_asked: false },
+            signal = asked.next() => {
+                print::aside("ending; a second signal ends it at once");
+                let code = child.end(signal, up.plan.grace, asked.next()).await.map_err(failed())?;
+                break Ended { code, was_asked: true };
+            }
+            Ok(()) = health.changed() => {
+                let now = health.borrow_and_update().clone();
+                up.say(&now, &mut is_said)?;
+            }
+        }
+    };
+    if let Some(commands) = &commands {
+        // It may be what has ended the service; then it is told first.
+        drop(tokio::time::timeout(LAST_COMMAND, commands.idle()).await);
+    }
+    if up.json {
+        print::line(&json!({ "event": "ended", "code": ended.code, "asked": ended.was_asked }).to_string())?;
+    } else {
+        print::aside(&format!("{} has ended with exit code {}", up.plan.service, ended.code));
+    }
+    Ok(ended)
+}
+
+/// What is told of a service that is up.
+struct Up<'a> {
+    node: &'a str,
+    plan: &'a Plan,
+    ports: [u16; 2],
+    process: u32,
+    json: bool,
+}
+
+impl Up<'_> {
+    fn say(&self, health: &Health, is_said: &mut bool) -> Result<(), Error> {
+        match health {
+            Health::Starting => Ok(()),
+            Health::Healthy if !*is_said => {
+                *is_said = true;
+                self.is_up()
+            }
+            Health::Healthy => self.event("healthy", "it is well again"),
+            Health::Unhealthy(why) => self.event("unhealthy", why),
+        }
+    }
+
+    fn event(&self, event: &str, text: &str) -> Result<(), Error> {
+        if self.json {
+            return print::line(&json!({ "event": event, "detail": text }).to_string());
+        }
+        print::aside(&format!("{} is {event}: {}", self.plan.service, print::plain(text)));
+        Ok(())
+    }
+
+    fn is_up(&self) -> Result<(), Error> {
+        let Self { node, plan, ports: [http, grpc], process, json } = self;
+        if *json {
+            let up = json!({
+                "event": "up",
+                "service": plan.service.as_str(),
+                "instance": plan.instance,
+                "process": process,
+                "node": node,
+                "http_port": http,
+                "grpc_port": grpc,
+            });
+            return print::line(&up.to_string());
+        }
+        print::aside(&format!(
+            "{} is up: process {process}, instance {}, its door on ports {http} and {grpc}, its twin at {node}",
+            plan.service,
+            print::plain(&plan.instance),
+        ));
+        print::aside(&format!("in another terminal: twin get {}", plan.service));
+        Ok(())
+    }
+}
