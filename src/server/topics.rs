@@ -147,7 +147,7 @@ pub struct Delivery {
     pub message: Stored,
 }
 
-/// Takes messages of a topic, one after the other; at most [`OUTSTANDING_MAX`] are not settled at once.
+/// Takes messages of a topic, one after the other; at most 64 are not settled at once.
 pub struct Subscription {
     messages: mpsc::Receiver<Result<Delivery, Problem>>,
     settler: Settler,

@@ -39,7 +39,7 @@ pub struct Stored {
 /// Puts messages in, in this order, all or none; answers with the number of each.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Append {
-    /// The messages; at most [`APPEND_MAX`].
+    /// The messages; at most 16.
     pub messages: Vec<Stored>,
 }
 
@@ -118,7 +118,7 @@ impl Decide<Append> for Topic {
 pub struct Read {
     /// The first number.
     pub from: u64,
-    /// Most messages; at most [`READ_MAX`].
+    /// Most messages; at most 64.
     pub limit: u16,
 }
 
