@@ -58,17 +58,20 @@ impl Child {
         self.id
     }
 
-    /// Waits until it has ended by itself; answers with its exit code.
+    /// Waits until it has ended by itself; answers with its exit code. May be dropped and asked again.
     pub(super) async fn ended(&mut self) -> io::Result<u8> {
-        let status = self.process.wait().await?;
+        self.process.wait().await.map(code)
+    }
+
+    /// Passes on what is left of its output once it has ended.
+    pub(super) async fn last_words(self) {
         let all_said = async {
-            for output in &mut self.output {
+            for output in self.output {
                 // It was cancelled, or has a bug of its own: there is nothing more to pass on.
                 drop(output.await);
             }
         };
         drop(tokio::time::timeout(LAST_WORDS, all_said).await);
-        Ok(code(status))
     }
 
     /// Asks it to end, and kills it if it has not after `grace`, or once `hurry` is over.

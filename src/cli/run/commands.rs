@@ -161,7 +161,7 @@ impl Commands {
 async fn call(app: &App, path: &str, command: &DeliveryView) -> Result<Value, String> {
     let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
     let client = client.timeout(CALLBACK_TIMEOUT).build().map_err(|error| error.to_string())?;
-    let request = client.post(format!("http://{}:{}{path}", app.host, app.port));
+    let request = client.post(app.url(path));
     let request = request.header("content-type", "application/json").body(command.parameters.text().to_owned());
     let failed = |error: reqwest::Error| format!("the service did not answer: {}", root(&error));
     let mut response = request.send().await.map_err(failed)?;

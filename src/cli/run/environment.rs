@@ -24,7 +24,7 @@ pub(super) fn variables(plan: &Plan, [http, grpc]: [u16; 2], token: &str) -> Vec
         ("DAPR_API_TOKEN", token.to_owned()),
         ("NAMESPACE", service.namespace().to_owned()),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{HOST}:{http}")),
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf".to_owned()),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", plan.telemetry.clone()),
         ("OTEL_EXPORTER_OTLP_HEADERS", format!("authorization=Bearer%20{}", segment(token))),
         ("OTEL_SERVICE_NAME", name),
         ("OTEL_RESOURCE_ATTRIBUTES", attributes(plan)),
@@ -65,6 +65,7 @@ mod tests {
             ports: [0, 0],
             handlers: None,
             grace: Duration::ZERO,
+            telemetry: "grpc".into(),
             attributes: "service.version=2, service.namespace=wrong,".into(),
             command: Vec::new(),
         };
@@ -75,6 +76,7 @@ mod tests {
         assert_eq!(found["OTEL_EXPORTER_OTLP_HEADERS"], "authorization=Bearer%20twk_a_b%3D");
         let attributes = "service.version=2,service.namespace=shop,service.instance.id=pod%207";
         assert_eq!(found["OTEL_RESOURCE_ATTRIBUTES"], attributes);
+        assert_eq!(found["OTEL_EXPORTER_OTLP_PROTOCOL"], "grpc", "as it was");
         assert!(!found.contains_key("APP_PORT"), "where it listens is not known");
     }
 }

@@ -10,19 +10,18 @@ use crate::{cli::error::Error, model::ServiceId};
 /// What `twin run` takes.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
-The command runs with a door of its own to its twin: two ports of this machine that speak HTTP and gRPC. What an SDK needs
-is in its environment: DAPR_HTTP_PORT, DAPR_GRPC_PORT, DAPR_API_TOKEN and their kin, and OTEL_EXPORTER_OTLP_ENDPOINT with
-its headers, service name and resource attributes. Calls without a token count as the service's if they come from a process
-of the same user on this machine (Linux).
+The command runs with a door of its own to its twin: two ports of this machine for HTTP and gRPC.
+Its environment has what SDKs need: DAPR_HTTP_PORT, DAPR_GRPC_PORT, DAPR_API_TOKEN and their kin,
+OTEL_EXPORTER_OTLP_ENDPOINT with its headers, service name and resource attributes. A call without
+a token counts as the service's if a process of the same user on this machine sends it (Linux).
 
-Its output is passed on with '== APP == ' before each line, Ctrl-C and SIGTERM reach it first, and its exit code is ours.
-While it is up and healthy it is an instance of its twin. If no node answers, one is started here and ends with the command;
-for more than one service, run 'twin serve' first.
+Its output has '== APP == ' before each line. Ctrl-C and SIGTERM are passed on, its exit code is
+ours, and while it is up and healthy it is an instance of its twin. If no node answers, one is
+started here and ends with the command; for more than one service, run 'twin serve' first.
 
 Examples:
   twin run --app-id orders -- python3 orders.py
-  twin run --app-id shop/orders --app-port 8080 --enable-app-health-check --on-command restart=signal:HUP \\
-    --on-command reload=http:/admin/reload -- node orders.js")]
+  twin run --app-id shop/orders --app-port 8080 --on-command restart=signal:HUP -- node orders.js")]
 pub struct RunArgs {
     /// The service: name, or namespace/name
     #[arg(long, short = 'a', value_name = "ID")]
@@ -93,6 +92,9 @@ pub struct RunArgs {
     /// Further resource attributes of its telemetry
     #[arg(long, hide = true, env = "OTEL_RESOURCE_ATTRIBUTES")]
     otel_attributes: Option<String>,
+    /// How it sends its telemetry
+    #[arg(long, hide = true, env = "OTEL_EXPORTER_OTLP_PROTOCOL", default_value = "http/protobuf")]
+    otel_protocol: String,
     #[command(flatten)]
     pub(super) foreign: Foreign,
     /// The service's program and its arguments
@@ -146,6 +148,14 @@ pub(super) struct App {
     pub(super) protocol: Protocol,
 }
 
+impl App {
+    /// Where it is, in a URL.
+    pub(super) fn url(&self, path: &str) -> String {
+        let Self { host, port, .. } = self;
+        if host.contains(':') { format!("http://[{host}]:{port}{path}") } else { format!("http://{host}:{port}{path}") }
+    }
+}
+
 /// What is to be run, understood.
 #[derive(Debug)]
 pub(super) struct Plan {
@@ -162,6 +172,8 @@ pub(super) struct Plan {
     pub(super) grace: Duration,
     /// As `OTEL_RESOURCE_ATTRIBUTES` has them.
     pub(super) attributes: String,
+    /// As `OTEL_EXPORTER_OTLP_PROTOCOL` has it; the door takes each.
+    pub(super) telemetry: String,
     pub(super) command: Vec<OsString>,
 }
 
@@ -207,6 +219,7 @@ impl RunArgs {
             handlers: (!self.no_commands).then(|| self.on_command.clone()),
             grace: Duration::from_secs(self.stop_grace),
             attributes,
+            telemetry: self.otel_protocol.clone(),
             command: self.command.clone(),
         })
     }

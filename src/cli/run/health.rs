@@ -130,7 +130,7 @@ impl Probe {
     }
 
     fn request(&self, path: &str) -> hyper::http::request::Builder {
-        Request::builder().uri(format!("http://{}:{}{path}", self.app.host, self.app.port))
+        Request::builder().uri(self.app.url(path))
     }
 }
 

@@ -21,6 +21,8 @@ use crate::cli::{Global, client::twin_path, error::Error, finish, print};
 
 /// How long a command that is being carried out is waited for once the service has ended.
 const LAST_COMMAND: Duration = Duration::from_secs(2);
+/// How long a node may take to hear that it has, and that its key has.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Runs a service as a child of this process; its exit code is ours. `start` starts a node in this process.
 pub async fn run<F>(global: &Global, args: RunArgs, start: impl FnOnce(Place) -> F) -> ExitCode
@@ -48,19 +50,29 @@ where
         signal = asked.next() => return Ok(signal.exit_code()),
     };
     let ended = with_node(&node, global, args, &plan, &mut asked).await;
-    node.end().await;
+    tokio::select! {
+        () = node.end() => {}
+        _ = asked.next() => print::aside("the node is ended at once, as asked; what was acknowledged is kept"),
+    }
     ended
 }
 
 /// The key ends with the service, however that ends.
 async fn with_node(node: &Node, global: &Global, args: &RunArgs, plan: &Plan, asked: &mut Asked) -> Result<u8, Error> {
     let operator = node.client(global.key.as_deref())?;
-    let token = match &args.token {
-        Some(token) => Token::given(token),
-        None => Token::mint(&operator, &plan.service).await?,
+    let token = if let Some(token) = &args.token {
+        Token::given(token)
+    } else {
+        tokio::select! {
+            token = Token::mint(&operator, &plan.service) => token?,
+            signal = asked.next() => {
+                print::aside("ended before it began; a key that was made meanwhile is in 'twin key ls'");
+                return Ok(signal.exit_code());
+            }
+        }
     };
     let ended = with_token(node, global, &token.text, plan, asked).await;
-    token.end(&operator).await;
+    in_time(token.end(&operator)).await;
     ended
 }
 
@@ -69,7 +81,7 @@ async fn with_token(node: &Node, global: &Global, token: &str, plan: &Plan, aske
     let instance = Instance::new(client.clone(), plan)?;
     let proxy = Proxy::open(node.url(), token, plan.ports).await?;
     let variables = environment::variables(plan, proxy.ports(), token);
-    let mut child = Child::start(&plan.command, &variables, global.json)?;
+    let child = Child::start(&plan.command, &variables, global.json)?;
     let commands = plan.handlers.as_ref().map(|handlers| {
         let path = format!("{}/commands", twin_path(plan.service.as_str())?);
         let (handlers, app, process) = (handlers.clone(), plan.app.clone(), child.id());
@@ -77,13 +89,20 @@ async fn with_token(node: &Node, global: &Global, token: &str, plan: &Plan, aske
     });
     let commands = commands.transpose()?;
     let up = Up { node: node.url(), plan, ports: proxy.ports(), process: child.id(), json: global.json };
-    let ended = supervise(&mut child, &instance, commands, &up, asked).await?;
+    let ended = supervise(child, &instance, commands, &up, asked).await?;
     match ended {
         // Asked to, or done.
-        Ended { code: 0, .. } | Ended { was_asked: true, .. } => instance.leave().await,
-        Ended { code, was_asked: false } => instance.fall(code).await,
+        Ended { code: 0, .. } | Ended { was_asked: true, .. } => in_time(instance.leave()).await,
+        Ended { code, was_asked: false } => in_time(instance.fall(code)).await,
     }
     Ok(ended.code)
+}
+
+/// A node that does not answer holds up nobody's end for long.
+async fn in_time(farewell: impl Future<Output = ()>) {
+    if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
+        print::aside("its node does not answer; what is left there: 'twin key ls', 'twin get'");
+    }
 }
 
 struct Ended {
@@ -93,7 +112,7 @@ struct Ended {
 
 /// Until the child has ended, by itself or because we were asked to end.
 async fn supervise(
-    child: &mut Child,
+    mut child: Child,
     instance: &Instance,
     commands: Option<Arc<Commands>>,
     up: &Up<'_>,
@@ -131,6 +150,7 @@ async fn supervise(
             }
         }
     };
+    child.last_words().await;
     if let Some(commands) = &commands {
         // It may be what has ended the service; then it is told first.
         drop(tokio::time::timeout(LAST_COMMAND, commands.idle()).await);
