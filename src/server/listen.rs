@@ -159,11 +159,11 @@ async fn connection(
         let (doors, spoke, peer) = (doors.clone(), Arc::clone(&spoke), peer.ip().to_canonical());
         #[cfg(feature = "dapr")]
         let heard = super::dapr::Heard::default();
-        hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        hyper::service::service_fn(move |request: Request<Incoming>| {
             spoke.store(true, Ordering::Relaxed);
             let doors = doors.clone();
             #[cfg(feature = "dapr")]
-            request.extensions_mut().insert(heard.clone());
+            let request = heard.beside(request);
             async move { Ok::<_, std::convert::Infallible>(answer(doors, request, peer).await) }
         })
     };

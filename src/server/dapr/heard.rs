@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, Request};
 use parking_lot::Mutex;
 
 use crate::server::identity::Identity;
@@ -27,6 +27,12 @@ enum Spoken {
 }
 
 impl Heard {
+    /// The request with what its connection has shown.
+    pub fn beside<B>(&self, mut request: Request<B>) -> Request<B> {
+        request.extensions_mut().insert(self.clone());
+        request
+    }
+
     /// Notes who has just shown a token that counts.
     pub fn note(&self, identity: &Identity) {
         let mut spoken = self.0.lock();
