@@ -217,7 +217,12 @@ pub fn kinds(builder: Builder) -> Builder {
     }
     parts::host(capability::parts());
     let builder = builder.kind::<Service>().kind::<Keyring>().kind::<Topic>();
-    let builder = builder.wire::<bus::Append>().wire::<bus::Read>().wire::<bus::Lease>().wire::<bus::Settle>();
+    let builder = builder
+        .wire::<bus::Append>()
+        .wire::<bus::Read>()
+        .wire::<bus::Lease>()
+        .wire::<bus::Settle>()
+        .wire::<bus::Trim>();
     let mut wires = Wires(Some(builder.wire::<MintKey>().wire::<RevokeKey>().wire::<LookUp>()));
     message::register(&mut wires);
     capability::register(&mut wires);

@@ -79,3 +79,18 @@ async fn a_change_reaches_those_who_follow_the_twin_and_those_who_subscribed_to_
     assert!(client.unsubscribe_configuration(end).await.unwrap().into_inner().ok);
     assert!(stream.message().await.unwrap().is_none(), "the stream ends with its subscription");
 }
+
+#[tokio::test]
+async fn a_version_of_as_many_keys_as_may_change_at_once_can_be_taken_back_and_one_more_is_refused() {
+    let world = World::new().await;
+    let put = async |count: u32, value: &str| {
+        let keys: serde_json::Map<_, _> = (0..count).map(|key| (format!("k{key}"), json!({"value": value}))).collect();
+        world.send("PATCH", PATH, json!({ "keys": keys })).await
+    };
+    assert_eq!(put(16, "x").await.problem(), (422, "limit-exceeded".into()));
+    assert_eq!(put(15, "one").await.json()["version"], 1);
+    assert_eq!(put(15, "two").await.json()["version"], 2);
+    assert_eq!(world.done("POST", &format!("{PATH}/rollback"), json!({"version": 2})).await["version"], 3);
+    let keys = world.done("GET", PATH, Value::Null).await["keys"].clone();
+    assert!(keys.as_object().unwrap().values().all(|key| key["value"] == "one"), "{keys}");
+}

@@ -7,13 +7,13 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::{Change, MESSAGE_BYTES_MAX, MESSAGES_KEPT, Topic, Wish, page};
 use crate::{
     model::{ServiceId, Timestamp},
-    twin::{Decide, Decision, Message, Needs, Rejection, Turn, Wire, from_bytes, part::Bytes, to_bytes},
+    twin::{Decide, Decision, Effect, Message, Needs, Rejection, Turn, Wire, from_bytes, part::Bytes, to_bytes},
 };
 
 /// Most messages of one append.
 pub(super) const APPEND_MAX: usize = crate::model::limits::NEEDS_KEYS_MAX;
-/// Messages let go with one append beyond those that come in.
-const TRIMMED_AT_ONCE: u64 = 2;
+/// Messages let go in one commit: each is a page, and one more if its id was chosen.
+const TRIMMED_AT_ONCE: u64 = 16;
 
 /// A message as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,12 +100,10 @@ impl Decide<Append> for Topic {
         let count = next - self.next;
         if count > 0 {
             decision = decision.change(Change::Appended { count });
-            // As many go as come, and a few more until no more are kept than may be.
-            let over = (next - self.first).saturating_sub(MESSAGES_KEPT).min(count + TRIMMED_AT_ONCE);
-            if over > 0 {
-                decision =
-                    (self.first..self.first + over).fold(decision, |decision, old| decision.page(&page(old), None));
-                decision = decision.change(Change::Trimmed { first: self.first + over });
+            // The oldest are read before they go, once for as many as go at once: their ids go with them.
+            let is_due = self.next / TRIMMED_AT_ONCE != next / TRIMMED_AT_ONCE;
+            if is_due && next - self.first > MESSAGES_KEPT {
+                decision = decision.effect(Effect::tell(turn.key.clone(), Trim));
             }
         }
         decision.reply = numbers;
@@ -144,14 +142,115 @@ impl Decide<Read> for Topic {
         self.enter(turn, Wish::Subscribe)?;
         let mut messages = Vec::new();
         for (name, bytes) in turn.prefix("m/") {
-            let number = name.strip_prefix("m/").and_then(|digits| u64::from_str_radix(digits, 16).ok());
-            let message = from_bytes::<Stored>(bytes).ok();
-            if let (Some(number), Some(message)) = (number, message)
+            if let (Some(number), Ok(message)) = (numbered(name), from_bytes::<Stored>(bytes))
                 && message.expires_at.is_none_or(|until| turn.now < until)
             {
                 messages.push((number, message));
             }
         }
         Ok(Decision::new(messages))
+    }
+}
+
+/// Lets the oldest messages go above what is kept; the topic tells it to itself.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Trim;
+
+impl Message for Trim {
+    type Twin = Topic;
+    type Reply = ();
+
+    fn needs(&self) -> Needs {
+        let limit = usize::try_from(TRIMMED_AT_ONCE).unwrap_or(usize::MAX);
+        Needs::Prefix { prefix: "m/".to_owned(), after: None, limit }
+    }
+}
+
+impl Wire for Trim {
+    const NAME: &'static str = "trim/1";
+}
+
+impl Decide<Trim> for Topic {
+    fn decide(&self, _: &Trim, turn: &Turn<'_>) -> Result<Decision<Change, ()>, Rejection> {
+        let mut over = (self.next - self.first).saturating_sub(MESSAGES_KEPT);
+        let (mut decision, mut first) = (Decision::new(()), self.first);
+        for (name, bytes) in turn.prefix("m/") {
+            let Some(number) = numbered(name).filter(|_| over > 0) else { break };
+            if let Ok(message) = from_bytes::<Stored>(bytes)
+                && message.is_idempotent
+            {
+                decision = decision.page(&id_page(&message.id), None);
+            }
+            decision = decision.page(name, None);
+            first = number + 1;
+            over -= 1;
+        }
+        Ok(if first == self.first { decision } else { decision.change(Change::Trimmed { first }) })
+    }
+}
+
+/// The number of a message's page.
+fn numbered(name: &str) -> Option<u64> {
+    u64::from_str_radix(name.strip_prefix("m/")?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{Header, Key},
+        twin::{Pages, Twin as _},
+    };
+
+    fn turn<M>(topic: &mut Topic, pages: &mut Pages, message: &M) -> (M::Reply, usize)
+    where
+        M: Message<Twin = Topic>,
+        Topic: Decide<M>,
+    {
+        let (key, header) = (Key::parse("shop/pubsub/orders").unwrap(), Header::default());
+        let turn = Turn::new(Timestamp::from_unix_ms(1_000), &key, 0, &header).with_pages(pages);
+        let Decision { changes, reply, more } = topic.decide(message, &turn).unwrap();
+        changes.iter().for_each(|change| topic.apply(change, Timestamp::from_unix_ms(1_000)));
+        let more = more.map(|more| *more).unwrap_or_default();
+        for page in more.pages {
+            match page.value {
+                Some(value) => pages.insert(page.name.into(), value),
+                None => pages.remove(page.name.as_str()),
+            };
+        }
+        (reply, more.effects.len())
+    }
+
+    fn message(id: u64) -> Stored {
+        Stored {
+            id: compact_str::format_compact!("{id}"),
+            is_idempotent: true,
+            source: ServiceId::parse("shop/orders").unwrap(),
+            published_at: Timestamp::from_unix_ms(1_000),
+            expires_at: None,
+            is_raw: true,
+            content_type: "text/plain".into(),
+            body: Bytes(Vec::new()),
+        }
+    }
+
+    #[test]
+    fn the_oldest_messages_go_with_their_ids_once_more_are_there_than_are_kept() {
+        let (mut topic, mut pages) = (Topic::create(""), Pages::new());
+        // As if as many as are kept had come and gone before, but for the last one.
+        (topic.first, topic.next) = (1, MESSAGES_KEPT);
+        let mut trims = 0;
+        for id in 0..40 {
+            let (numbers, effects) = turn(&mut topic, &mut pages, &Append { messages: vec![message(id)] });
+            assert_eq!(numbers, [MESSAGES_KEPT + id]);
+            trims += effects;
+        }
+        assert!((2..=3).contains(&trims), "{trims}");
+        topic.first = MESSAGES_KEPT;
+        topic.next += MESSAGES_KEPT - 30;
+        turn(&mut topic, &mut pages, &Trim);
+        assert_eq!((topic.first, pages.len()), (MESSAGES_KEPT + 10, 2 * 30), "messages and ids");
+        let (numbers, _) = turn(&mut topic, &mut pages, &Append { messages: vec![message(20)] });
+        assert_eq!(numbers, [MESSAGES_KEPT + 20], "an id that is kept is the same message");
     }
 }

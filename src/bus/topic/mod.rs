@@ -7,7 +7,7 @@ use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    append::{Append, Read, Stored},
+    append::{Append, Read, Stored, Trim},
     group::{Group, Lease, Leased, Outcome, Settle, Start},
 };
 use crate::{

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     applied::{Applied, GetStatus, InstanceView, StatusView},
     read::{Get, Item},
-    write::{Edit, Put, Rollback},
+    write::{Changed, Edit, Put, Rollback},
 };
 use super::Registry;
 use crate::{
@@ -26,8 +26,8 @@ use crate::{
 
 /// Most keys of a twin.
 pub const KEYS_MAX: u64 = 256;
-/// Most keys that one request names.
-pub const KEYS_AT_ONCE_MAX: usize = limits::NEEDS_KEYS_MAX;
+/// Most keys that one request names; a way back reads one page more.
+pub const KEYS_AT_ONCE_MAX: usize = limits::NEEDS_KEYS_MAX - 1;
 /// Longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 128;
 /// Largest value, in bytes.
@@ -42,6 +42,7 @@ pub fn register(registry: &mut impl Registry) {
     registry.part::<Configuration>();
     registry.request::<Get>();
     registry.request::<Put>();
+    registry.request::<Changed>();
     registry.request::<Rollback>();
     registry.request::<Applied>();
     registry.request::<GetStatus>();

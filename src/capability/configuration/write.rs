@@ -191,12 +191,45 @@ impl Writing {
     }
 }
 
+/// Reads which keys a version changed, while what it replaced is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// The version.
+    pub version: u64,
+}
+
+impl Request for Changed {
+    type Part = Configuration;
+    type Reply = Vec<CompactString>;
+    const OPERATION: &'static str = "get";
+    const NAME: &'static str = "configuration-changed/1";
+
+    fn wants(&self, each: &mut dyn FnMut(&str, &'static str)) {
+        each("", "get");
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::Pages(vec![undo_page(self.version)])
+    }
+
+    fn decide(&self, _: &Configuration, turn: &PartTurn<'_>) -> Result<Ruling<Change, Self::Reply>, Rejection> {
+        Ok(Ruling::new(undo(turn, self.version)?.into_iter().map(|(key, _)| key).collect()))
+    }
+}
+
+fn undo(turn: &PartTurn<'_>, version: u64) -> Result<Undo, Rejection> {
+    let undo = turn.page(&undo_page(version)).and_then(|bytes| from_bytes(bytes).ok());
+    undo.ok_or_else(|| {
+        Rejection::not_found(format!("what version {version} replaced (the last {VERSIONS_KEPT} are kept)"))
+    })
+}
+
 /// Takes the newest version back; answers with the version that makes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rollback {
     /// The newest version, which is taken back.
     pub version: u64,
-    /// Its keys, as its event or the read before says; at most [`KEYS_AT_ONCE_MAX`].
+    /// Its keys, as [`Changed`] says.
     pub keys: Vec<CompactString>,
 }
 
@@ -217,10 +250,13 @@ impl Request for Rollback {
 
     fn decide(&self, configuration: &Configuration, turn: &PartTurn<'_>) -> Result<Ruling<Change, u64>, Rejection> {
         check_version(configuration, Some(self.version))?;
-        let undo = turn.page(&undo_page(self.version)).and_then(|bytes| from_bytes::<Undo>(bytes).ok());
-        let undo = undo.ok_or_else(|| {
-            Rejection::not_found(format!("what version {} replaced (the last {VERSIONS_KEPT} are kept)", self.version))
-        })?;
+        let undo = undo(turn, self.version)?;
+        if let Some((key, _)) = undo.iter().find(|(key, _)| !self.keys.contains(key)) {
+            return Err(Rejection::invalid(format!(
+                "version {} changed '{key}', too; name each of its keys",
+                self.version
+            )));
+        }
         let mut writing = Writing::new(configuration, Some(self.version - 1));
         for (key, before) in undo {
             let now = value(turn, &key)?;

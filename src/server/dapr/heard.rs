@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::http::{HeaderMap, Request};
 use parking_lot::Mutex;
 
-use crate::server::identity::Identity;
+use crate::{model::Principal, server::identity::Identity};
 
 /// Headers that only a proxy sets.
 const PROXIED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
@@ -38,7 +38,7 @@ impl Heard {
         let mut spoken = self.0.lock();
         let next = match &*spoken {
             Spoken::Nobody => Spoken::One(identity.clone()),
-            Spoken::One(known) if known.principal == identity.principal => return,
+            Spoken::One(known) if speaks_for(known) == speaks_for(identity) => return,
             Spoken::One(_) | Spoken::Several => Spoken::Several,
         };
         *spoken = next;
@@ -56,12 +56,24 @@ impl Heard {
     }
 }
 
+/// Whom a token names: a service, whichever of its keys it is; otherwise the key.
+fn speaks_for(identity: &Identity) -> Option<&str> {
+    match &*identity.principal {
+        Principal::Service { service, .. } => Some(service.as_str()),
+        Principal::Operator { .. }
+        | Principal::Ingest { .. }
+        | Principal::Host
+        | Principal::Runtime
+        | Principal::Twin { .. } => identity.principal.key_id(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
-    use crate::model::{Principal, ServiceId};
+    use crate::model::ServiceId;
 
     fn identity(service: &str) -> Identity {
         let service = ServiceId::parse(service).unwrap();

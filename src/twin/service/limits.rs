@@ -1,5 +1,5 @@
 //! Bounds of a service twin, chosen so that its state stays below 20 KiB whatever it is told: what is left of the
-//! record's 24 KiB holds outbox, idempotency ring and journal tail, and what is kept free for its wake-ups.
+//! record's 32 KiB holds outbox, idempotency ring and journal tail, and what is kept free for its wake-ups.
 
 use std::time::Duration;
 

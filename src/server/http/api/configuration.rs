@@ -10,7 +10,7 @@ use super::{At, Id};
 use crate::{
     capability::{
         components::{AddComponent, Component, GetComponents, Kind, RemoveComponent},
-        configuration::{Applied, Edit, Get, GetStatus, InstanceView, Item, Put, Rollback, StatusView},
+        configuration::{Applied, Changed, Edit, Get, GetStatus, InstanceView, Item, Put, Rollback, StatusView},
     },
     model::{ServiceId, Timestamp},
     server::{
@@ -113,9 +113,7 @@ pub(super) async fn rollback(
     Document(Object(body)): Document<Object<RollbackBody>>,
 ) -> Result<Response, Problem> {
     let service = caller.used(&namespace, &name)?;
-    // The pages of the keys that changed are named, so that the turn has them at hand.
-    let (_, items) = caller.call(&service, Get::default()).await?;
-    let keys = items.into_iter().filter(|item| item.version == body.version).map(|item| item.key).collect();
+    let keys = caller.call(&service, Changed { version: body.version }).await?;
     let version = caller.call(&service, Rollback { version: body.version, keys }).await?;
     Ok(json(Some(version), &Made { version }))
 }

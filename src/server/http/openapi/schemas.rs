@@ -435,7 +435,7 @@ schemas! {
         "schema?" "object" "What a value must be";
     }
     taken ConfigurationEdit: "Keys that change together" {
-        "keys" "ConfigurationEdits" "The keys; at most 16";
+        "keys" "ConfigurationEdits" "The keys; at most 15";
     }
     taken KeyEdit: "What a key is from now on" {
         "value" "string" "Its value; JSON if it has a schema";
