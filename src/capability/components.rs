@@ -6,7 +6,7 @@
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
-use super::Registry;
+use super::{Registry, check_name};
 use crate::{
     model::Timestamp,
     twin::{
@@ -147,22 +147,12 @@ impl Request for AddComponent {
 
     fn decide(&self, components: &Components, _: &PartTurn<'_>) -> Result<Ruling<Change, ()>, Rejection> {
         let name = &self.component.name;
-        if name.is_empty()
-            || name.len() > NAME_BYTES_MAX
-            || name.contains(|letter: char| letter.is_control() || letter == '/')
-        {
-            let wanted =
-                format!("the name of a component has 1 to {NAME_BYTES_MAX} bytes, no '/' and no control characters");
-            return Err(Rejection::invalid(wanted));
-        }
+        check_name("the name of a component", name, NAME_BYTES_MAX)?;
         if components.added.contains(&self.component) {
             return Ok(Ruling::new(()));
         }
         let others = components.added.iter().filter(|known| known.name != *name).count();
-        if others >= COMPONENTS_MAX {
-            let [max, actual] = [COMPONENTS_MAX, others + 1].map(|count| u64::try_from(count).unwrap_or(u64::MAX));
-            return Err(Rejection::Limit { limit: "components".into(), max, actual });
-        }
+        Rejection::within("components", COMPONENTS_MAX, others + 1)?;
         Ok(Ruling::new(()).change(Change::Added { component: self.component.clone() }))
     }
 }

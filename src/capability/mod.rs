@@ -8,7 +8,10 @@ pub mod secrets;
 pub mod state;
 pub mod topics;
 
-use crate::twin::part::{Part, PartKind, Request};
+use crate::twin::{
+    Rejection,
+    part::{Part, PartKind, Request},
+};
 
 /// Takes every part and every request, one by one.
 pub trait Registry {
@@ -40,4 +43,18 @@ pub fn parts() -> Vec<PartKind> {
     let mut kinds = Kinds(Vec::new());
     register(&mut kinds);
     kinds.0
+}
+
+/// Refuses a text that is empty, too long, or has control characters.
+fn check_text(what: &str, text: &str, bytes_max: usize) -> Result<(), Rejection> {
+    if !text.is_empty() && text.len() <= bytes_max && !text.contains(char::is_control) {
+        return Ok(());
+    }
+    Err(Rejection::invalid(format!("{what} has 1 to {bytes_max} bytes and no control characters")))
+}
+
+/// The same of a name that stands alone in a path.
+fn check_name(what: &str, name: &str, bytes_max: usize) -> Result<(), Rejection> {
+    check_text(what, name, bytes_max)?;
+    if name.contains('/') { Err(Rejection::invalid(format!("{what} has no '/'"))) } else { Ok(()) }
 }

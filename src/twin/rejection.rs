@@ -107,6 +107,16 @@ impl Rejection {
         Self::NotFound { what: what.into() }
     }
 
+    /// Refuses what would cross a bound.
+    pub fn within(limit: impl Into<Cow<'static, str>>, max: usize, actual: usize) -> Result<(), Self> {
+        let wide = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        if actual <= max {
+            Ok(())
+        } else {
+            Err(Self::Limit { limit: limit.into(), max: wide(max), actual: wide(actual) })
+        }
+    }
+
     /// The state contradicts the message.
     pub fn conflict(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::Conflict { detail: detail.into() }

@@ -70,19 +70,11 @@ impl Wire for Append {
 impl Decide<Append> for Topic {
     fn decide(&self, append: &Append, turn: &Turn<'_>) -> Result<Decision<Change, Vec<u64>>, Rejection> {
         let changes = self.enter(turn, Wish::Publish)?;
-        let limit = |limit: &'static str, max: usize, actual: usize| {
-            let [max, actual] = [max, actual].map(|number| u64::try_from(number).unwrap_or(u64::MAX));
-            Rejection::Limit { limit: limit.into(), max, actual }
-        };
-        if append.messages.len() > APPEND_MAX {
-            return Err(limit("messages at once", APPEND_MAX, append.messages.len()));
-        }
+        Rejection::within("messages at once", APPEND_MAX, append.messages.len())?;
         let mut decision = Decision::new(Vec::new()).changes(changes);
         let (mut next, mut numbers, mut fresh) = (self.next, Vec::new(), Vec::<(&str, u64)>::new());
         for message in &append.messages {
-            if message.body.0.len() > MESSAGE_BYTES_MAX {
-                return Err(limit("message bytes", MESSAGE_BYTES_MAX, message.body.0.len()));
-            }
+            Rejection::within("message bytes", MESSAGE_BYTES_MAX, message.body.0.len())?;
             if message.is_idempotent {
                 let known = turn.page(&id_page(&message.id)).and_then(|bytes| from_bytes::<u64>(bytes).ok());
                 let within = || fresh.iter().find(|(id, _)| *id == message.id).map(|(_, number)| *number);

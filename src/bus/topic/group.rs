@@ -117,10 +117,7 @@ impl Decide<Lease> for Topic {
                     "a group has 1 to {GROUP_BYTES_MAX} bytes, no control characters"
                 )));
             }
-            if self.groups.len() >= GROUPS_MAX {
-                let [max, actual] = [GROUPS_MAX, self.groups.len() + 1].map(|count| u64::try_from(count).unwrap_or(0));
-                return Err(Rejection::Limit { limit: "groups of a topic".into(), max, actual });
-            }
+            Rejection::within("groups of a topic", GROUPS_MAX, self.groups.len() + 1)?;
             decision = decision.change(Change::Joined { group: lease.group.clone() });
         }
         let next = match lease.from {

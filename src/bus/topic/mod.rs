@@ -178,11 +178,8 @@ impl Decide<Open> for Topic {
         {
             return Err(Rejection::Denied { rule: "only the topic's owner and operators let others in".into() });
         }
-        if let Access::Listed(listed) = &open.access
-            && listed.len() > ACCESS_MAX
-        {
-            let [max, actual] = [ACCESS_MAX, listed.len()].map(|count| u64::try_from(count).unwrap_or(u64::MAX));
-            return Err(Rejection::Limit { limit: "topic access".into(), max, actual });
+        if let Access::Listed(listed) = &open.access {
+            Rejection::within("topic access", ACCESS_MAX, listed.len())?;
         }
         changes.push(Change::Opened { access: open.access.clone() });
         Ok(Decision::new(()).changes(changes))

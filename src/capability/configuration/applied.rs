@@ -5,18 +5,18 @@ use serde::{Deserialize, Serialize};
 
 use super::{APPLIED, Change, Configuration};
 use crate::{
+    capability::check_text,
     model::Timestamp,
     twin::{
         Needs, Rejection, from_bytes,
         part::{PartTurn, Request, Ruling},
+        service::limits::INSTANCE_ID_BYTES_MAX,
         to_bytes,
     },
 };
 
 /// Most instances remembered; those that spoke first are forgotten.
 const INSTANCES_MAX: usize = 128;
-/// Longest instance id, in bytes.
-const INSTANCE_BYTES_MAX: usize = 64;
 /// Longest reason kept, in bytes; cut.
 const ERROR_BYTES_MAX: usize = 128;
 
@@ -82,9 +82,7 @@ impl Request for Applied {
     }
 
     fn decide(&self, configuration: &Configuration, turn: &PartTurn<'_>) -> Result<Ruling<Change, ()>, Rejection> {
-        if self.instance.is_empty() || self.instance.len() > INSTANCE_BYTES_MAX {
-            return Err(Rejection::invalid(format!("an instance has 1 to {INSTANCE_BYTES_MAX} bytes")));
-        }
+        check_text("an instance", &self.instance, INSTANCE_ID_BYTES_MAX)?;
         if self.version == 0 || self.version > configuration.version {
             let newest = configuration.version;
             return Err(Rejection::conflict(format!("there is no version {} (the newest is {newest})", self.version)));

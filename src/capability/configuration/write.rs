@@ -9,6 +9,7 @@ use super::{
     read::{decode, value},
     undo_page,
 };
+use crate::capability::check_text;
 use crate::twin::{
     Needs, Rejection, from_bytes,
     part::{Bytes, PartTurn, Request, Ruling},
@@ -41,25 +42,12 @@ pub struct Put {
 /// What a version replaced: keys with the bytes of their pages before.
 type Undo = Vec<(CompactString, Option<Bytes>)>;
 
-fn limit(limit: &'static str, max: usize, actual: usize) -> Rejection {
-    let wide = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-    Rejection::Limit { limit: limit.into(), max: wide(max), actual: wide(actual) }
-}
-
 impl Edit {
     fn check(&self) -> Result<(), Rejection> {
-        let key = &self.key;
-        if key.is_empty() || key.len() > KEY_BYTES_MAX || key.contains(char::is_control) {
-            let wanted = format!("a key of the configuration has 1 to {KEY_BYTES_MAX} bytes and no control characters");
-            return Err(Rejection::invalid(wanted));
-        }
-        if let Some(value) = self.value.as_ref().filter(|value| value.len() > VALUE_BYTES_MAX) {
-            return Err(limit("configuration value bytes", VALUE_BYTES_MAX, value.len()));
-        }
+        check_text("a key of the configuration", &self.key, KEY_BYTES_MAX)?;
+        Rejection::within("configuration value bytes", VALUE_BYTES_MAX, self.value.as_ref().map_or(0, String::len))?;
         let metadata = self.metadata.iter().flatten().map(|(name, value)| name.len() + value.len()).sum();
-        if metadata > METADATA_BYTES_MAX {
-            return Err(limit("configuration metadata bytes", METADATA_BYTES_MAX, metadata));
-        }
+        Rejection::within("configuration metadata bytes", METADATA_BYTES_MAX, metadata)?;
         if let Some(stated) = &self.schema {
             schema::check_definition(&stated.value())?;
         }
@@ -109,9 +97,7 @@ impl Request for Put {
 
     fn decide(&self, configuration: &Configuration, turn: &PartTurn<'_>) -> Result<Ruling<Change, u64>, Rejection> {
         check_version(configuration, self.if_version)?;
-        if self.edits.len() > KEYS_AT_ONCE_MAX {
-            return Err(limit("configuration keys at once", KEYS_AT_ONCE_MAX, self.edits.len()));
-        }
+        Rejection::within("configuration keys at once", KEYS_AT_ONCE_MAX, self.edits.len())?;
         let mut writing = Writing::new(configuration, None);
         for (at, edit) in self.edits.iter().enumerate() {
             edit.check()?;

@@ -4,16 +4,18 @@ use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 use super::{Change, Secret, Secrets, moved_page, page};
-use crate::twin::{
-    Needs, Rejection, from_bytes,
-    part::{PartTurn, Request, Ruling},
-    to_bytes,
+use crate::{
+    capability::check_text,
+    twin::{
+        Needs, Rejection, from_bytes,
+        part::{PartTurn, Request, Ruling},
+        service::limits::INSTANCE_ID_BYTES_MAX,
+        to_bytes,
+    },
 };
 
 /// Most instances remembered for a secret; those that spoke first are forgotten.
 const INSTANCES_MAX: usize = 256;
-/// Longest instance id kept, in bytes.
-const INSTANCE_BYTES_MAX: usize = 64;
 
 /// Which instance uses which version, oldest word first.
 type Moved = Vec<(CompactString, u64)>;
@@ -68,9 +70,7 @@ impl Request for Ack {
 
     fn decide(&self, secrets: &Secrets, turn: &PartTurn<'_>) -> Result<Ruling<Change, ()>, Rejection> {
         let secret = secrets.secret(&self.secret)?;
-        if self.instance.is_empty() || self.instance.len() > INSTANCE_BYTES_MAX {
-            return Err(Rejection::invalid(format!("an instance has 1 to {INSTANCE_BYTES_MAX} bytes")));
-        }
+        check_text("an instance", &self.instance, INSTANCE_ID_BYTES_MAX)?;
         if self.version == 0 || self.version > secret.version {
             let newest = secret.version;
             return Err(Rejection::conflict(format!("there is no version {} (the newest is {newest})", self.version)));

@@ -6,6 +6,7 @@ use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 use super::{Change, NAME_BYTES_MAX, SEALED_BYTES_MAX, SECRETS_MAX, Secrets, moved_page, page};
+use crate::capability::check_name;
 use crate::twin::{
     Rejection,
     part::{Bytes, PartTurn, Request, Ruling},
@@ -39,11 +40,6 @@ pub struct Put {
     pub rotation: Rotation,
 }
 
-fn limit(limit: &'static str, max: usize, actual: usize) -> Rejection {
-    let wide = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-    Rejection::Limit { limit: limit.into(), max: wide(max), actual: wide(actual) }
-}
-
 impl Request for Put {
     type Part = Secrets;
     type Reply = bool;
@@ -61,21 +57,10 @@ impl Request for Put {
 
     fn decide(&self, secrets: &Secrets, turn: &PartTurn<'_>) -> Result<Ruling<Change, bool>, Rejection> {
         let name = &self.secret;
-        if name.is_empty()
-            || name.len() > NAME_BYTES_MAX
-            || name.contains(|letter: char| letter.is_control() || letter == '/')
-        {
-            let wanted =
-                format!("the name of a secret has 1 to {NAME_BYTES_MAX} bytes, no '/' and no control characters");
-            return Err(Rejection::invalid(wanted));
-        }
-        if self.value.0.len() > SEALED_BYTES_MAX {
-            return Err(limit("sealed bytes of a secret", SEALED_BYTES_MAX, self.value.0.len()));
-        }
+        check_name("the name of a secret", name, NAME_BYTES_MAX)?;
+        Rejection::within("sealed bytes of a secret", SEALED_BYTES_MAX, self.value.0.len())?;
         let known = secrets.secrets.iter().find(|known| known.name == *name);
-        if known.is_none() && secrets.secrets.len() >= SECRETS_MAX {
-            return Err(limit("secrets", SECRETS_MAX, secrets.secrets.len() + 1));
-        }
+        Rejection::within("secrets", SECRETS_MAX, secrets.secrets.len() + usize::from(known.is_none()))?;
         let newest = known.map_or(0, |known| known.version);
         if self.version != newest + 1 || !(secrets.key.0.is_empty() || secrets.key == self.key) {
             return Ok(Ruling::new(false));

@@ -209,11 +209,3 @@ fn scoped(store: &str, key: &str) -> CompactString {
 fn cut(text: &str) -> String {
     text.chars().take(64).collect()
 }
-
-fn check_key(key: &str) -> Result<(), Rejection> {
-    if key.is_empty() || key.len() > KEY_BYTES_MAX || key.contains(char::is_control) {
-        let wanted = format!("a key has 1 to {KEY_BYTES_MAX} bytes and no control characters; '{}' has not", cut(key));
-        return Err(Rejection::invalid(wanted));
-    }
-    Ok(())
-}

@@ -77,11 +77,7 @@ impl Request for AddStore {
         if state.stores.iter().any(|store| store.name == *name) {
             return Ok(Ruling::new(()));
         }
-        if state.stores.len() >= STORES_MAX {
-            let [max, actual] =
-                [STORES_MAX, state.stores.len() + 1].map(|count| u64::try_from(count).unwrap_or(u64::MAX));
-            return Err(Rejection::Limit { limit: "state stores".into(), max, actual });
-        }
+        Rejection::within("state stores", STORES_MAX, state.stores.len() + 1)?;
         Ok(Ruling::new(()).change(Change::StoreAdded { store: name.clone() }))
     }
 }

@@ -6,9 +6,10 @@ use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Change, OPERATIONS_MAX, State, VALUE_BYTES_MAX, check_key, scoped,
+    Change, KEY_BYTES_MAX, OPERATIONS_MAX, State, VALUE_BYTES_MAX, scoped,
     value::{Value, expiry_page, page},
 };
+use crate::capability::check_text;
 use crate::twin::{
     Needs, Rejection,
     part::{Bytes, PartTurn, Request, Ruling},
@@ -99,12 +100,10 @@ impl Request for Write {
 
     fn decide(&self, state: &State, turn: &PartTurn<'_>) -> Result<Ruling<Change, Self::Reply>, Rejection> {
         state.store(&self.store)?;
-        if self.operations.len() > OPERATIONS_MAX {
-            return Err(limit("state operations", OPERATIONS_MAX, self.operations.len()));
-        }
+        Rejection::within("state operations", OPERATIONS_MAX, self.operations.len())?;
         let mut after = After { store: &self.store, turn, keys: Vec::new(), ruling: Ruling::new(Vec::new()) };
         for op in &self.operations {
-            check_key(&op.key)?;
+            check_text("a key", &op.key, KEY_BYTES_MAX)?;
             after.operate(op)?;
         }
         after.check_quota(state)?;
@@ -162,9 +161,7 @@ impl<'a> After<'a> {
         etag: u64,
         was: Option<u64>,
     ) -> Result<Value, Rejection> {
-        if value.0.len() > VALUE_BYTES_MAX {
-            return Err(limit("state value bytes", VALUE_BYTES_MAX, value.0.len()));
-        }
+        Rejection::within("state value bytes", VALUE_BYTES_MAX, value.0.len())?;
         let expires_at = ttl_s.map(|seconds| self.turn.now.after(Duration::from_secs(seconds)));
         let value = Value::new(etag, expires_at, value.clone());
         let bytes = size(&op.key, &value);
@@ -224,11 +221,6 @@ impl<'a> After<'a> {
 /// What a key and its value count.
 fn size(key: &str, value: &Value) -> u64 {
     u64::try_from(key.len() + value.value.0.len()).unwrap_or(u64::MAX)
-}
-
-fn limit(limit: &'static str, max: usize, actual: usize) -> Rejection {
-    let wide = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-    Rejection::Limit { limit: limit.into(), max: wide(max), actual: wide(actual) }
 }
 
 #[cfg(test)]

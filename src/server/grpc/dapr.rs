@@ -57,6 +57,16 @@ pub(super) fn router() -> Router<Arc<Server>> {
         .route("/dapr.proto.runtime.v1.Dapr/Shutdown", unary(shutdown))
 }
 
+/// What reads a request of a method and writes its answer.
+fn grpc<Q, A>(server: &Server) -> Grpc<ProstCodec<A, Q>>
+where
+    Q: prost::Message + Default + Send + 'static,
+    A: prost::Message + Default + Send + 'static,
+{
+    let bytes_max = server.config.body_bytes_max;
+    Grpc::new(ProstCodec::default()).apply_max_message_size_config(Some(bytes_max), None)
+}
+
 /// Serves a method by a function of its session and request.
 fn unary<Q, A, F, W>(method: F) -> axum::routing::MethodRouter<Arc<Server>>
 where
@@ -66,8 +76,7 @@ where
     W: Future<Output = Result<A, Refusal>> + Send + 'static,
 {
     post(async move |State(server): State<Arc<Server>>, request: Request<Body>| -> Response {
-        let bytes_max = server.config.body_bytes_max;
-        let mut grpc = Grpc::new(ProstCodec::<A, Q>::default()).apply_max_message_size_config(Some(bytes_max), None);
+        let mut grpc = grpc::<Q, A>(&server);
         let answered = grpc.unary(Method { server, method, may_lack_token: false }, request).await;
         answered.map(Body::new)
     })
@@ -85,8 +94,7 @@ where
     W: Future<Output = Result<Answers<A>, Refusal>> + Send + 'static,
 {
     post(async move |State(server): State<Arc<Server>>, request: Request<Body>| -> Response {
-        let bytes_max = server.config.body_bytes_max;
-        let mut grpc = Grpc::new(ProstCodec::<A, Q>::default()).apply_max_message_size_config(Some(bytes_max), None);
+        let mut grpc = grpc::<Q, A>(&server);
         grpc.server_streaming(Method { server, method, may_lack_token: true }, request).await.map(Body::new)
     })
 }
@@ -100,8 +108,7 @@ where
     W: Future<Output = Result<Answers<A>, Refusal>> + Send + 'static,
 {
     post(async move |State(server): State<Arc<Server>>, request: Request<Body>| -> Response {
-        let bytes_max = server.config.body_bytes_max;
-        let mut grpc = Grpc::new(ProstCodec::<A, Q>::default()).apply_max_message_size_config(Some(bytes_max), None);
+        let mut grpc = grpc::<Q, A>(&server);
         grpc.streaming(Method { server, method, may_lack_token: true }, request).await.map(Body::new)
     })
 }

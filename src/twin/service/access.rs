@@ -6,11 +6,7 @@ use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{
-    Change, Draft, Service, Settings,
-    draft::{check, within},
-    message::Written,
-};
+use super::{Change, Draft, Service, Settings, draft::check, message::Written};
 use crate::{
     model::{
         Principal, Timestamp,
@@ -239,8 +235,8 @@ impl Decide<EditAccess> for Service {
                 changes.push(Change::Granted { grant: grant.clone() });
             }
         }
-        within("grants", GRANTS_MAX, grants.len())?;
-        within("grants_bytes", GRANTS_BYTES_MAX, grants.iter().map(|grant| grant.to_string().len()).sum())?;
+        Rejection::within("grants", GRANTS_MAX, grants.len())?;
+        Rejection::within("grants_bytes", GRANTS_BYTES_MAX, grants.iter().map(|grant| grant.to_string().len()).sum())?;
         if let Some(profile) = message.profile.filter(|profile| *profile != self.access.profile()) {
             changes.push(Change::ProfileChosen { profile });
         }
@@ -265,7 +261,7 @@ impl Decide<CheckAccess> for Service {
     fn decide(&self, message: &CheckAccess, turn: &Turn<'_>) -> Result<Decision<Change, Vec<Explained>>, Rejection> {
         check(None, turn)?;
         self.existing(turn)?;
-        within("rights", CHECKS_MAX, message.rights.len())?;
+        Rejection::within("rights", CHECKS_MAX, message.rights.len())?;
         let explained = message.rights.iter().map(|right| {
             let want = right.want();
             let (allowed, rule) = match turn.header.rights().map(|rights| rights.leave(&want, turn.now)) {

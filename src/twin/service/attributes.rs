@@ -2,7 +2,7 @@
 
 use super::{
     Change, Draft, Json, Service,
-    draft::{check, within},
+    draft::check,
     json::merge,
     limits::ATTRIBUTES_BYTES_MAX,
     message::{Create, GetAttributes, GetView, Remove, SetAttributes, Written},
@@ -18,7 +18,7 @@ fn check_attributes(attributes: &Json) -> Result<(), Rejection> {
     if !attributes.is_shallow() {
         return Err(Rejection::invalid(format!("attributes are nested at most {} deep", Json::DEPTH_MAX)));
     }
-    within("attributes_bytes", ATTRIBUTES_BYTES_MAX, attributes.text().len())
+    Rejection::within("attributes_bytes", ATTRIBUTES_BYTES_MAX, attributes.text().len())
 }
 
 impl Decide<Create> for Service {

@@ -143,15 +143,6 @@ pub(super) fn check(if_match: Option<u64>, turn: &Turn<'_>) -> Result<(), Reject
     }
 }
 
-/// Refuses what would cross a bound.
-pub(super) fn within(limit: &'static str, max: usize, actual: usize) -> Result<(), Rejection> {
-    if actual <= max {
-        return Ok(());
-    }
-    let [max, actual] = [max, actual].map(|number| u64::try_from(number).unwrap_or(u64::MAX));
-    Err(Rejection::Limit { limit: limit.into(), max, actual })
-}
-
 impl Service {
     /// Refuses to speak for a twin that is not there.
     pub(super) fn existing(&self, turn: &Turn<'_>) -> Result<&Core, Rejection> {

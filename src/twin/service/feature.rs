@@ -6,7 +6,6 @@ use serde_json::Value;
 
 use super::{
     Change, Core, Draft, Json, Service,
-    draft::within,
     json::{delta, merge},
     limits::{FEATURES_BYTES_MAX, FEATURES_MAX, NAME_BYTES_MAX, REASON_BYTES_MAX},
     message::{Edit, GetFeature, Report, SetDesired, Written},
@@ -217,12 +216,12 @@ pub(super) fn check_name(what: &str, name: &str) -> Result<(), Rejection> {
             "{what}: a name is not empty and has no '/' and no control characters"
         )));
     }
-    within("name_bytes", NAME_BYTES_MAX, name.len())
+    Rejection::within("name_bytes", NAME_BYTES_MAX, name.len())
 }
 
 fn check_bounds(core: &Core) -> Result<(), Rejection> {
-    within("features", FEATURES_MAX, core.features.len())?;
-    within("features_bytes", FEATURES_BYTES_MAX, core.features.iter().map(Feature::bytes).sum())
+    Rejection::within("features", FEATURES_MAX, core.features.len())?;
+    Rejection::within("features_bytes", FEATURES_BYTES_MAX, core.features.iter().map(Feature::bytes).sum())
 }
 
 impl Decide<SetDesired> for Service {

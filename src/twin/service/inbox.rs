@@ -7,7 +7,6 @@ use compact_str::CompactString;
 use super::{
     Change, Command, Core, Draft, Service,
     command::{CommandEnd, Run, stop_after_errors},
-    draft::within,
     feature::check_name,
     limits::{
         COMMANDS_BYTES_MAX, COMMANDS_LIVE_MAX, INSTANCE_ID_BYTES_MAX, PARAMETERS_BYTES_MAX, RESULT_BYTES_MAX,
@@ -29,7 +28,7 @@ use crate::{
 impl Decide<PostCommand> for Service {
     fn decide(&self, message: &PostCommand, turn: &Turn<'_>) -> Result<Decision<Change, Posted>, Rejection> {
         check_name("command", &message.name)?;
-        within("parameters_bytes", PARAMETERS_BYTES_MAX, message.parameters.text().len())?;
+        Rejection::within("parameters_bytes", PARAMETERS_BYTES_MAX, message.parameters.text().len())?;
         let mut draft = Draft::write(self, turn, message.if_match)?;
         if let Some(defined) = draft.core.schemas.iter().find(|defined| defined.command == message.name) {
             schema::check(&defined.schema.value(), &message.parameters.value())?;
@@ -37,8 +36,8 @@ impl Decide<PostCommand> for Service {
         let command = compose(&draft, message)?;
         let id = command.id;
         draft.push(Change::CommandPosted { command: Box::new(command) });
-        within("commands_live", COMMANDS_LIVE_MAX, draft.core.commands_live().count())?;
-        within("commands_bytes", COMMANDS_BYTES_MAX, draft.core.commands_live().map(Command::bytes).sum())?;
+        Rejection::within("commands_live", COMMANDS_LIVE_MAX, draft.core.commands_live().count())?;
+        Rejection::within("commands_bytes", COMMANDS_BYTES_MAX, draft.core.commands_live().map(Command::bytes).sum())?;
         let Decision { changes, reply: Written { revision }, .. } = draft.written();
         Ok(Decision::new(Posted { id, revision }).changes(changes))
     }
@@ -200,7 +199,11 @@ impl Decide<FinishCommand> for Service {
         let (instance, run, command) = run_of(&draft.core, message.id, &message.instance)?;
         let end = match &message.finish {
             Finish::Succeeded { result } => {
-                within("result_bytes", RESULT_BYTES_MAX, result.as_ref().map_or(0, |result| result.text().len()))?;
+                Rejection::within(
+                    "result_bytes",
+                    RESULT_BYTES_MAX,
+                    result.as_ref().map_or(0, |result| result.text().len()),
+                )?;
                 CommandEnd { state: CommandState::Succeeded, result: result.clone(), error: None }
             }
             Finish::Failed { error } => {
@@ -277,9 +280,9 @@ impl Decide<DefineCommand> for Service {
         if known != message.schema.as_ref() {
             draft.push(Change::CommandDefined { name: message.name.clone(), schema: message.schema.clone() });
             let schemas = &draft.core.schemas;
-            within("schemas", SCHEMAS_MAX, schemas.len())?;
+            Rejection::within("schemas", SCHEMAS_MAX, schemas.len())?;
             let bytes = schemas.iter().map(|schema| 8 + schema.command.len() + schema.schema.text().len()).sum();
-            within("schemas_bytes", SCHEMAS_BYTES_MAX, bytes)?;
+            Rejection::within("schemas_bytes", SCHEMAS_BYTES_MAX, bytes)?;
         }
         Ok(draft.written())
     }
