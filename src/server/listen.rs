@@ -1,7 +1,7 @@
 //! Where requests come in: connections, their bounds, and the way of each request through the doors.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     panic::AssertUnwindSafe,
     pin::pin,
     sync::{
@@ -31,7 +31,9 @@ use tokio::{
 use tower::Service as _;
 
 use super::{
-    Phase, Server, grpc, http,
+    Phase, Server,
+    connection::Connection,
+    grpc, http,
     patient::Patient,
     problem::{Code, Problem},
 };
@@ -156,15 +158,12 @@ async fn connection(
     }
     let spoke = Arc::new(AtomicBool::new(false));
     let service = {
-        let (doors, spoke, peer) = (doors.clone(), Arc::clone(&spoke), peer.ip().to_canonical());
-        #[cfg(feature = "dapr")]
-        let heard = super::dapr::Heard::default();
+        let (doors, spoke) = (doors.clone(), Arc::clone(&spoke));
+        let connection = Connection::new(peer.ip().to_canonical());
         hyper::service::service_fn(move |request: Request<Incoming>| {
             spoke.store(true, Ordering::Relaxed);
-            let doors = doors.clone();
-            #[cfg(feature = "dapr")]
-            let request = heard.beside(request);
-            async move { Ok::<_, std::convert::Infallible>(answer(doors, request, peer).await) }
+            let (doors, connection) = (doors.clone(), connection.clone());
+            async move { Ok::<_, std::convert::Infallible>(answer(doors, request, connection).await) }
         })
     };
     let stream = Patient::new(stream, Duration::from_secs(doors.server.config.stall_timeout_s));
@@ -189,11 +188,11 @@ async fn connection(
 
 /// One request, whichever door it takes: a panic is answered, and what came of it is counted.
 #[expect(clippy::disallowed_methods, reason = "a duration is measured, no time is read")]
-async fn answer(mut doors: Doors, mut request: Request<Incoming>, peer: IpAddr) -> Response<Body> {
+async fn answer(mut doors: Doors, mut request: Request<Incoming>, connection: Connection) -> Response<Body> {
     let began = std::time::Instant::now();
     let door = door(&request);
     let is_http1 = request.version() < Version::HTTP_2;
-    request.extensions_mut().insert(http::Peer(peer));
+    request.extensions_mut().insert(connection);
     let router = if matches!(door, Door::OtlpGrpc | Door::DaprGrpc) { &mut doors.grpc } else { &mut doors.http };
     let mut response = match AssertUnwindSafe(router.call(request)).catch_unwind().await {
         Ok(Ok(response)) => response,

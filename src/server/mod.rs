@@ -4,6 +4,7 @@
 //! ([`principal`]) and how errors are said ([`problem`]). Start at [`Server`], what every door shares, and
 //! [`listen`], where requests come in.
 
+pub mod connection;
 #[cfg(feature = "dapr")]
 pub mod dapr;
 pub mod grpc;
@@ -22,7 +23,7 @@ mod secrets;
 pub mod topics;
 pub mod vitals;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::http::HeaderMap;
 use compact_str::CompactString;
@@ -31,6 +32,7 @@ pub use keys::Fresh;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use self::{
+    connection::Connection,
     identity::Identity,
     newcomers::Newcomers,
     principal::{Claim, Doorkeeper},
@@ -189,18 +191,23 @@ impl Server {
     }
 
     /// Establishes who sends a request, and how far that reaches.
-    pub async fn identify(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Identity, Problem> {
+    pub async fn identify(&self, headers: &HeaderMap, connection: &Connection) -> Result<Identity, Problem> {
         let refused = |problem: Problem| {
             self.metrics.keys_refused.inc();
             problem
         };
-        match self.keeper.claim(headers, peer, self.now()).map_err(refused)? {
-            Claim::Settled(identity) => Ok(identity),
+        let peer = connection.peer;
+        let identity = match self.keeper.claim(headers, peer, self.now()).map_err(refused)? {
+            Claim::Settled(identity) => identity,
             Claim::Ask(presented) => {
                 let entry = self.ask_key(&presented.id, LookUp).await?;
-                self.keeper.verify(&presented, entry.as_ref(), peer, self.now()).map_err(refused)
+                self.keeper.verify(&presented, entry.as_ref(), peer, self.now()).map_err(refused)?
             }
+        };
+        if identity.rights.is_some() {
+            connection.note(&identity, headers);
         }
+        Ok(identity)
     }
 
     /// Asks a service twin.

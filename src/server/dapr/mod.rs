@@ -6,21 +6,20 @@
 //! `UNIMPLEMENTED` (gRPC) or 501 (HTTP), on which SDKs fall back.
 
 pub mod configuration;
-mod heard;
 pub mod metadata;
 pub mod pubsub;
 pub mod refusal;
 pub mod secrets;
 pub mod state;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::http::HeaderMap;
-pub use heard::Heard;
 pub use refusal::{Block, Refusal};
 
 use super::{
     Server,
+    connection::Connection,
     identity::Identity,
     problem::{Code, Problem},
 };
@@ -45,21 +44,18 @@ pub struct Session {
 impl Session {
     /// Establishes which service speaks. Only the key of one service names a twin.
     ///
-    /// `heard` is what the connection has shown; a request that `may_lack_token` counts as the only one heard on it.
+    /// A request that `may_lack_token` counts as the only service heard on its connection.
     pub async fn open(
         server: &Arc<Server>,
         headers: &HeaderMap,
-        peer: IpAddr,
-        heard: &Heard,
+        connection: &Connection,
         may_lack_token: bool,
     ) -> Result<Self, Problem> {
-        let identity = match server.identify(headers, peer).await {
-            Ok(identity) => {
-                heard.note(&identity);
-                identity
+        let identity = match server.identify(headers, connection).await {
+            Err(problem) if may_lack_token && problem.code == Code::KeyMissing => {
+                connection.only(headers).ok_or(problem)?
             }
-            Err(problem) if may_lack_token && problem.code == Code::KeyMissing => heard.only(headers).ok_or(problem)?,
-            Err(problem) => return Err(problem),
+            identified => identified?,
         };
         server.ready()?;
         let Principal::Service { service, .. } = &*identity.principal else {

@@ -3,7 +3,7 @@
 //! One route a method, over the message types of the crate `dapr`: what has no route is answered `UNIMPLEMENTED`, and
 //! a method that the crate does not know yet is one more route.
 
-use std::{collections::HashMap, future::Future, net::IpAddr, sync::Arc};
+use std::{collections::HashMap, future::Future, sync::Arc};
 
 use axum::{Router, body::Body, extract::State, http::Request, response::Response, routing::post};
 use dapr::dapr::proto::{
@@ -21,14 +21,14 @@ use tonic_prost::ProstCodec;
 
 use crate::server::{
     Server,
+    connection::Connection,
     dapr::{
-        Heard, RUNTIME_VERSION, Refusal, Session,
+        RUNTIME_VERSION, Refusal, Session,
         configuration::{Items, Shown},
         pubsub::{Handed, Published, Taking, Verdict, Wanted},
         secrets::Values,
         state::{Concurrency, Item, about},
     },
-    http::Peer,
 };
 
 /// Every method that is served.
@@ -128,10 +128,8 @@ impl<F> Method<F> {
         F: Fn(Session, Q) -> W,
         W: Future<Output = Result<A, Refusal>>,
     {
-        let peer = request.extensions().get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0);
-        let heard = request.extensions().get::<Heard>().cloned().unwrap_or_default();
-        let headers = request.metadata().as_ref();
-        let session = Session::open(&self.server, headers, peer, &heard, self.may_lack_token).await;
+        let (headers, connection) = (request.metadata().as_ref(), Connection::of(request.extensions()));
+        let session = Session::open(&self.server, headers, &connection, self.may_lack_token).await;
         let session = session.map_err(Refusal::from)?;
         Ok(tonic::Response::new((self.method)(session, request.into_inner()).await?))
     }

@@ -1,6 +1,6 @@
 //! OTLP over gRPC.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use opentelemetry_proto::tonic::collector::{
     logs::v1::{
@@ -22,7 +22,7 @@ use crate::{
     model::ServiceId,
     server::{
         Server,
-        http::Peer,
+        connection::Connection,
         otlp::{self, Refused, Translated},
         problem::Problem,
     },
@@ -37,8 +37,8 @@ type Translate<Q> = fn(&Q, &dyn Fn(&ServiceId) -> Result<(), String>) -> Transla
 impl Otlp {
     async fn take<Q>(&self, request: Request<Q>, signal: Signal, translate: Translate<Q>) -> Result<Refused, Status> {
         let server = &self.0;
-        let peer = request.extensions().get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0);
-        let identity = server.identify(request.metadata().as_ref(), peer).await.map_err(status)?;
+        let connection = Connection::of(request.extensions());
+        let identity = server.identify(request.metadata().as_ref(), &connection).await.map_err(status)?;
         server.ready().map_err(status)?;
         let now = server.now();
         let header = identity.header().with_deadline(now.after(Duration::from_secs(server.config.deadline_s)));

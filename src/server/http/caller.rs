@@ -1,6 +1,6 @@
 //! What a request says besides its body: who sends it, until when, under which key, on which revision.
 
-use std::{fmt, marker::PhantomData, net::IpAddr, sync::Arc, time::Duration};
+use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -17,6 +17,7 @@ use crate::{
     model::{Header, RequestKey, ServiceId, TraceParent},
     server::{
         DEADLINE_MAX, Server,
+        connection::Connection,
         identity::{Identity, Wish},
         problem::{Code, Problem},
     },
@@ -25,10 +26,6 @@ use crate::{
 
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The other end of the connection; every request carries it.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer(pub IpAddr);
 
 /// A request's head, understood. Only requests that may enter have one.
 pub struct Caller {
@@ -49,8 +46,7 @@ impl FromRequestParts<Arc<Server>> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, server: &Arc<Server>) -> Result<Self, Problem> {
-        let peer = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0);
-        let identity = server.identify(&parts.headers, peer).await?;
+        let identity = server.identify(&parts.headers, &Connection::of(&parts.extensions)).await?;
         server.ready()?;
         let part = if identity.is_narrowed() { part(parts).await } else { String::new() };
         let headers = &parts.headers;

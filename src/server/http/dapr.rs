@@ -1,6 +1,6 @@
 //! Dapr over HTTP: `/v1.0/…`.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -13,16 +13,14 @@ use axum::{
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
 
-use super::{
-    Peer,
-    caller::{body, json},
-};
+use super::caller::{body, json};
 use crate::{
     capability::state::Entry,
     server::{
         Server,
+        connection::Connection,
         dapr::{
-            Heard, RUNTIME_VERSION, Refusal, Session,
+            RUNTIME_VERSION, Refusal, Session,
             pubsub::Published,
             state::{Concurrency, Item, Metadata, about},
         },
@@ -69,9 +67,7 @@ impl FromRequestParts<Arc<Server>> for Session {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, server: &Arc<Server>) -> Result<Self, Refusal> {
-        let peer = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0);
-        let heard = parts.extensions.get::<Heard>().cloned().unwrap_or_default();
-        Self::open(server, &parts.headers, peer, &heard, false).await.map_err(Refusal::from)
+        Self::open(server, &parts.headers, &Connection::of(&parts.extensions), false).await.map_err(Refusal::from)
     }
 }
 

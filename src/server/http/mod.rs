@@ -17,7 +17,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{MethodRouter, get, post},
 };
-pub use caller::{Caller, Peer};
+pub use caller::Caller;
 
 use super::{
     Phase, Server,
