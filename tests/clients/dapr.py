@@ -247,6 +247,8 @@ class Stage:
                     seed.may_receive(self.node, NAMESPACE, names[each.role], name, part)
                 continue
             seed.may_invoke(self.node, NAMESPACE, name, names[each.role])
+            # Whether somebody is there is told only to those who may call.
+            seed.may_invoke(self.node, NAMESPACE, name, "unknown")
             if each.peer:
                 seed.may_invoke(self.node, NAMESPACE, names[each.role], names[each.peer])
         return {

@@ -5,6 +5,8 @@ mod ahead;
 mod api;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod api_world;
+#[cfg(feature = "dapr")]
+mod applications;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod bad_input;
 #[cfg(all(feature = "server", feature = "cli"))]

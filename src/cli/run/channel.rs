@@ -85,7 +85,8 @@ impl Channel {
                     is_said = false;
                     tokio::select! {
                         () = self.serve(connection) => {}
-                        _ = health.wait_for(|health| *health != Health::Healthy) => continue,
+                        // Who is not asked whether it is well stays so; then nobody tells any more.
+                        Ok(_) = health.wait_for(|health| *health != Health::Healthy) => continue,
                     }
                 }
                 Err(error) if !is_said => {

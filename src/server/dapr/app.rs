@@ -50,7 +50,7 @@ const CONCURRENCY: &str = "maxConcurrentMessages";
 pub struct Subscribed {
     /// What.
     pub wanted: Wanted,
-    /// Where to.
+    /// Where to: a path over HTTP; over gRPC what tells handlers apart.
     pub path: String,
     /// Messages at once; one keeps them in order.
     pub concurrency: usize,
@@ -70,17 +70,14 @@ impl Subscribed {
         dead_letter_topic: &str,
         metadata: &Metadata,
     ) -> Result<Self, String> {
-        let path = format!("/{}", path.trim_start_matches('/'));
-        if path.parse::<PathAndQuery>().is_err() {
-            return Err(format!("the route '{path}' is no path"));
-        }
         let raw = metadata.get("rawPayload").is_some_and(|raw| raw.eq_ignore_ascii_case("true"));
         let concurrency = metadata.get(CONCURRENCY).map_or(Ok(1), |text| text.parse());
         let concurrency = concurrency.ok().filter(|count| (1..=CONCURRENCY_MAX).contains(count));
         let concurrency =
             concurrency.ok_or_else(|| format!("the metadata {CONCURRENCY} is a number from 1 to {CONCURRENCY_MAX}"))?;
         let dead_letter_topic = (!dead_letter_topic.is_empty()).then(|| dead_letter_topic.to_owned());
-        Ok(Self { wanted: Wanted { component, topic, dead_letter_topic, raw }, path, concurrency })
+        let wanted = Wanted { component, topic, dead_letter_topic, raw };
+        Ok(Self { wanted, path: path.to_owned(), concurrency })
     }
 }
 
@@ -122,6 +119,10 @@ impl Stated {
         let routes = self.routes.unwrap_or_default();
         let default = routes.default.unwrap_or_default();
         let path = route(&default, !routes.rules.is_empty(), &self.route.unwrap_or_default())?;
+        let path = format!("/{}", path.trim_start_matches('/'));
+        if path.parse::<PathAndQuery>().is_err() {
+            return Err(format!("the route '{path}' is no path"));
+        }
         let dead = self.dead_letter_topic.unwrap_or_default();
         Subscribed::new(self.pubsubname, self.topic, &path, &dead, &self.metadata.unwrap_or_default())
     }
@@ -129,7 +130,7 @@ impl Stated {
 
 fn of_grpc(stated: TopicSubscription) -> Result<Subscribed, String> {
     let routes = stated.routes.unwrap_or_default();
-    // The path tells an application's handlers apart; one with a single handler has none.
+    // The path tells an application's handlers apart, exactly as it was stated; one with a single handler has none.
     let path = route(&routes.default, !routes.rules.is_empty(), "").unwrap_or_default();
     Subscribed::new(stated.pubsub_name, stated.topic, &path, &stated.dead_letter_topic, &stated.metadata)
 }

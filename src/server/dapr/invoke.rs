@@ -177,20 +177,19 @@ fn of_status(status: &tonic::Status) -> Refusal {
     Refusal { code, http, grpc: status.code(), message, details: Vec::new() }
 }
 
-/// The code of gRPC for a status of HTTP, as `google.rpc.Code` maps them.
+/// The code of gRPC for a status of HTTP, as Dapr's runtime maps them.
 fn code_of(status: StatusCode) -> Grpc {
     match status.as_u16() {
-        400 => Grpc::InvalidArgument,
+        400 => Grpc::Internal,
         401 => Grpc::Unauthenticated,
         403 => Grpc::PermissionDenied,
         404 => Grpc::NotFound,
+        408 => Grpc::Cancelled,
         409 => Grpc::AlreadyExists,
         429 => Grpc::ResourceExhausted,
-        499 => Grpc::Cancelled,
         501 => Grpc::Unimplemented,
         503 => Grpc::Unavailable,
         504 => Grpc::DeadlineExceeded,
-        500..=599 => Grpc::Internal,
         _ => Grpc::Unknown,
     }
 }
