@@ -20,6 +20,7 @@ mod patient;
 pub mod principal;
 pub mod problem;
 mod secrets;
+mod subscriptions;
 pub mod topics;
 pub mod vitals;
 

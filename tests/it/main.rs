@@ -50,4 +50,5 @@ mod state;
 mod store_crash;
 mod store_open;
 mod store_pace;
+mod subscriptions;
 mod topics;

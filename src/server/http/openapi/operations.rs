@@ -516,6 +516,38 @@ pub(super) static OPERATIONS: &[Operation] = &[
         ..write("delete", "/api/v1/twins/{namespace}/{name}/state/{store}/{state_key}", "deleteState", "Deletes a key")
     }
     .refuses(USED),
+    plain(
+        "/api/v1/twins/{namespace}/{name}/subscriptions",
+        "listSubscriptions",
+        "Lists the subscriptions that the service has declared",
+        "[Subscription]",
+    )
+    .refuses(USED),
+    Operation {
+        method: "put",
+        answer: Answer::Nothing,
+        status: 204,
+        ..plain(
+            "/api/v1/twins/{namespace}/{name}/subscriptions/{subscription}",
+            "setSubscription",
+            "Declares where in the application a topic's messages go",
+            "",
+        )
+    }
+    .takes("NewSubscription", "", r#"{"component": "pubsub", "topic": "orders", "path": "/orders"}"#)
+    .refuses(USED),
+    Operation {
+        method: "delete",
+        answer: Answer::Nothing,
+        status: 204,
+        ..plain(
+            "/api/v1/twins/{namespace}/{name}/subscriptions/{subscription}",
+            "removeSubscription",
+            "Removes a subscription",
+            "",
+        )
+    }
+    .refuses(USED),
     stream("/api/v1/twins/{namespace}/{name}/events", "watchTwin", "Follows one twin", EVENTS),
     stream("/api/v1/events", "watchAll", "Follows every twin", EVENTS).refuses(FORBIDDEN),
     plain("/api/v1/keys", "listKeys", "Lists keys", "Keys")
