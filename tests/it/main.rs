@@ -10,6 +10,8 @@ mod bad_input;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod cli;
 #[cfg(all(feature = "server", feature = "cli"))]
+mod cli_capabilities;
+#[cfg(all(feature = "server", feature = "cli"))]
 mod clock;
 mod configuration;
 #[cfg(feature = "demo")]
@@ -24,6 +26,8 @@ mod drain;
 mod follow;
 mod full;
 mod golden;
+#[cfg(all(feature = "server", feature = "cli", feature = "dapr"))]
+mod growth;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod import;
 #[cfg(all(feature = "server", feature = "cli"))]
