@@ -422,6 +422,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     .query(&[
         ("rotate", "boolean", "Keep the version before valid until every live instance moved on"),
         ("overlap_s", "integer", "For how many seconds at the longest; an hour if absent"),
+        ("unless_same", "boolean", "Change nothing if the newest version is the same; takes the right to read it, too"),
     ])
     .body(&["application/octet-stream"], "", "", "")
     .refuses(USED),
