@@ -293,7 +293,7 @@ fn resources_get_into_the_twin_and_unchanged_ones_change_nothing() {
         "component 'cache': state, state.twin, in the place of state.redis (--map-components)",
         "subscription 'incoming': rules come later; the default route is used",
         "Subscription 'others' is for cart; it is left out",
-        "'accessControl' is about invocation, which comes later",
+        "'accessControl' is not supported",
         "secret 'db:password': version 1",
     ] {
         assert!(first.errors.contains(said), "'{said}' is not said: {}", first.errors);

@@ -36,7 +36,10 @@ pub(super) async fn register(client: &Client, service: &ServiceId, resources: &R
     twin.secrets(secrets).await?;
     twin.subscriptions(&resources.subscriptions).await?;
     for endpoint in &resources.endpoints {
-        say(&format!("endpoint '{}' is not supported: calls to elsewhere come later", endpoint.name));
+        say(&format!(
+            "endpoint '{}' is not supported: a service calls other services here, and nothing else yet",
+            endpoint.name
+        ));
     }
     Ok(())
 }

@@ -107,7 +107,7 @@ fn of_configuration(policy: &Policy, resources: &Resources, grants: &mut Vec<Gra
                 }
             }
             "accessControl" => notes.push(format!(
-                "{place}: 'accessControl' is about invocation, which comes later; nothing is done with it"
+                "{place}: 'accessControl' is not supported: who may call is the twin's list of callers (PUT …/callers)"
             )),
             other => notes.push(format!("{place}: '{other}' is not supported; nothing is done with it")),
         }
@@ -221,7 +221,7 @@ mod tests {
             "accessControl": {}, "tracing": {}, "secrets": { "scopes": [{ "storeName": "vault" }] },
         });
         let notes = configured(spec);
-        for said in ["'accessControl' is about invocation", "'tracing' is not supported", "no secret store 'vault'"] {
+        for said in ["'accessControl' is not supported", "'tracing' is not supported", "no secret store 'vault'"] {
             assert!(notes.iter().any(|note| note.contains(said)), "{notes:?}");
         }
     }
