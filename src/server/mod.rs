@@ -22,6 +22,7 @@ mod patient;
 pub mod principal;
 pub mod problem;
 mod secrets;
+mod subscriptions;
 pub mod topics;
 pub mod vitals;
 

@@ -58,6 +58,13 @@ async fn every_operation_answers_as_it_is_described() {
         ("PUT", of("/components/vault"), json!({"kind": "secrets"})),
         ("GET", of("/components"), Value::Null),
         ("DELETE", of("/components/vault"), Value::Null),
+        (
+            "PUT",
+            of("/subscriptions/new"),
+            json!({"component": "pubsub", "topic": "orders", "path": "/orders", "metadata": {"a": "b"}}),
+        ),
+        ("GET", of("/subscriptions"), Value::Null),
+        ("DELETE", of("/subscriptions/new"), Value::Null),
         ("PUT", of("/secrets/db"), json!("hunter2")),
         ("GET", of("/secrets"), Value::Null),
         ("GET", of("/secrets/db"), Value::Null),

@@ -12,6 +12,8 @@ mod bad_input;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod cli;
 #[cfg(all(feature = "server", feature = "cli"))]
+mod cli_capabilities;
+#[cfg(all(feature = "server", feature = "cli"))]
 mod clock;
 mod configuration;
 #[cfg(feature = "demo")]
@@ -26,6 +28,8 @@ mod drain;
 mod follow;
 mod full;
 mod golden;
+#[cfg(all(feature = "server", feature = "cli", feature = "dapr"))]
+mod growth;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod import;
 #[cfg(all(feature = "server", feature = "cli"))]
@@ -52,4 +56,5 @@ mod state;
 mod store_crash;
 mod store_open;
 mod store_pace;
+mod subscriptions;
 mod topics;

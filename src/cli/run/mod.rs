@@ -23,9 +23,11 @@ mod health;
 mod instance;
 mod node;
 pub mod proxy;
+mod register;
 pub mod resources;
 mod session;
 mod signal;
+mod sources;
 
 pub use self::{
     flags::RunArgs,

@@ -16,6 +16,8 @@ use super::{
     instance::Instance,
     node::{Node, OwnNode, Place, Token},
     proxy::Proxy,
+    register::register,
+    resources::Resources,
     signal::Asked,
 };
 use crate::cli::{Global, client::twin_path, error::Error, finish, print};
@@ -42,15 +44,13 @@ where
 {
     let plan = args.plan()?;
     args.foreign.notes().for_each(|note| print::aside(&note));
-    if let Some(resources) = files::read(args, &plan.service)? {
-        files::register(&resources);
-    }
+    let resources = files::read(args, &plan.service)?;
     let mut asked = Asked::new().map_err(Error::io("signals"))?;
     let node = tokio::select! {
         node = Node::find(args, global, start) => node?,
         signal = asked.next() => return Ok(signal.exit_code()),
     };
-    let ended = with_node(&node, global, args, &plan, &mut asked).await;
+    let ended = with_node(&node, global, args, &plan, resources.as_ref(), &mut asked).await;
     tokio::select! {
         () = node.end() => {}
         _ = asked.next() => print::aside("the node is ended at once, as asked; what was acknowledged is kept"),
@@ -59,7 +59,14 @@ where
 }
 
 /// The key ends with the service, however that ends.
-async fn with_node(node: &Node, global: &Global, args: &RunArgs, plan: &Plan, asked: &mut Asked) -> Result<u8, Error> {
+async fn with_node(
+    node: &Node,
+    global: &Global,
+    args: &RunArgs,
+    plan: &Plan,
+    resources: Option<&Resources>,
+    asked: &mut Asked,
+) -> Result<u8, Error> {
     let operator = node.client(global.key.as_deref())?;
     let token = if let Some(token) = &args.token {
         Token::given(token)
@@ -72,7 +79,24 @@ async fn with_node(node: &Node, global: &Global, args: &RunArgs, plan: &Plan, as
             }
         }
     };
-    let ended = with_token(node, global, &token.text, plan, asked).await;
+    // A key that was given in the place of an operator's is the service's own.
+    let registrar =
+        if operator.has_key() || args.token.is_none() { &operator } else { &node.client(Some(&token.text))? };
+    let registered = async {
+        match resources {
+            Some(resources) => register(registrar, &plan.service, resources).await,
+            None => Ok(()),
+        }
+    };
+    let registered = tokio::select! {
+        registered = registered => registered.map(|()| None),
+        signal = asked.next() => Ok(Some(signal.exit_code())),
+    };
+    let ended = match registered {
+        Ok(None) => with_token(node, global, &token.text, plan, asked).await,
+        Ok(Some(code)) => Ok(code),
+        Err(error) => Err(error),
+    };
     in_time(token.end(&operator)).await;
     ended
 }
@@ -80,7 +104,7 @@ async fn with_node(node: &Node, global: &Global, args: &RunArgs, plan: &Plan, as
 async fn with_token(node: &Node, global: &Global, token: &str, plan: &Plan, asked: &mut Asked) -> Result<u8, Error> {
     let client = node.client(Some(token))?;
     let instance = Instance::new(client.clone(), plan)?;
-    let proxy = Proxy::open(node.url(), token, plan.ports).await?;
+    let proxy = Proxy::open(node.url(), &plan.service, token, plan.ports).await?;
     let variables = environment::variables(plan, proxy.ports(), token);
     let child = Child::start(&plan.command, &variables, global.json)?;
     let commands = plan.handlers.as_ref().map(|handlers| {
@@ -166,6 +190,9 @@ async fn supervise(
         // It may be what has ended the service; then it is told first.
         drop(tokio::time::timeout(LAST_COMMAND, commands.idle()).await);
     }
+    let silent = tokio::time::timeout(FAREWELL, instance.silent()).await;
+    beside.shutdown().await;
+    drop(silent);
     if up.json {
         print::line(&json!({ "event": "ended", "code": ended.code, "asked": ended.was_asked }).to_string())?;
     } else {

@@ -10,6 +10,7 @@ mod features;
 mod keys;
 mod secrets;
 mod state;
+mod subscriptions;
 mod twins;
 
 use std::sync::Arc;
@@ -87,6 +88,11 @@ pub fn routes() -> Vec<(&'static str, MethodRouter<Arc<Server>>)> {
         (
             "/api/v1/twins/{namespace}/{name}/state/{store}/{state_key}",
             get(state::get).put(state::put).delete(state::delete),
+        ),
+        ("/api/v1/twins/{namespace}/{name}/subscriptions", get(subscriptions::list)),
+        (
+            "/api/v1/twins/{namespace}/{name}/subscriptions/{subscription}",
+            put(subscriptions::set).delete(subscriptions::remove),
         ),
         ("/api/v1/twins/{namespace}/{name}/events", get(events::of_twin)),
         ("/api/v1/events", get(events::of_all)),

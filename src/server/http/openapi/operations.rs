@@ -456,6 +456,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     .query(&[
         ("rotate", "boolean", "Keep the version before valid until every live instance moved on"),
         ("overlap_s", "integer", "For how many seconds at the longest; an hour if absent"),
+        ("unless_same", "boolean", "Change nothing if the newest version is the same; takes the right to read it, too"),
     ])
     .body(&["application/octet-stream"], "", "", "")
     .refuses(USED),
@@ -548,6 +549,38 @@ pub(super) static OPERATIONS: &[Operation] = &[
         status: 204,
         kind: Kind::Plain,
         ..write("delete", "/api/v1/twins/{namespace}/{name}/state/{store}/{state_key}", "deleteState", "Deletes a key")
+    }
+    .refuses(USED),
+    plain(
+        "/api/v1/twins/{namespace}/{name}/subscriptions",
+        "listSubscriptions",
+        "Lists the subscriptions that the service has declared",
+        "[Subscription]",
+    )
+    .refuses(USED),
+    Operation {
+        method: "put",
+        answer: Answer::Nothing,
+        status: 204,
+        ..plain(
+            "/api/v1/twins/{namespace}/{name}/subscriptions/{subscription}",
+            "setSubscription",
+            "Declares where in the application a topic's messages go",
+            "",
+        )
+    }
+    .takes("NewSubscription", "", r#"{"component": "pubsub", "topic": "orders", "path": "/orders"}"#)
+    .refuses(USED),
+    Operation {
+        method: "delete",
+        answer: Answer::Nothing,
+        status: 204,
+        ..plain(
+            "/api/v1/twins/{namespace}/{name}/subscriptions/{subscription}",
+            "removeSubscription",
+            "Removes a subscription",
+            "",
+        )
     }
     .refuses(USED),
     stream("/api/v1/twins/{namespace}/{name}/events", "watchTwin", "Follows one twin", EVENTS),

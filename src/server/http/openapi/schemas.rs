@@ -467,4 +467,20 @@ schemas! {
     taken NewComponent: "What a name stands for" {
         "kind" "secrets|configuration|pubsub" "What it stands for";
     }
+    // Topics.
+    answered Subscription: "Where in the application a topic's messages go" {
+        "name" "string" "Its name";
+        "component" "string" "The name under which the service knows its topics";
+        "topic" "string" "The topic";
+        "path" "string" "The application's path";
+        "dead_letter" "string?" "The topic for what cannot be delivered";
+        "metadata" "Strings" "Its settings";
+    }
+    taken NewSubscription: "Where in the application a topic's messages go" {
+        "component" "string" "The name under which the service knows its topics; at most 48 bytes";
+        "topic" "string" "The topic; at most 128 bytes";
+        "path" "string" "The application's path, which begins with '/'; at most 256 bytes";
+        "dead_letter?" "string?" "The topic for what cannot be delivered";
+        "metadata?" "Strings" "Its settings; names and values have at most 512 bytes";
+    }
 }
