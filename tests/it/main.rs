@@ -11,7 +11,10 @@ mod bad_input;
 mod cli;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod clock;
+#[cfg(all(feature = "dapr", feature = "cli"))]
 mod configuration;
+#[cfg(all(feature = "dapr", feature = "cli"))]
+mod connection;
 #[cfg(feature = "demo")]
 mod demo;
 #[cfg(all(feature = "server", feature = "cli"))]
@@ -45,9 +48,12 @@ mod run;
 mod runtime;
 #[cfg(all(unix, feature = "server", feature = "cli"))]
 mod saturation;
+#[cfg(all(feature = "dapr", feature = "cli"))]
 mod secrets;
+#[cfg(all(feature = "dapr", feature = "cli"))]
 mod state;
 mod store_crash;
 mod store_open;
 mod store_pace;
+#[cfg(all(feature = "dapr", feature = "cli"))]
 mod topics;
