@@ -167,7 +167,7 @@ async fn connection(
         })
     };
     let stream = Patient::new(stream, Duration::from_secs(doors.server.config.stall_timeout_s));
-    let served = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+    let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
     let mut served = pin!(watcher.watch(served));
     // The header timeout starts once the protocol is known; a peer that never says enough to know it ends here.
     let silence = Duration::from_secs(doors.server.config.header_timeout_s);
@@ -217,6 +217,10 @@ async fn answer(mut doors: Doors, mut request: Request<Incoming>, connection: Co
 fn door<B>(request: &Request<B>) -> Door {
     let path = request.uri().path();
     let kind = || request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
+    #[cfg(feature = "dapr")]
+    if super::dapr::invoke::named(request).is_some() {
+        return Door::DaprHttp;
+    }
     if path.starts_with("/api/") {
         Door::Api
     } else if path.starts_with("/v1.0") {

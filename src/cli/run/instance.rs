@@ -49,6 +49,11 @@ impl Instance {
         format!("{}/commands", self.path)
     }
 
+    /// Where the node finds the way in to it.
+    pub(super) fn channel_path(&self) -> String {
+        format!("{}/channel", self.path)
+    }
+
     /// Tells the twin again and again, and at once what is new. What goes wrong is said once, until it goes well again.
     pub(super) async fn beat(&self, mut health: watch::Receiver<Health>) -> Infallible {
         let mut is_heard = true;

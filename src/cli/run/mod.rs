@@ -12,6 +12,7 @@
 //! is the native API as anybody could use it. Start at `session.rs`: what happens from the first line to the exit code.
 //! What Dapr's resource files say is read in [`resources`], which does no I/O.
 
+mod channel;
 mod child;
 mod commands;
 mod environment;

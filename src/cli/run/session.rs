@@ -7,6 +7,7 @@ use tokio::{sync::watch, task::JoinSet};
 
 use super::{
     RunArgs,
+    channel::Channel,
     child::Child,
     commands::Commands,
     environment, files,
@@ -89,7 +90,12 @@ async fn with_token(node: &Node, global: &Global, token: &str, plan: &Plan, aske
     });
     let commands = commands.transpose()?;
     let up = Up { node: node.url(), plan, ports: proxy.ports(), process: child.id(), json: global.json };
-    let ended = supervise(child, &instance, commands, &up, asked).await?;
+    let channel = plan
+        .app
+        .clone()
+        .map(|app| Channel::new(node.url(), &instance.channel_path(), token, app, plan.app_token.as_deref()));
+    let channel = channel.transpose().map_err(Error::io("the way in to the service"))?;
+    let ended = supervise(child, &instance, commands, channel, &up, asked).await?;
     match ended {
         // Asked to, or done.
         Ended { code: 0, .. } | Ended { was_asked: true, .. } => in_time(instance.leave()).await,
@@ -115,6 +121,7 @@ async fn supervise(
     mut child: Child,
     instance: &Instance,
     commands: Option<Arc<Commands>>,
+    channel: Option<Channel>,
     up: &Up<'_>,
     asked: &mut Asked,
 ) -> Result<Ended, Error> {
@@ -124,6 +131,10 @@ async fn supervise(
     {
         let (instance, health) = (instance.clone(), health.clone());
         beside.spawn(async move { match instance.beat(health).await {} });
+    }
+    if let Some(channel) = channel {
+        let health = health.clone();
+        beside.spawn(async move { match channel.keep(health).await {} });
     }
     if let Some(commands) = &commands {
         let (commands, mut health) = (Arc::clone(commands), health.clone());

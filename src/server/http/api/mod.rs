@@ -1,6 +1,8 @@
 //! The native API under `/api/v1`.
 
 mod access;
+mod callers;
+mod channel;
 mod commands;
 mod configuration;
 mod events;
@@ -49,6 +51,7 @@ pub fn routes() -> Vec<(&'static str, MethodRouter<Arc<Server>>)> {
             put(features::heartbeat).delete(features::deregister),
         ),
         ("/api/v1/twins/{namespace}/{name}/instances/{instance}/commands", get(events::commands)),
+        ("/api/v1/twins/{namespace}/{name}/instances/{instance}/channel", get(channel::open)),
         ("/api/v1/twins/{namespace}/{name}/commands", get(commands::list).post(commands::send)),
         ("/api/v1/twins/{namespace}/{name}/commands/{id}", get(commands::view)),
         ("/api/v1/twins/{namespace}/{name}/commands/{id}/ack", post(commands::acknowledge)),
@@ -60,6 +63,7 @@ pub fn routes() -> Vec<(&'static str, MethodRouter<Arc<Server>>)> {
         ),
         ("/api/v1/twins/{namespace}/{name}/access", get(access::view).patch(access::edit)),
         ("/api/v1/twins/{namespace}/{name}/access/check", post(access::check)),
+        ("/api/v1/twins/{namespace}/{name}/callers", get(callers::view).put(callers::set).delete(callers::clear)),
         ("/api/v1/twins/{namespace}/{name}/configuration", get(configuration::view).patch(configuration::put)),
         ("/api/v1/twins/{namespace}/{name}/configuration/rollback", post(configuration::rollback)),
         ("/api/v1/twins/{namespace}/{name}/configuration/applied", post(configuration::applied)),

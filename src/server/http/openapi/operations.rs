@@ -276,6 +276,18 @@ pub(super) static OPERATIONS: &[Operation] = &[
         &[("command", "Delivery"), ("end", "End")],
     )
     .refuses(&[Code::Conflict]),
+    Operation {
+        answer: Answer::Nothing,
+        status: 101,
+        ..plain(
+            "/api/v1/twins/{namespace}/{name}/instances/{instance}/channel",
+            "openChannel",
+            "Turns the connection (Upgrade: twin-channel) into HTTP/2 on which the node asks the instance's application",
+            "",
+        )
+    }
+    .query(&[("protocol", "http|grpc", "What the application speaks; http if absent")])
+    .refuses(&[Code::Invalid, Code::Overloaded]),
     plain("/api/v1/twins/{namespace}/{name}/commands", "listCommands", "Reads commands, newest first", "Commands")
         .query(&[
             ("before", "integer", "Only commands with a smaller id: `next` of the page before"),
@@ -371,6 +383,28 @@ pub(super) static OPERATIONS: &[Operation] = &[
         )
     }
     .takes("ConfigurationUse", "", r#"{"instance": "orders-1", "version": 1}"#)
+    .refuses(USED),
+    plain("/api/v1/twins/{namespace}/{name}/callers", "getCallers", "Reads who may invoke the service", "Callers")
+        .refuses(USED),
+    Operation {
+        method: "put",
+        answer: Answer::Nothing,
+        status: 204,
+        ..plain("/api/v1/twins/{namespace}/{name}/callers", "setCallers", "States who may invoke the service", "")
+    }
+    .takes("CallersEdit", "", r#"{"callers": [{"service": "shop/checkout", "method": "POST /charge"}]}"#)
+    .refuses(USED),
+    Operation {
+        method: "delete",
+        answer: Answer::Nothing,
+        status: 204,
+        ..plain(
+            "/api/v1/twins/{namespace}/{name}/callers",
+            "clearCallers",
+            "Takes the list of callers away: whoever was granted it may invoke the service",
+            "",
+        )
+    }
     .refuses(USED),
     plain(
         "/api/v1/twins/{namespace}/{name}/components",

@@ -450,6 +450,16 @@ schemas! {
         "version" "integer" "The version";
         "error?" "string?" "Why it could not be applied; absent if it was";
     }
+    answered Callers: "Who may invoke a service" {
+        "callers" "[CallersEntry]?" "The list; null without one, when whoever was granted it may";
+    }
+    taken CallersEdit: "Who may invoke a service" {
+        "callers" "[CallersEntry]" "The list, at most 32; an empty one lets nobody in";
+    }
+    taken CallersEntry: "A caller, and what it may invoke" {
+        "service" "string" "namespace/name; a '*' at the end stands for any rest";
+        "method" "string" "Method and path, such as 'POST /charge'; a '*' at the end stands for any rest";
+    }
     answered Component: "A name of a capability" {
         "name" "string" "The name";
         "kind" "secrets|configuration|pubsub" "What it stands for";
