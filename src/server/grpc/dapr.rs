@@ -473,9 +473,10 @@ async fn get_metadata(session: Session, _: wire::GetMetadataRequest) -> Result<w
             rules: vec![wire::PubsubSubscriptionRule { r#match: String::new(), path: subscribed.path.clone() }],
         }),
         dead_letter_topic: subscribed.wanted.dead_letter_topic.clone().unwrap_or_default(),
-        r#type: match subscribed.is_declared {
-            true => wire::PubsubSubscriptionType::Declarative.into(),
-            false => wire::PubsubSubscriptionType::Programmatic.into(),
+        r#type: if subscribed.is_declared {
+            wire::PubsubSubscriptionType::Declarative.into()
+        } else {
+            wire::PubsubSubscriptionType::Programmatic.into()
         },
         ..wire::PubsubSubscription::default()
     });
