@@ -6,7 +6,7 @@ use axum::{
     Router,
     body::Body,
     extract::{FromRequest, FromRequestParts, Path, Query, Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header, request::Parts, uri::PathAndQuery},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request::Parts, uri::PathAndQuery},
     middleware::Next,
     response::{IntoResponse, Response},
     routing::{any, get, post},
@@ -59,6 +59,11 @@ pub(super) fn router() -> Router<Arc<Server>> {
         .route("/v1.0-alpha1/{*rest}", any(not_served))
         .route("/v1.0-alpha2/{*rest}", any(not_served))
         .route("/v1.0-beta1/{*rest}", any(not_served))
+        .method_not_allowed_fallback(no_such_method)
+}
+
+async fn no_such_method(method: Method) -> Refusal {
+    Refusal::no_such_method(method.as_str())
 }
 
 /// Requests that name an application in their head are for it, whatever their path is.
@@ -119,7 +124,29 @@ impl<T: DeserializeOwned> FromRequest<Arc<Server>> for Json<T> {
     }
 }
 
-type Asked = Query<Vec<(String, String)>>;
+/// Parameters of the path, or a refusal.
+struct At<T>(T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Arc<Server>> for At<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, server: &Arc<Server>) -> Result<Self, Refusal> {
+        let path = Path::from_request_parts(parts, server).await;
+        path.map(|Path(value)| Self(value)).map_err(|error| Refusal::malformed(error.body_text()))
+    }
+}
+
+/// What the query says, or a refusal.
+struct Asked(Vec<(String, String)>);
+
+impl FromRequestParts<Arc<Server>> for Asked {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, server: &Arc<Server>) -> Result<Self, Refusal> {
+        let query = Query::from_request_parts(parts, server).await;
+        query.map(|Query(asked)| Self(asked)).map_err(|error| Refusal::malformed(error.body_text()))
+    }
+}
 
 /// What the query says as `metadata.NAME=VALUE`.
 fn asked_metadata(asked: &[(String, String)]) -> Metadata {
@@ -196,8 +223,8 @@ impl Saved {
 
 async fn state_save(
     session: Session,
-    Path(store): Path<String>,
-    Query(asked): Asked,
+    At(store): At<String>,
+    Asked(asked): Asked,
     Json(saved): Json<Vec<Saved>>,
 ) -> Result<StatusCode, Refusal> {
     let for_all = asked_metadata(&asked);
@@ -237,7 +264,7 @@ fn add_metadata(headers: &mut HeaderMap, metadata: &Metadata) {
 async fn state_delete(
     session: Session,
     uri: Uri,
-    Query(asked): Asked,
+    Asked(asked): Asked,
     headers: HeaderMap,
 ) -> Result<StatusCode, Refusal> {
     let (store, key) = one_and_rest(&uri, "/state/")?;
@@ -260,7 +287,7 @@ fn within_json(entry: &Entry) -> Value {
 
 async fn state_bulk(
     session: Session,
-    Path(store): Path<String>,
+    At(store): At<String>,
     Json(Bulk { keys }): Json<Bulk>,
 ) -> Result<Response, Refusal> {
     let entries = session.state_get(&store, &keys).await?;
@@ -289,7 +316,7 @@ struct Step {
 
 async fn state_transact(
     session: Session,
-    Path(store): Path<String>,
+    At(store): At<String>,
     Json(Transaction { operations }): Json<Transaction>,
 ) -> Result<StatusCode, Refusal> {
     let operations = operations.into_iter().map(|step| Ok((step.operation, step.request.item()?)));
@@ -313,7 +340,7 @@ fn content_type(headers: &HeaderMap) -> String {
     kind.unwrap_or_default().to_owned()
 }
 
-async fn publish(session: Session, Query(asked): Asked, request: Request) -> Result<StatusCode, Refusal> {
+async fn publish(session: Session, Asked(asked): Asked, request: Request) -> Result<StatusCode, Refusal> {
     let (pubsub, topic) = one_and_rest(request.uri(), "/publish/")?;
     let (content_type, metadata) = (content_type(request.headers()), asked_metadata(&asked));
     let data = body(request, session.server.config.body_bytes_max).await?.to_vec();
@@ -350,7 +377,7 @@ impl EntryBody {
 async fn publish_all(
     session: Session,
     uri: Uri,
-    Query(asked): Asked,
+    Asked(asked): Asked,
     Json(entries): Json<Vec<EntryBody>>,
 ) -> Result<Response, Refusal> {
     let (pubsub, topic) = one_and_rest(&uri, "/publish/bulk/")?;
@@ -367,19 +394,15 @@ async fn publish_all(
     Ok((StatusCode::INTERNAL_SERVER_ERROR, json(None, &body)).into_response())
 }
 
-async fn secret_get(session: Session, Path((store, secret)): Path<(String, String)>) -> Result<Response, Refusal> {
+async fn secret_get(session: Session, At((store, secret)): At<(String, String)>) -> Result<Response, Refusal> {
     Ok(json(None, &session.secret_get(&store, &secret).await?))
 }
 
-async fn secret_bulk(session: Session, Path(store): Path<String>) -> Result<Response, Refusal> {
+async fn secret_bulk(session: Session, At(store): At<String>) -> Result<Response, Refusal> {
     Ok(json(None, &session.secret_bulk(&store).await?))
 }
 
-async fn configuration_get(
-    session: Session,
-    Path(store): Path<String>,
-    Query(asked): Asked,
-) -> Result<Response, Refusal> {
+async fn configuration_get(session: Session, At(store): At<String>, Asked(asked): Asked) -> Result<Response, Refusal> {
     let keys: Vec<_> = asked.into_iter().filter(|(name, _)| name == "key").map(|(_, key)| key).collect();
     let items = session.configuration_get(&store, &keys).await?;
     if items.is_empty() { Ok(StatusCode::NO_CONTENT.into_response()) } else { Ok(json(None, &items)) }
@@ -406,7 +429,7 @@ async fn metadata(session: Session) -> Result<Response, Refusal> {
             "topic": subscribed.wanted.topic,
             "rules": { "rules": [{ "match": "", "path": subscribed.path }] },
             "deadLetterTopic": subscribed.wanted.dead_letter_topic.as_deref().unwrap_or_default(),
-            "type": "PROGRAMMATIC",
+            "type": if subscribed.is_declared { "DECLARATIVE" } else { "PROGRAMMATIC" },
         })
     });
     Ok(json(
@@ -424,7 +447,7 @@ async fn metadata(session: Session) -> Result<Response, Refusal> {
     ))
 }
 
-async fn set_metadata(session: Session, Path(name): Path<String>, request: Request) -> Result<StatusCode, Refusal> {
+async fn set_metadata(session: Session, At(name): At<String>, request: Request) -> Result<StatusCode, Refusal> {
     let bytes = body(request, session.server.config.body_bytes_max).await?;
     let value = String::from_utf8(bytes.to_vec()).map_err(|_| Refusal::malformed("the value is not UTF-8"))?;
     session.server.extended.set(&session.service, name, value)?;

@@ -59,6 +59,8 @@ pub(super) enum Kind {
     Plain,
     /// Reads; the answer has an ETag, always or sometimes.
     Read { is_tagged: bool },
+    /// Reads; the answer has an ETag for later writes, and more than that says may change.
+    Look,
     /// Writes, whatever the twin's revision is.
     Note,
     /// Writes, if the twin has the revision that the caller expects.

@@ -188,28 +188,29 @@ pub(super) static OPERATIONS: &[Operation] = &[
     }
     .takes("Rights", "", r#"{"rights": [{"operation": "get", "scope": "state:statestore/order-1"}]}"#)
     .refuses(&[Code::LimitExceeded]),
-    read(
-        "/api/v1/twins/{namespace}/{name}/configuration",
-        "getConfiguration",
-        "Reads everything that is configured, and which instance has applied it",
-        "Configuration",
-    )
+    Operation {
+        kind: Kind::Look,
+        ..read(
+            "/api/v1/twins/{namespace}/{name}/configuration",
+            "getConfiguration",
+            "Reads everything that is configured, and which instance has applied it",
+            "Configuration",
+        )
+    }
     .refuses(USED),
     write("patch", "/api/v1/twins/{namespace}/{name}/configuration", "putConfiguration", "Changes keys in one commit")
         .takes("ConfigurationEdit", "", r#"{"keys": {"limits.rps": {"value": "50"}, "old": null}}"#)
         .answers(200, "ConfigurationSet")
         .makes()
         .refuses(USED),
-    Operation {
-        method: "post",
-        ..read(
-            "/api/v1/twins/{namespace}/{name}/configuration/rollback",
-            "rollBackConfiguration",
-            "Takes the newest version back",
-            "ConfigurationSet",
-        )
-    }
+    note(
+        "post",
+        "/api/v1/twins/{namespace}/{name}/configuration/rollback",
+        "rollBackConfiguration",
+        "Takes the newest version back",
+    )
     .takes("ConfigurationSet", "", r#"{"version": 2}"#)
+    .answers(200, "ConfigurationSet")
     .refuses(USED),
     Operation {
         method: "post",
