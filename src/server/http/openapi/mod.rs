@@ -2,6 +2,7 @@
 //! body; this puts them together. Tests hold the rows against the routes, and what a node answers against both.
 
 mod notation;
+mod operation;
 mod operations;
 mod parameters;
 mod responses;
@@ -15,7 +16,8 @@ use serde_json::{Map, Value, json};
 
 use self::{
     notation::typed,
-    operations::{Body, Kind, OPERATIONS, Operation},
+    operation::{Body, Kind, Operation},
+    operations::OPERATIONS,
 };
 use super::caller;
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     notation::typed,
-    operations::{Kind, Operation},
+    operation::{Kind, Operation},
 };
 
 /// Every parameter of an operation.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::{
     binary,
     notation::typed,
-    operations::{Answer, Kind, Operation},
+    operation::{Answer, Kind, Operation},
     schemas::SCHEMAS,
 };
 use crate::server::problem::Code;
