@@ -221,6 +221,7 @@ pub fn kinds(builder: Builder) -> Builder {
         .wire::<bus::Append>()
         .wire::<bus::Read>()
         .wire::<bus::Lease>()
+        .wire::<bus::Renew>()
         .wire::<bus::Settle>()
         .wire::<bus::Trim>();
     let mut wires = Wires(Some(builder.wire::<MintKey>().wire::<RevokeKey>().wire::<LookUp>()));

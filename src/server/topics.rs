@@ -1,7 +1,7 @@
 //! Topics on their way in and out: the right to them is asked of the service's twin, the messages of the topic's.
 
 use std::{
-    collections::VecDeque,
+    collections::BTreeSet,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -9,7 +9,7 @@ use std::{
 use ahash::HashMap;
 use compact_str::CompactString;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, mpsc};
 
 use super::{
     Server,
@@ -19,22 +19,26 @@ use super::{
 };
 use crate::{
     bus::{
-        Append, Lease, Outcome, Read, Settle, Stored, Topic,
+        Append, Lease, Outcome, Read, Renew, Settle, Stored, Topic,
         topic::{Start, Wish},
     },
-    capability::topics::Permit,
+    capability::topics::{Permit, Topics},
     model::{Header, Key, ServiceId},
-    twin::{Failure, Message, Rejection, Wire},
+    twin::{Failure, Message, Rejection, Wire, part::{Part as _, Right}, service::access::CheckAccess},
 };
 
-/// Messages that one subscription has at once.
-const OUTSTANDING_MAX: usize = 64;
-/// How long a subscriber has for a message before it comes again.
+/// Most messages that one subscription has at once.
+pub const OUTSTANDING_MAX: usize = 64;
+/// How long a message stays with a subscription that is not heard of any more.
 const LEASE: Duration = Duration::from_secs(60);
+/// How often a subscription says that it still has its messages.
+const RENEW_EVERY: Duration = Duration::from_secs(20);
 /// How long a subscription rests after a problem.
 const PROBLEM_PAUSE: Duration = Duration::from_secs(1);
 /// How often a subscription looks by itself, should nobody tell it.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// The least time between two looks that nothing new was the reason of.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Tells subscriptions of this node that a topic has something new.
 #[derive(Debug, Default)]
@@ -86,6 +90,27 @@ impl Server {
         self.call(service, Permit { name: name.clone(), wish }, header, None).await
     }
 
+    /// Whether a service that was permitted still is; asked for each message, and so not counted as a request.
+    async fn still_permit_topic(
+        &self,
+        service: &ServiceId,
+        name: &CompactString,
+        wish: Wish,
+        header: Header,
+    ) -> Result<(), Failure> {
+        let right = Right {
+            capability: Topics::NAME.into(),
+            name: name.clone(),
+            operation: wish.operation().into(),
+        };
+        let checked = self.ask(service, CheckAccess { rights: vec![right] }, header.clone(), None).await;
+        match checked.map(|explained| explained.iter().all(|each| each.allowed)) {
+            Ok(true) => Ok(()),
+            // Whoever is refused now is refused in full, with an entry in the journal.
+            Ok(false) | Err(_) => self.permit_topic(service, name, wish, header).await,
+        }
+    }
+
     /// Publishes messages, in this order; answers with the number of each once they are durable.
     pub async fn publish(
         &self,
@@ -104,6 +129,7 @@ impl Server {
     }
 
     /// Begins to take a topic's messages for a service: what comes from now on, shared with its other subscriptions.
+    /// At most `outstanding_max` messages, and no more than 64, are handed over and not settled at once.
     pub async fn subscribe(
         self: &Arc<Self>,
         service: &ServiceId,
@@ -111,28 +137,25 @@ impl Server {
         topic: &str,
         identity: &Identity,
         header: Header,
+        outstanding_max: usize,
     ) -> Result<Subscription, Failure> {
-        let room = Arc::new(Semaphore::new(OUTSTANDING_MAX));
         let settler = Settler {
             server: Arc::clone(self),
             topic: topic_key(service, component, topic)?,
             group: service.as_str().into(),
             header,
-            room,
+            outstanding: Arc::new(Outstanding::new(outstanding_max.clamp(1, OUTSTANDING_MAX))),
         };
-        let mut pump = Pump {
-            pass: Pass::new(Arc::clone(self), identity),
-            service: service.clone(),
-            name: compact_str::format_compact!("{component}/{topic}"),
-            due: None,
-            settler: settler.clone(),
-        };
-        pump.permit().await?;
+        let name = compact_str::format_compact!("{component}/{topic}");
+        self.permit_topic(service, &name, Wish::Subscribe, settler.header()).await?;
+        let pass = || Pass::new(Arc::clone(self), identity);
+        let mut pump = Pump { pass: pass(), due: None, settler: settler.clone() };
         // The group is there before anybody hears that it is.
         pump.lease(0).await?;
-        let (found, messages) = mpsc::channel(OUTSTANDING_MAX);
+        // One more: whoever takes nothing still hears of a problem.
+        let (found, messages) = mpsc::channel(OUTSTANDING_MAX + 1);
         tokio::spawn(pump.run(found));
-        Ok(Subscription { messages, settler })
+        Ok(Subscription { messages, next: None, pass: pass(), service: service.clone(), name, settler })
     }
 }
 
@@ -147,9 +170,14 @@ pub struct Delivery {
     pub message: Stored,
 }
 
-/// Takes messages of a topic, one after the other; at most 64 are not settled at once.
+/// Takes messages of a topic, one after the other. What was not settled when it is dropped comes again at once.
 pub struct Subscription {
     messages: mpsc::Receiver<Result<Delivery, Problem>>,
+    /// Found, and not handed over yet.
+    next: Option<Delivery>,
+    pass: Pass,
+    service: ServiceId,
+    name: CompactString,
     settler: Settler,
 }
 
@@ -159,24 +187,67 @@ impl Subscription {
     /// # Cancel safety
     /// Nothing is lost if the future is dropped.
     pub async fn next(&mut self) -> Result<Delivery, Problem> {
-        let over = || Err(Problem::new(Code::Stopping, "the subscription is over"));
-        self.messages.recv().await.unwrap_or_else(over)
-    }
-
-    /// Says what became of a message that was handed over.
-    pub async fn settle(&self, number: u64, outcome: Outcome) -> Result<(), Failure> {
-        self.settler.room.add_permits(1);
-        self.settler.tell(vec![(number, outcome)]).await
-    }
-
-    /// Gives back what was handed over and never settled, and what was not handed over.
-    pub async fn close(mut self, unsettled: Vec<u64>) {
-        self.messages.close();
-        let mut back = unsettled;
-        while let Some(waiting) = self.messages.recv().await {
-            back.extend(waiting.map(|delivery| delivery.number));
+        if self.next.is_none() {
+            let over = || Err(Problem::new(Code::Stopping, "the subscription is over"));
+            self.next = Some(self.messages.recv().await.unwrap_or_else(over)?);
         }
-        self.settler.give_back(back).await;
+        self.pass.check().await?;
+        let server = &self.settler.server;
+        let permit = server.still_permit_topic(&self.service, &self.name, Wish::Subscribe, self.settler.header());
+        permit.await.map_err(|failure| server.problem(&failure))?;
+        Ok(self.next.take().expect("it was found above"))
+    }
+
+    /// Says what became of a message that was handed over. One for which that cannot be kept at present comes again.
+    pub async fn settle(&self, number: u64, outcome: Outcome) -> Result<(), Failure> {
+        let settled = self.settler.tell(vec![(number, outcome)]).await;
+        self.settler.outstanding.remove(number);
+        match settled {
+            Err(failure) if is_passing(&failure) => {
+                tracing::debug!(%failure, topic = %self.settler.topic, number, "what became of a message was not kept");
+                Ok(())
+            }
+            settled => settled,
+        }
+    }
+
+    /// Reads a message again that was handed over.
+    pub async fn read(&self, number: u64) -> Result<Option<Stored>, Failure> {
+        let Settler { server, topic, .. } = &self.settler;
+        let read = server.ask_topic(topic, Read { from: number, limit: 1 }, self.settler.header()).await?;
+        Ok(read.into_iter().find(|(found, _)| *found == number).map(|(_, message)| message))
+    }
+}
+
+/// The messages that one subscription has at present, and how many it may have.
+#[derive(Debug)]
+struct Outstanding {
+    max: usize,
+    numbers: Mutex<BTreeSet<u64>>,
+    /// Tells that there is room again.
+    freed: Notify,
+}
+
+impl Outstanding {
+    fn new(max: usize) -> Self {
+        Self { max, numbers: Mutex::default(), freed: Notify::new() }
+    }
+
+    fn room(&self) -> usize {
+        self.max.saturating_sub(self.numbers.lock().len())
+    }
+
+    fn add(&self, number: u64) {
+        self.numbers.lock().insert(number);
+    }
+
+    fn remove(&self, number: u64) {
+        self.numbers.lock().remove(&number);
+        self.freed.notify_waiters();
+    }
+
+    fn all(&self) -> Vec<u64> {
+        self.numbers.lock().iter().copied().collect()
     }
 }
 
@@ -187,8 +258,7 @@ struct Settler {
     topic: Key,
     group: CompactString,
     header: Header,
-    /// How many more messages may be out.
-    room: Arc<Semaphore>,
+    outstanding: Arc<Outstanding>,
 }
 
 impl Settler {
@@ -221,113 +291,143 @@ impl Settler {
 /// Leases and reads messages for one subscription, for as long as somebody takes them.
 struct Pump {
     settler: Settler,
-    service: ServiceId,
-    name: CompactString,
     pass: Pass,
     /// When something comes again.
     due: Option<tokio::time::Instant>,
 }
 
 impl Pump {
-    async fn permit(&self) -> Result<(), Failure> {
-        let Settler { server, .. } = &self.settler;
-        server.permit_topic(&self.service, &self.name, Wish::Subscribe, self.settler.header()).await
-    }
-
     async fn run(mut self, found: mpsc::Sender<Result<Delivery, Problem>>) {
-        while let Err(problem) = self.round(&found).await {
-            if found.send(Err(problem)).await.is_err() {
-                break;
-            }
-            // Whoever hears of a problem ends the subscription, or goes on with it.
-            tokio::select! {
-                () = found.closed() => break,
-                () = tokio::time::sleep(PROBLEM_PAUSE) => {}
-            }
+        if let Err(problem) = self.serve(&found).await {
+            drop(found.try_send(Err(problem)));
+            // What was handed over before may still be settled.
+            found.closed().await;
         }
+        self.settler.give_back(self.settler.outstanding.all()).await;
     }
 
-    /// Hands messages over until nobody takes them any more.
-    async fn round(&mut self, found: &mpsc::Sender<Result<Delivery, Problem>>) -> Result<(), Problem> {
-        let (server, topic) = (Arc::clone(&self.settler.server), self.settler.topic.clone());
-        let arrivals = server.arrivals.of(&topic);
-        let room = Arc::clone(&self.settler.room);
-        let problem = |failure: Failure| server.problem(&failure);
+    /// Hands messages over until nobody takes them any more, or they may not be taken.
+    async fn serve(&mut self, found: &mpsc::Sender<Result<Delivery, Problem>>) -> Result<(), Problem> {
+        let server = Arc::clone(&self.settler.server);
+        let arrivals = server.arrivals.of(&self.settler.topic);
+        let outstanding = Arc::clone(&self.settler.outstanding);
+        let mut renewal = tokio::time::interval_at(tokio::time::Instant::now() + RENEW_EVERY, RENEW_EVERY);
+        renewal.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            // Waits from before the look, so that what comes meanwhile is heard of.
+            // Both wait from before the look, so that what comes meanwhile is heard of.
             let mut arrival = std::pin::pin!(arrivals.notified());
             arrival.as_mut().enable();
-            let is_room = tokio::select! {
-                room = room.acquire() => room,
-                () = found.closed() => return Ok(()),
-            };
-            drop(is_room);
-            let mut leased = VecDeque::from(self.fetch().await.map_err(problem)?);
-            let is_empty = leased.is_empty();
-            while let Some(delivery) = leased.pop_front() {
-                let number = delivery.number;
-                let refused = match self.pass.check().await {
-                    Ok(()) => self.permit().await.err().map(problem),
-                    Err(problem) => Some(problem),
-                };
-                if refused.is_none() && found.send(Ok(delivery)).await.is_ok() {
-                    continue;
+            let mut freed = std::pin::pin!(outstanding.freed.notified());
+            freed.as_mut().enable();
+            let now = tokio::time::Instant::now();
+            let until = match self.fill(found).await {
+                Ok(true) => continue,
+                Ok(false) => self.due.map_or(LOOK_EVERY, |due| (due - now).clamp(LOOK_AGAIN, LOOK_EVERY)),
+                Err(failure) if is_passing(&failure) => {
+                    tracing::debug!(%failure, topic = %self.settler.topic, "a subscription rests");
+                    PROBLEM_PAUSE
                 }
-                self.settler.room.add_permits(leased.len() + 1);
-                let back = [number].into_iter().chain(leased.into_iter().map(|delivery| delivery.number)).collect();
-                self.settler.give_back(back).await;
-                return refused.map_or(Ok(()), Err);
-            }
-            if !is_empty {
-                continue;
-            }
-            let soon = tokio::time::Instant::now() + LOOK_EVERY;
-            let until = self.due.map_or(soon, |due| due.min(soon));
+                Err(failure) => return Err(server.problem(&failure)),
+            };
             tokio::select! {
                 () = arrival => {}
-                () = tokio::time::sleep_until(until) => {}
+                () = freed => {}
+                () = tokio::time::sleep_until(now + until) => {}
+                _ = renewal.tick() => self.renew().await,
                 () = found.closed() => return Ok(()),
                 problem = self.pass.over() => return Err(problem),
             }
         }
     }
 
-    /// Leases what there is room for, and reads it.
-    async fn fetch(&mut self) -> Result<Vec<Delivery>, Failure> {
-        let room = self.settler.room.available_permits();
+    /// Hands over what there is room for; whether there may be more.
+    async fn fill(&mut self, found: &mpsc::Sender<Result<Delivery, Problem>>) -> Result<bool, Failure> {
+        self.due = None;
+        let room = self.settler.outstanding.room();
+        if room == 0 {
+            return Ok(false);
+        }
         let leased = self.lease(u16::try_from(room).unwrap_or(u16::MAX)).await?;
-        let (mut found, mut gone) = (Vec::with_capacity(leased.len()), Vec::new());
-        let mut at = 0;
-        while let Some(&(from, _)) = leased.get(at) {
-            // A run without gaps is read at once.
-            let follows = |(offset, (number, _)): &(u64, &(u64, u32))| *number == from + offset;
-            let run = (0..).zip(&leased[at..]).take_while(follows).count();
-            let read = Read { from, limit: u16::try_from(run).unwrap_or(u16::MAX) };
-            let settler = &self.settler;
-            let messages = settler.server.ask_topic(&settler.topic, read, settler.header()).await?;
-            for &(number, attempts) in &leased[at..at + run] {
-                match messages.iter().find(|(read, _)| *read == number) {
-                    Some((_, message)) => found.push(Delivery { number, attempts, message: message.clone() }),
-                    // Its time is over, or it was let go.
-                    None => gone.push((number, Outcome::Done)),
-                }
+        let read = match self.read(&leased).await {
+            Ok(read) => read,
+            Err(failure) => {
+                self.settler.give_back(leased.iter().map(|(number, _)| *number).collect()).await;
+                return Err(failure);
             }
-            at += run;
+        };
+        let mut gone = Vec::new();
+        for &(number, attempts) in &leased {
+            match read.get(&number) {
+                Some(message) => {
+                    self.settler.outstanding.add(number);
+                    // There is room for as many as may be outstanding; one that nobody takes is given back in the end.
+                    drop(found.try_send(Ok(Delivery { number, attempts, message: message.clone() })));
+                }
+                // Its time is over, or it was let go.
+                None => gone.push((number, Outcome::Done)),
+            }
         }
         if !gone.is_empty() {
             self.settler.tell(gone).await?;
         }
-        self.settler.room.forget_permits(found.len());
-        Ok(found)
+        Ok(!leased.is_empty())
+    }
+
+    /// Reads what was leased, a run without gaps at once.
+    async fn read(&self, leased: &[(u64, u32)]) -> Result<HashMap<u64, Stored>, Failure> {
+        let mut messages = HashMap::default();
+        let mut at = 0;
+        while let Some(&(from, _)) = leased.get(at) {
+            let follows = |(offset, (number, _)): &(u64, &(u64, u32))| *number == from + offset;
+            let run = (0..).zip(&leased[at..]).take_while(follows).count();
+            let read = Read { from, limit: u16::try_from(run).unwrap_or(u16::MAX) };
+            let Settler { server, topic, .. } = &self.settler;
+            messages.extend(server.ask_topic(topic, read, self.settler.header()).await?);
+            at += run;
+        }
+        Ok(messages)
     }
 
     async fn lease(&mut self, max: u16) -> Result<Vec<(u64, u32)>, Failure> {
-        let lease_ms = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
         let settler = &self.settler;
-        let lease = Lease { group: settler.group.clone(), max, lease_ms, from: Start::Now };
+        let lease = Lease { group: settler.group.clone(), max, lease_ms: lease_ms(), from: Start::Now };
         let leased = settler.server.ask_topic(&settler.topic, lease, settler.header()).await?;
         let now = settler.server.now();
         self.due = leased.due_at.map(|at| tokio::time::Instant::now() + at.since(now));
         Ok(leased.messages)
+    }
+
+    /// What is still being worked on does not go to somebody else.
+    async fn renew(&self) {
+        let numbers = self.settler.outstanding.all();
+        if numbers.is_empty() {
+            return;
+        }
+        let Settler { server, topic, group, .. } = &self.settler;
+        let renew = Renew { group: group.clone(), numbers, lease_ms: lease_ms() };
+        if let Err(error) = server.ask_topic(topic, renew, self.settler.header()).await {
+            tracing::debug!(%error, %topic, "leases were not renewed; what they are for may come twice");
+        }
+    }
+}
+
+fn lease_ms() -> u64 {
+    u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether the same may go well in a moment.
+fn is_passing(failure: &Failure) -> bool {
+    match failure {
+        Failure::Overloaded { .. }
+        | Failure::Expired
+        | Failure::Backoff { .. }
+        | Failure::Panicked { .. }
+        | Failure::Lost { .. } => true,
+        Failure::Rejected(_)
+        | Failure::Cycle { .. }
+        | Failure::AlreadyDone { .. }
+        | Failure::Keyless { .. }
+        | Failure::Unregistered { .. }
+        | Failure::Stopping => false,
     }
 }

@@ -170,8 +170,50 @@ impl Group {
         let handed = out.iter().map(|held| Held { number: held.number, attempts: held.attempts + 1, at: until });
         self.leases.extend(handed);
         let messages = out.iter().map(|held| (held.number, held.attempts + 1)).collect();
-        let due_at = self.again.iter().chain(&self.leases).map(|held| held.at).min();
+        // Whoever has no room for what is due waits until somebody lets go.
+        let again = if self.leases.len() < LEASES_MAX { &self.again[..] } else { &[] };
+        let due_at = again.iter().chain(&self.leases).map(|held| held.at).min();
         Leased { messages, due_at }
+    }
+}
+
+/// Says that messages which were handed out are still being worked on; one that is not handed out is passed over.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Renew {
+    /// The group.
+    pub group: CompactString,
+    /// The messages.
+    pub numbers: Vec<u64>,
+    /// How long the consumer has for them from now on, in milliseconds.
+    pub lease_ms: u64,
+}
+
+impl Message for Renew {
+    type Twin = Topic;
+    type Reply = ();
+
+    fn heap_bytes(&self) -> usize {
+        self.group.len() + size_of_val(&*self.numbers)
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::Pages(vec![page(&self.group)])
+    }
+}
+
+impl Wire for Renew {
+    const NAME: &'static str = "renew/1";
+}
+
+impl Decide<Renew> for Topic {
+    fn decide(&self, renew: &Renew, turn: &Turn<'_>) -> Result<Decision<Change, ()>, Rejection> {
+        self.enter(turn, Wish::Subscribe)?;
+        let Some(mut group) = self.group(turn, &renew.group) else { return Ok(Decision::new(())) };
+        let until = turn.now.after(Duration::from_millis(renew.lease_ms));
+        let held = group.leases.iter_mut().filter(|held| renew.numbers.contains(&held.number));
+        let count = held.map(|held| held.at = until.max(held.at)).count();
+        let decision = Decision::new(());
+        Ok(if count > 0 { decision.page(&page(&renew.group), Some(to_bytes(&group))) } else { decision })
     }
 }
 
@@ -237,4 +279,30 @@ impl Decide<Settle> for Topic {
 /// The pause before a message comes again.
 fn pause(attempts: u32) -> Duration {
     RETRY_MIN.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(RETRY_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Timestamp {
+        Timestamp::from_unix_ms(ms)
+    }
+
+    fn lease(max: u16) -> Lease {
+        Lease { group: "shop/orders".into(), max, lease_ms: 1_000, from: Start::Now }
+    }
+
+    #[test]
+    fn who_has_no_room_is_called_when_a_lease_ends_and_not_before() {
+        let again = vec![Held { number: 1_000, attempts: 1, at: at(1) }];
+        let mut group = Group { next: 1, leases: Vec::new(), again };
+        let end = 1 + u64::try_from(LEASES_MAX).unwrap();
+        assert_eq!(group.lease(end, &lease(u16::MAX), at(0)).messages.len(), LEASES_MAX);
+        let full = group.lease(end, &lease(1), at(500));
+        assert_eq!((full.messages.len(), full.due_at), (0, Some(at(1_000))));
+        group.take_back(at(1_000));
+        let back = group.lease(end, &lease(u16::MAX), at(1_000));
+        assert_eq!(back.messages.first(), Some(&(1, 2)), "handed out for the second time");
+    }
 }

@@ -63,8 +63,7 @@ impl Session {
             return Err(Problem::new(Code::Denied, detail));
         };
         let service = service.clone();
-        let deadline = server.now().after(Duration::from_secs(server.config.deadline_s));
-        let mut header = identity.header().with_deadline(deadline);
+        let mut header = identity.header();
         let trace = headers.get("traceparent").and_then(|value| value.to_str().ok()).and_then(TraceParent::parse);
         if let Some(trace) = trace {
             header = header.with_trace(trace);
@@ -78,13 +77,14 @@ impl Session {
         self.server.subscriptions.end_all(&self.service);
     }
 
-    /// What travels beside a message of this session.
+    /// What travels beside a message of this session; the time for it begins now.
     pub fn header(&self) -> Header {
-        self.header.clone()
+        let within = Duration::from_secs(self.server.config.deadline_s);
+        self.header.clone().with_deadline(self.server.now().after(within))
     }
 
     /// Asks the twin for a capability.
     pub async fn call<R: Request>(&self, request: R) -> Result<R::Reply, Failure> {
-        self.server.call(&self.service, request, self.header.clone(), None).await
+        self.server.call(&self.service, request, self.header(), None).await
     }
 }

@@ -226,7 +226,13 @@ pub struct Taking {
     wanted: Wanted,
     subscription: Subscription,
     /// Handed over and not settled yet.
-    unsettled: Vec<Delivery>,
+    unsettled: Vec<Unsettled>,
+}
+
+struct Unsettled {
+    id: CompactString,
+    number: u64,
+    attempts: u32,
 }
 
 impl Session {
@@ -289,14 +295,16 @@ impl Session {
         published.map(drop).map_err(|failure| Refusal::of(Block::Publish, component, &failure, problem))
     }
 
-    /// Begins to take messages.
-    pub async fn topic_take(self, wanted: Wanted) -> Result<Taking, Refusal> {
-        self.topic_check(&wanted.component, &wanted.topic).await?;
+    /// Begins to take messages, at most so many at once.
+    pub async fn topic_take(self, wanted: Wanted, outstanding_max: usize) -> Result<Taking, Refusal> {
+        let Wanted { component, topic, .. } = &wanted;
+        self.topic_check(component, topic).await?;
+        let header = self.header();
         let subscribed =
-            self.server.subscribe(&self.service, &wanted.component, &wanted.topic, &self.identity, self.header()).await;
+            self.server.subscribe(&self.service, component, topic, &self.identity, header, outstanding_max).await;
         let problem = |failure: &_| self.server.problem(failure);
         let subscription =
-            subscribed.map_err(|failure| Refusal::of(Block::Publish, &wanted.component, &failure, problem))?;
+            subscribed.map_err(|failure| Refusal::of(Block::Publish, component, &failure, problem))?;
         Ok(Taking { session: self, wanted, subscription, unsettled: Vec::new() })
     }
 }
@@ -309,7 +317,8 @@ impl Taking {
     pub async fn next(&mut self) -> Result<Handed, Problem> {
         let delivery = self.subscription.next().await?;
         let handed = handed(&delivery.message, &self.wanted.component, &self.wanted.topic, self.wanted.raw);
-        self.unsettled.push(delivery);
+        let Delivery { number, attempts, message } = delivery;
+        self.unsettled.push(Unsettled { id: message.id, number, attempts });
         Ok(handed)
     }
 
@@ -324,37 +333,35 @@ impl Taking {
     }
 
     /// Takes a verdict on a message by its event's id; one of an unknown id is passed over.
-    pub async fn settle(&mut self, id: &str, verdict: Verdict) -> Result<(), Refusal> {
-        let Some(at) = self.unsettled.iter().position(|delivery| delivery.message.id == id) else { return Ok(()) };
-        let delivery = self.unsettled.remove(at);
-        let has_failed = verdict == Verdict::Retry && delivery.attempts >= ATTEMPTS_MAX;
+    pub async fn settle(&mut self, id: &str, verdict: Verdict) -> Result<(), Problem> {
+        let Some(at) = self.unsettled.iter().position(|unsettled| unsettled.id == id) else { return Ok(()) };
+        let Unsettled { number, attempts, .. } = self.unsettled.remove(at);
+        let has_failed = verdict == Verdict::Retry && attempts >= ATTEMPTS_MAX;
         let outcome = match verdict {
             Verdict::Success => Outcome::Done,
             Verdict::Retry if !has_failed || self.wanted.dead_letter_topic.is_none() => Outcome::Again,
-            Verdict::Retry | Verdict::Drop => {
-                self.bury(&delivery).await?;
-                Outcome::Done
-            }
+            Verdict::Retry | Verdict::Drop => match self.bury(number).await {
+                Ok(()) => Outcome::Done,
+                Err(refusal) => {
+                    tracing::warn!(reason = refusal.message, "a message did not reach its dead letters, and comes again");
+                    Outcome::Again
+                }
+            },
         };
-        let settled = self.subscription.settle(delivery.number, outcome).await;
-        settled.map_err(|failure| Refusal::from(self.session.server.problem(&failure)))
+        let settled = self.subscription.settle(number, outcome).await;
+        settled.map_err(|failure| self.session.server.problem(&failure))
     }
 
     /// Puts a message that goes nowhere any more into the topic for those.
-    async fn bury(&self, delivery: &Delivery) -> Result<(), Refusal> {
+    async fn bury(&self, number: u64) -> Result<(), Refusal> {
         let Some(topic) = self.wanted.dead_letter_topic.as_deref().filter(|topic| !topic.is_empty()) else {
             return Ok(());
         };
-        // Its number makes it the same message however often this is tried.
-        let id = compact_str::format_compact!("{}", delivery.message.id);
-        let message = Stored { id, is_idempotent: true, ..delivery.message.clone() };
+        let problem = |failure| Refusal::from(self.session.server.problem(&failure));
+        let Some(message) = self.subscription.read(number).await.map_err(problem)? else { return Ok(()) };
+        // It keeps its id, by which it is the same message however often this is tried.
+        let message = Stored { is_idempotent: true, ..message };
         self.session.topic_append(&self.wanted.component, topic, vec![message]).await
-    }
-
-    /// Gives back what was never settled.
-    pub async fn close(self) {
-        let unsettled = self.unsettled.iter().map(|delivery| delivery.number).collect();
-        self.subscription.close(unsettled).await;
     }
 }
 

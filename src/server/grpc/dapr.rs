@@ -3,7 +3,7 @@
 //! One route a method, over the message types of the crate `dapr`: what has no route is answered `UNIMPLEMENTED`, and
 //! a method that the crate does not know yet is one more route.
 
-use std::{collections::HashMap, future::Future, sync::Arc};
+use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, extract::State, http::Request, response::Response, routing::post};
 use dapr::dapr::proto::{
@@ -29,6 +29,8 @@ use crate::server::{
         secrets::Values,
         state::{Concurrency, Item, about},
     },
+    problem::{Code, Problem},
+    topics::OUTSTANDING_MAX,
 };
 
 /// Every method that is served.
@@ -279,6 +281,8 @@ async fn bulk_publish_event(
     Ok(wire::BulkPublishResponse { failed_entries: failed.collect() })
 }
 
+/// How long a subscription may take to say what it is for.
+const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Answers of a subscription that wait to be sent.
 const ANSWERS_MAX: usize = 64;
 
@@ -287,7 +291,12 @@ async fn subscribe_topic_events(
     mut said: Streaming<wire::SubscribeTopicEventsRequestAlpha1>,
 ) -> Result<Answers<wire::SubscribeTopicEventsResponseAlpha1>, Refusal> {
     let permit = session.server.stream()?;
-    let first = said.message().await.map_err(|status| Refusal::malformed(status.message()))?;
+    let silent = || Refusal::malformed("a subscription begins with its initial_request; none came in time");
+    let first = tokio::select! {
+        first = tokio::time::timeout(FIRST_MESSAGE_TIMEOUT, said.message()) => first.map_err(|_| silent())?,
+        () = session.server.stopping() => return Err(Problem::new(Code::Stopping, "the node is stopping").into()),
+    };
+    let first = first.map_err(|status| Refusal::malformed(status.message()))?;
     let Some(Said::InitialRequest(initial)) = first.and_then(|first| first.subscribe_topic_events_request_type) else {
         return Err(Refusal::malformed("the first message of a subscription is its initial_request"));
     };
@@ -298,7 +307,7 @@ async fn subscribe_topic_events(
         dead_letter_topic: initial.dead_letter_topic.filter(|topic| !topic.is_empty()),
         raw,
     };
-    let taking = session.topic_take(wanted).await?;
+    let taking = session.topic_take(wanted, OUTSTANDING_MAX).await?;
     let (answers, sent) = mpsc::channel(ANSWERS_MAX);
     let began = wire::SubscribeTopicEventsResponseInitialAlpha1 {};
     answers.try_send(Ok(answer(Answer::InitialResponse(began)))).ok();
@@ -322,7 +331,7 @@ async fn talk(
     answers: &mpsc::Sender<Result<wire::SubscribeTopicEventsResponseAlpha1, Status>>,
 ) -> Result<(), Status> {
     let server = taking.server();
-    let ended = loop {
+    loop {
         // Room first: a message that was taken is handed over without waiting.
         tokio::select! {
             word = said.message() => match word {
@@ -334,8 +343,8 @@ async fn talk(
                             TopicEventResponseStatus::Retry => Verdict::Retry,
                             TopicEventResponseStatus::Drop => Verdict::Drop,
                         };
-                        if let Err(refusal) = taking.settle(&processed.id, verdict).await {
-                            break Err(Status::from(refusal));
+                        if let Err(problem) = taking.settle(&processed.id, verdict).await {
+                            break Err(Status::from(Refusal::from(problem)));
                         }
                     }
                     Some(Said::InitialRequest(_)) | None => {
@@ -355,9 +364,7 @@ async fn talk(
             () = answers.closed() => break Ok(()),
             () = server.stopping() => break Err(Status::unavailable("the node is stopping; subscribe again")),
         }
-    };
-    taking.close().await;
-    ended
+    }
 }
 
 fn topic_event(handed: Handed, wanted: &Wanted) -> wire::TopicEventRequest {
