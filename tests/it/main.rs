@@ -26,6 +26,8 @@ mod full;
 mod golden;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod import;
+#[cfg(all(feature = "dapr", feature = "cli"))]
+mod isolation;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod keys;
 mod kinds;
