@@ -47,6 +47,8 @@ mod run;
 mod runtime;
 #[cfg(all(unix, feature = "server", feature = "cli"))]
 mod saturation;
+#[cfg(all(unix, feature = "dapr", feature = "cli"))]
+mod scan;
 mod secrets;
 mod state;
 mod store_crash;

@@ -6,7 +6,7 @@ use axum::{
     Router,
     body::Body,
     extract::{FromRequest, FromRequestParts, Path, Query, Request},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header, request::Parts},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request::Parts},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -55,6 +55,7 @@ pub(super) fn router() -> Router<Arc<Server>> {
         .route("/v1.0-alpha1/{*rest}", axum::routing::any(not_served))
         .route("/v1.0-alpha2/{*rest}", axum::routing::any(not_served))
         .route("/v1.0-beta1/{*rest}", axum::routing::any(not_served))
+        .method_not_allowed_fallback(no_such_method)
 }
 
 impl IntoResponse for Refusal {
@@ -82,6 +83,18 @@ impl<T: DeserializeOwned> FromRequest<Arc<Server>> for Json<T> {
         serde_json::from_slice(&bytes)
             .map(Self)
             .map_err(|error| Refusal::malformed(format!("failed deserializing: {error}")))
+    }
+}
+
+/// Parameters of the path.
+struct At<T>(T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Arc<Server>> for At<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, server: &Arc<Server>) -> Result<Self, Refusal> {
+        let read = Path::from_request_parts(parts, server).await;
+        read.map(|Path(value)| Self(value)).map_err(|error| Refusal::malformed(error.body_text()))
     }
 }
 
@@ -162,7 +175,7 @@ impl Saved {
 
 async fn state_save(
     session: Session,
-    Path(store): Path<String>,
+    At(store): At<String>,
     Query(asked): Asked,
     Json(saved): Json<Vec<Saved>>,
 ) -> Result<StatusCode, Refusal> {
@@ -226,7 +239,7 @@ fn within_json(entry: &Entry) -> Value {
 
 async fn state_bulk(
     session: Session,
-    Path(store): Path<String>,
+    At(store): At<String>,
     Json(Bulk { keys }): Json<Bulk>,
 ) -> Result<Response, Refusal> {
     let entries = session.state_get(&store, &keys).await?;
@@ -255,7 +268,7 @@ struct Step {
 
 async fn state_transact(
     session: Session,
-    Path(store): Path<String>,
+    At(store): At<String>,
     Json(Transaction { operations }): Json<Transaction>,
 ) -> Result<StatusCode, Refusal> {
     let operations = operations.into_iter().map(|step| Ok((step.operation, step.request.item()?)));
@@ -333,19 +346,15 @@ async fn publish_all(
     Ok((StatusCode::INTERNAL_SERVER_ERROR, json(None, &body)).into_response())
 }
 
-async fn secret_get(session: Session, Path((store, secret)): Path<(String, String)>) -> Result<Response, Refusal> {
+async fn secret_get(session: Session, At((store, secret)): At<(String, String)>) -> Result<Response, Refusal> {
     Ok(json(None, &session.secret_get(&store, &secret).await?))
 }
 
-async fn secret_bulk(session: Session, Path(store): Path<String>) -> Result<Response, Refusal> {
+async fn secret_bulk(session: Session, At(store): At<String>) -> Result<Response, Refusal> {
     Ok(json(None, &session.secret_bulk(&store).await?))
 }
 
-async fn configuration_get(
-    session: Session,
-    Path(store): Path<String>,
-    Query(asked): Asked,
-) -> Result<Response, Refusal> {
+async fn configuration_get(session: Session, At(store): At<String>, Query(asked): Asked) -> Result<Response, Refusal> {
     let keys: Vec<_> = asked.into_iter().filter(|(name, _)| name == "key").map(|(_, key)| key).collect();
     let items = session.configuration_get(&store, &keys).await?;
     if items.is_empty() { Ok(StatusCode::NO_CONTENT.into_response()) } else { Ok(json(None, &items)) }
@@ -380,7 +389,7 @@ async fn metadata(session: Session) -> Result<Response, Refusal> {
     ))
 }
 
-async fn set_metadata(session: Session, Path(name): Path<String>, request: Request) -> Result<StatusCode, Refusal> {
+async fn set_metadata(session: Session, At(name): At<String>, request: Request) -> Result<StatusCode, Refusal> {
     let bytes = body(request, session.server.config.body_bytes_max).await?;
     let value = String::from_utf8(bytes.to_vec()).map_err(|_| Refusal::malformed("the value is not UTF-8"))?;
     session.server.extended.set(&session.service, name, value)?;
@@ -391,6 +400,11 @@ async fn set_metadata(session: Session, Path(name): Path<String>, request: Reque
 async fn shutdown(session: Session) -> StatusCode {
     session.end();
     StatusCode::NO_CONTENT
+}
+
+async fn no_such_method(method: Method, uri: Uri) -> Refusal {
+    let path: String = uri.path().chars().take(200).collect();
+    Refusal { http: StatusCode::METHOD_NOT_ALLOWED, ..Refusal::malformed(format!("'{path}' does not take {method}")) }
 }
 
 async fn not_served(session: Session, uri: Uri) -> Refusal {
