@@ -13,6 +13,7 @@
 //! | 2 | [`store`] | durable bytes: memory, sled |
 //! | 2 | `token` | API keys as Biscuits: made, narrowed, read (feature `server` or `cli`) |
 //! | 3 | [`capability`] | what a service may use |
+//! | 3 | `wire` | how connections of HTTP are served |
 //! | 4 | [`runtime`] | the virtual actors |
 //! | 5 | `server`, `cli` | the node's doors, the command line (features of the same names) |
 //! | 6 | `config`, `app` | putting a node together |
@@ -50,6 +51,8 @@ pub mod store;
 #[cfg(any(feature = "server", feature = "cli"))]
 pub mod token;
 pub mod twin;
+#[cfg(any(feature = "server", feature = "cli"))]
+mod wire;
 
 /// The programs of the README compile.
 #[cfg(doctest)]

@@ -4,6 +4,7 @@
 
 pub mod components;
 pub mod configuration;
+pub mod invocation;
 pub mod secrets;
 pub mod state;
 pub mod topics;
@@ -25,6 +26,7 @@ pub trait Registry {
 pub fn register(registry: &mut impl Registry) {
     components::register(registry);
     configuration::register(registry);
+    invocation::register(registry);
     secrets::register(registry);
     state::register(registry);
     topics::register(registry);

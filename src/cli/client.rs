@@ -31,6 +31,32 @@ pub(super) fn key_of(named: Option<&str>, data_dir: &Path) -> Option<String> {
     named.map(str::to_owned).or_else(from_file).filter(|key| !key.is_empty())
 }
 
+/// What must be there for a write of bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Expected {
+    /// This ETag.
+    Etag(u64),
+    /// Nothing.
+    Absent,
+}
+
+/// An answer as it is.
+pub(super) struct Bytes {
+    /// Its ETag.
+    pub(super) etag: Option<u64>,
+    /// The version of a secret.
+    pub(super) version: Option<u64>,
+    /// The body.
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Bytes {
+    /// The body as a document; null if there is none.
+    pub(super) fn document(&self) -> Result<Value, Error> {
+        parsed(&self.bytes)
+    }
+}
+
 /// One node, as one caller.
 #[derive(Clone)]
 pub struct Client {
@@ -55,6 +81,11 @@ impl Client {
         let http = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).no_proxy().build();
         let http = http.map_err(|error| Error::Usage(format!("the HTTP client does not start: {error}")))?;
         Ok(Self { http, node: node.to_owned(), key: key_of(key, data_dir) })
+    }
+
+    /// Whether it has a key to speak with.
+    pub(super) fn has_key(&self) -> bool {
+        self.key.is_some()
     }
 
     /// Reads what lies at a path.
@@ -105,6 +136,36 @@ impl Client {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Reads bytes as they are, with what the answer says of them.
+    pub(super) async fn get_bytes(&self, path: &str) -> Result<Bytes, Error> {
+        self.bytes(self.send(self.request(Method::GET, path)).await?).await
+    }
+
+    /// Writes bytes as they are. It is sent once: not every such write may be repeated without harm.
+    pub(super) async fn put_bytes(
+        &self,
+        path: &str,
+        bytes: Vec<u8>,
+        expected: Option<Expected>,
+    ) -> Result<Bytes, Error> {
+        let request = self.request(Method::PUT, path).header("content-type", "application/octet-stream").body(bytes);
+        let request = match expected {
+            None => request,
+            Some(Expected::Etag(etag)) => request.header("if-match", format!("\"{etag}\"")),
+            Some(Expected::Absent) => request.header("if-none-match", "*"),
+        };
+        self.bytes(self.send(request).await?).await
+    }
+
+    async fn bytes(&self, response: Response) -> Result<Bytes, Error> {
+        let number = |name: &str| {
+            let value = response.headers().get(name).and_then(|value| value.to_str().ok());
+            value.and_then(|value| value.trim_matches('"').parse().ok())
+        };
+        let (etag, version) = (number("etag"), number("twin-secret-version"));
+        Ok(Bytes { etag, version, bytes: self.body(response).await? })
     }
 
     /// Follows a path of events, after an event if one is named.

@@ -136,6 +136,9 @@ fn missing(detail: &str) -> &'static str {
         "feature" | "instance" => "'twin get ID' shows features and instances of a twin",
         "command" => "'twin command ID ls' lists the commands of a twin",
         "key" => "'twin key ls' lists the keys there are",
+        "secret" => "'twin secret ls ID' lists the secrets of a service",
+        "grant" => "'twin grant ls ID' lists them; those of the profile are denied, not taken away",
+        "configuration" => "'twin config get ID' shows the keys there are",
         "revision" | "a" => "'twin journal ID' lists the revisions of a twin, with their times",
         _ => "'twin ls' lists the twins there are",
     }
@@ -156,6 +159,7 @@ mod tests {
             ("feature 'limits' not found", "'twin get ID'"),
             ("command 7 not found", "'twin command ID ls'"),
             ("key not found", "'twin key ls'"),
+            ("secret 'db' not found", "'twin secret ls ID'"),
             ("revision 9 (the newest is 4) not found", "'twin journal ID'"),
             ("service 'shop/cart' not found", "'twin ls'"),
         ] {

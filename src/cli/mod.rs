@@ -6,10 +6,12 @@
 
 mod client;
 mod command;
+mod config;
 mod desired;
 mod error;
 mod events;
 mod get;
+mod grant;
 mod journal;
 mod key;
 pub(crate) mod live;
@@ -17,11 +19,14 @@ mod ls;
 pub(crate) mod print;
 mod rm;
 pub mod run;
+mod secret;
 mod sse;
+mod state;
 pub(crate) mod summary;
 mod time;
 mod token;
 mod transfer;
+mod value;
 mod watch;
 
 use std::{
@@ -56,6 +61,7 @@ Examples:
   twin get shop/orders                       one of them, with reasons
   twin desired shop/orders limits merge '{\"rps\": 50}'
   twin command shop/orders post drain --wait
+  twin secret put shop/orders db < password.txt
 
 Exit codes:
   0 done      1 failed     2 wrong command line     3 no such thing
@@ -105,6 +111,14 @@ pub enum Command {
     Desired(desired::DesiredArgs),
     /// Send commands to a service's instances
     Command(command::CommandArgs),
+    /// Read or change what a service is configured with, while it runs
+    Config(config::ConfigArgs),
+    /// Set, rotate and list a service's secrets
+    Secret(secret::SecretArgs),
+    /// Read and write the keys that a service keeps
+    State(state::StateArgs),
+    /// Say what a service may do with its twin
+    Grant(grant::GrantArgs),
     /// Show who changed what, and when
     Journal(journal::JournalArgs),
     /// Make, list, replace and revoke keys
@@ -130,6 +144,10 @@ async fn dispatch(global: &Global, command: Command) -> Result<(), Error> {
         Command::Events(args) => events::events(&client()?, args).await,
         Command::Desired(args) => desired::run(&client()?, args, json).await,
         Command::Command(args) => command::run(&client()?, args, json).await,
+        Command::Config(args) => config::run(&client()?, args, json).await,
+        Command::Secret(args) => secret::run(&client()?, args, json).await,
+        Command::State(args) => state::run(&client()?, args, json).await,
+        Command::Grant(args) => grant::run(&client()?, args, json).await,
         Command::Journal(args) => journal::run(&client()?, args, json).await,
         Command::Key(args) => key::run(&client()?, args, json).await,
         Command::Token(args) => token::run(global, args),

@@ -35,22 +35,23 @@ pub struct RmArgs {
 /// Removes.
 pub(super) async fn run(client: &Client, args: RmArgs, json: bool) -> Result<(), Error> {
     let path = twin_path(&args.id)?;
-    if !args.yes && !std::io::stdin().is_terminal() {
-        let detail = format!("'{}' was not removed: there is no terminal to ask in; say --yes", args.id);
-        return Err(Error::Usage(detail));
-    }
-    if !args.yes && !confirmed(&args.id)? {
-        return Err(Error::Usage(format!("'{}' was not removed", args.id)));
-    }
+    confirm(&format!("the twin '{}' with everything that is its", args.id), args.yes)?;
     let removed = client.write(Method::DELETE, &path, None, args.if_match).await?;
     if json { print::document(&removed) } else { print::line(&format!("'{}' is removed", args.id)) }
 }
 
-fn confirmed(id: &str) -> Result<bool, Error> {
+/// Asks whether something shall be removed, unless that was said.
+pub(super) fn confirm(what: &str, is_said: bool) -> Result<(), Error> {
+    if is_said {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(Error::Usage(format!("{what} was not removed: there is no terminal to ask in; say --yes")));
+    }
     let mut out = std::io::stderr();
-    let asked = write!(out, "Remove the twin '{id}' with everything that is its? [y/N] ").and_then(|()| out.flush());
+    let asked = write!(out, "Remove {what}? [y/N] ").and_then(|()| out.flush());
     asked.map_err(Error::io("the terminal"))?;
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).map_err(Error::io("the terminal"))?;
-    Ok(answer.trim().eq_ignore_ascii_case("y"))
+    if answer.trim().eq_ignore_ascii_case("y") { Ok(()) } else { Err(Error::Usage(format!("{what} was not removed"))) }
 }

@@ -1,15 +1,6 @@
 //! Where requests come in: connections, their bounds, and the way of each request through the doors.
 
-use std::{
-    net::SocketAddr,
-    panic::AssertUnwindSafe,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{net::SocketAddr, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -20,7 +11,7 @@ use axum::{
 use futures_util::FutureExt as _;
 use hyper::body::Incoming;
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioExecutor, TokioIo},
     server::{conn::auto, graceful::GracefulShutdown},
 };
 use tokio::{
@@ -37,16 +28,11 @@ use super::{
     patient::Patient,
     problem::{Code, Problem},
 };
-use crate::metrics::Door;
+use crate::{
+    metrics::Door,
+    wire::{self, Spoke},
+};
 
-/// Streams of one HTTP/2 connection at once.
-const STREAMS_MAX: u32 = 256;
-/// Most that is kept of an answer for an HTTP/2 stream whose peer does not read it, in bytes.
-const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
-/// Largest head of a request, in bytes.
-const HEAD_BYTES_MAX: usize = 32 * 1024;
-/// How often an HTTP/2 connection without traffic is asked whether it lives.
-const PING_EVERY: Duration = Duration::from_secs(30);
 /// Connections that are told at once why they are turned away; further ones are closed without a word.
 const TURNED_AWAY_MAX: usize = 64;
 /// How long one of them may take to hear it.
@@ -55,8 +41,6 @@ const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(1);
 const TURNED_AWAY_SAID_EVERY: Duration = Duration::from_secs(10);
 /// How long connections stay open once the node stops: what was sent and not read yet is told so, instead of nothing.
 const FAREWELL: Duration = Duration::from_millis(100);
-/// Pause after a failed accept, such as for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The two doors behind a port.
 #[derive(Clone)]
@@ -70,7 +54,7 @@ struct Doors {
 /// farewells.
 pub async fn serve(server: Arc<Server>, listener: TcpListener, grace: Duration) {
     let doors = Doors { http: http::router(Arc::clone(&server)), grpc: grpc::router(&server), server };
-    let builder = builder(doors.server.config.header_timeout_s);
+    let builder = wire::builder(Duration::from_secs(doors.server.config.header_timeout_s));
     let permits = Arc::new(Semaphore::new(doors.server.config.connections_max));
     let mut turned_away = TurnedAway::new(doors.server.config.connections_max);
     let graceful = GracefulShutdown::new();
@@ -85,7 +69,7 @@ pub async fn serve(server: Arc<Server>, listener: TcpListener, grace: Duration) 
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "a connection was not accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    tokio::time::sleep(wire::ACCEPT_PAUSE).await;
                     continue;
                 }
             };
@@ -127,25 +111,6 @@ impl Drop for Counted {
     }
 }
 
-fn builder(header_timeout_s: u64) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(header_timeout_s))
-        .max_buf_size(HEAD_BYTES_MAX)
-        .pipeline_flush(true);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_MAX)
-        .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
-        .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
-        .keep_alive_interval(PING_EVERY)
-        .adaptive_window(true);
-    builder
-}
-
 async fn connection(
     doors: &Doors,
     builder: &auto::Builder<TokioExecutor>,
@@ -156,30 +121,22 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, %peer, "TCP_NODELAY was not set");
     }
-    let spoke = Arc::new(AtomicBool::new(false));
+    let spoke = Spoke::default();
     let service = {
-        let (doors, spoke) = (doors.clone(), Arc::clone(&spoke));
+        let (doors, spoke) = (doors.clone(), spoke.clone());
         let connection = Connection::new(peer.ip().to_canonical());
         hyper::service::service_fn(move |request: Request<Incoming>| {
-            spoke.store(true, Ordering::Relaxed);
+            spoke.note();
             let (doors, connection) = (doors.clone(), connection.clone());
             async move { Ok::<_, std::convert::Infallible>(answer(doors, request, connection).await) }
         })
     };
     let stream = Patient::new(stream, Duration::from_secs(doors.server.config.stall_timeout_s));
-    let served = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-    let mut served = pin!(watcher.watch(served));
-    // The header timeout starts once the protocol is known; a peer that never says enough to know it ends here.
-    let silence = Duration::from_secs(doors.server.config.header_timeout_s);
-    let ended = tokio::select! {
-        ended = &mut served => ended,
-        () = tokio::time::sleep(silence) => {
-            if !spoke.load(Ordering::Relaxed) {
-                tracing::debug!(%peer, "a connection without a request was closed");
-                return;
-            }
-            served.await
-        }
+    let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+    let silence_max = Duration::from_secs(doors.server.config.header_timeout_s);
+    let Some(ended) = spoke.or_close(watcher.watch(served), silence_max).await else {
+        tracing::debug!(%peer, "a connection without a request was closed");
+        return;
     };
     if let Err(error) = ended {
         tracing::debug!(%peer, error, "a connection ended early");
@@ -217,6 +174,10 @@ async fn answer(mut doors: Doors, mut request: Request<Incoming>, connection: Co
 fn door<B>(request: &Request<B>) -> Door {
     let path = request.uri().path();
     let kind = || request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
+    #[cfg(feature = "dapr")]
+    if super::dapr::invoke::named(request).is_some() {
+        return Door::DaprHttp;
+    }
     if path.starts_with("/api/") {
         Door::Api
     } else if path.starts_with("/v1.0") {

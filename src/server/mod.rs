@@ -4,6 +4,7 @@
 //! ([`principal`]) and how errors are said ([`problem`]). Start at [`Server`], what every door shares, and
 //! [`listen`], where requests come in.
 
+pub mod channel;
 pub mod connection;
 #[cfg(feature = "dapr")]
 pub mod dapr;
@@ -11,6 +12,7 @@ pub mod grpc;
 pub mod http;
 pub mod identity;
 mod ingest;
+pub mod invocation;
 mod keys;
 pub mod listen;
 pub mod newcomers;
@@ -20,6 +22,7 @@ mod patient;
 pub mod principal;
 pub mod problem;
 mod secrets;
+mod subscriptions;
 pub mod topics;
 pub mod vitals;
 
@@ -130,9 +133,14 @@ pub struct Server {
     streams: Arc<Semaphore>,
     /// Tells subscriptions that something new is there.
     arrivals: topics::Arrivals,
+    /// Ways to applications.
+    pub channels: channel::Channels,
     /// What services said of themselves over the Dapr door.
     #[cfg(feature = "dapr")]
     pub extended: dapr::metadata::Extended,
+    /// What is pushed to applications.
+    #[cfg(feature = "dapr")]
+    pub pushed: dapr::push::Pushed,
     /// Configuration that services follow.
     #[cfg(feature = "dapr")]
     pub subscriptions: dapr::configuration::Subscriptions,
@@ -160,8 +168,11 @@ impl Server {
             phase: watch::Sender::new(Phase::Starting),
             streams: Arc::new(Semaphore::new(OPEN_STREAMS_MAX)),
             arrivals: topics::Arrivals::default(),
+            channels: channel::Channels::default(),
             #[cfg(feature = "dapr")]
             extended: dapr::metadata::Extended::default(),
+            #[cfg(feature = "dapr")]
+            pushed: dapr::push::Pushed::default(),
             #[cfg(feature = "dapr")]
             subscriptions: dapr::configuration::Subscriptions::default(),
             started: clock.now(),

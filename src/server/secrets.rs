@@ -4,7 +4,7 @@ use zeroize::Zeroizing;
 
 use super::Server;
 use crate::{
-    capability::secrets::{Get, Prepare, Put, Rotation, Sealed, seal},
+    capability::secrets::{Compare, Get, Prepare, Put, Rotation, Sealed, seal},
     model::{Header, RequestKey, ServiceId},
     twin::{Failure, Rejection},
 };
@@ -39,6 +39,30 @@ impl Server {
             }
         }
         Err(Rejection::conflict("the secret is being set by others all the time; try again").into())
+    }
+
+    /// Sets a new version of a secret unless the newest one is the same; answers with the number of the newest.
+    pub async fn put_other_secret(
+        &self,
+        service: &ServiceId,
+        secret: &str,
+        value: Zeroizing<Vec<u8>>,
+        rotation: Rotation,
+        header: Header,
+    ) -> Result<u64, Failure> {
+        let prepare = Prepare { secret: secret.into(), reads: false };
+        let version = self.call(service, prepare, header.clone(), None).await?.version;
+        let compare = Compare { secret: secret.into(), version };
+        if version > 0
+            && let Some(Sealed { version, value: sealed, key, .. }) =
+                self.call(service, compare, header.clone(), None).await?
+        {
+            let key = self.seal.unwrap(service, &key).map_err(unsealed)?;
+            if *key.open(service, secret, version, &sealed).map_err(unsealed)? == *value {
+                return Ok(version);
+            }
+        }
+        self.put_secret(service, secret, value, rotation, header).await
     }
 
     /// Reads a version of a secret, the newest if none is named.

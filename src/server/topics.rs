@@ -24,7 +24,11 @@ use crate::{
     },
     capability::topics::{Permit, Topics},
     model::{Header, Key, ServiceId},
-    twin::{Failure, Message, Rejection, Wire, part::{Part as _, Right}, service::access::CheckAccess},
+    twin::{
+        Failure, Message, Rejection, Wire,
+        part::{Part as _, Right},
+        service::access::CheckAccess,
+    },
 };
 
 /// Most messages that one subscription has at once.
@@ -98,11 +102,7 @@ impl Server {
         wish: Wish,
         header: Header,
     ) -> Result<(), Failure> {
-        let right = Right {
-            capability: Topics::NAME.into(),
-            name: name.clone(),
-            operation: wish.operation().into(),
-        };
+        let right = Right { capability: Topics::NAME.into(), name: name.clone(), operation: wish.operation().into() };
         let checked = self.ask(service, CheckAccess { rights: vec![right] }, header.clone(), None).await;
         match checked.map(|explained| explained.iter().all(|each| each.allowed)) {
             Ok(true) => Ok(()),

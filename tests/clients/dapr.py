@@ -47,8 +47,8 @@ BLOCKS = [
     Block("secret", served=True),
     Block("configuration", served=True),
     Block("publish", served=True),
-    Block("push", served=False),
-    Block("invocation", served=False),
+    Block("push", served=True),
+    Block("invocation", served=True),
     Block("shutdown", served=True),
     Block("unserved", served=True),
 ]
@@ -207,11 +207,11 @@ class Stage:
         names = {each.role: f"{name}-{each.role}".replace("_", "-") for each in scene.applications}
         seeded = self.seed(name, names, scene)
         # Applications are under way before the program in front of them, each after its own peer.
-        programs = []
+        programs, ways = [], []
         deadline = time.monotonic() + CELL_S_MAX
         try:
             for each in scene.applications:
-                self.application(client, each, names, {**seeded, "TWIN_SENDER": name}, programs)
+                self.application(client, each, names, {**seeded, "TWIN_SENDER": name}, programs, ways)
             roles = {f"TWIN_{role.upper()}": service for role, service in names.items() if role != "orders"}
             front = self.program(client, scene.program, name, {**seeded, **roles}, programs)
             front.end(deadline)
@@ -224,6 +224,10 @@ class Stage:
         finally:
             for program in programs:
                 program.kill()
+            for way in ways:
+                way.terminate()
+            for way in ways:
+                way.wait()
 
     def seed(self, name: str, names: dict, scene: Scene) -> dict:
         """What the scene finds, and what its programs are told of it."""
@@ -243,6 +247,8 @@ class Stage:
                     seed.may_receive(self.node, NAMESPACE, names[each.role], name, part)
                 continue
             seed.may_invoke(self.node, NAMESPACE, name, names[each.role])
+            # Whether somebody is there is told only to those who may call.
+            seed.may_invoke(self.node, NAMESPACE, name, "unknown")
             if each.peer:
                 seed.may_invoke(self.node, NAMESPACE, names[each.role], names[each.peer])
         return {
@@ -253,12 +259,12 @@ class Stage:
             "TWIN_TOPIC": topic,
         }
 
-    def application(self, client: Client, each: Application, names: dict, told: dict, programs: list) -> None:
-        """Starts it, tells the node where it is, and waits for the node to know what it wants."""
+    def application(self, client: Client, each: Application, names: dict, told: dict, programs: list, ways: list) -> None:
+        """Starts it, opens the way in to it, and waits for the node to know what it wants."""
         port, service = free_port(), names[each.role]
         more = {**told, "APP_PORT": str(port), **({"TWIN_PEER": names[each.peer]} if each.peer else {})}
         self.program(client, each.program, service, more, programs).wait_until_ready()
-        seed.application(self.node, NAMESPACE, service, port, each.protocol)
+        ways.append(seed.application(self.node, NAMESPACE, service, port, each.protocol))
         if each.role == "orders":
             wanted = {told["TWIN_TOPIC"], f"{told['TWIN_TOPIC']}-dead"}
             until = time.monotonic() + SUBSCRIBED_S_MAX

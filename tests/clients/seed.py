@@ -5,6 +5,7 @@ know: whoever changes them changes them here.
 """
 
 import json
+import subprocess
 import urllib.request
 
 from node import Node
@@ -37,15 +38,16 @@ def configuration(node: Node, namespace: str, name: str, key: str, value: str) -
     node.call("PATCH", f"{twin(namespace, name)}/configuration", {"keys": {key: {"value": value}}})
 
 
-# ADJUST: where the runtime reaches an application, and in which protocol, `http` or `grpc`.
-def application(node: Node, namespace: str, name: str, port: int, protocol: str) -> None:
-    node.call("PUT", f"{twin(namespace, name)}/application", {"address": f"127.0.0.1:{port}", "protocol": protocol})
+def application(node: Node, namespace: str, name: str, port: int, protocol: str) -> subprocess.Popen:
+    """Opens the way in to an application that listens on a port: `twin run`, with a command that does nothing."""
+    run = [node.binary, "--node", node.url, "run", "--app-id", f"{namespace}/{name}"]
+    way = ["--token", node.key_for(namespace, name), "--app-port", str(port), "--app-protocol", protocol]
+    return subprocess.Popen([*run, *way, "--", "sleep", "3600"], stdout=subprocess.DEVNULL)
 
 
-# ADJUST: the grant with which one twin invokes another.
 def may_invoke(node: Node, namespace: str, caller: str, callee: str) -> None:
-    grant = {"capability": "invocation", "target": f"{namespace}/{callee}"}
-    node.call("POST", f"{twin(namespace, caller)}/grants", grant)
+    grant = {"effect": "allow", "scope": f"invoke:{callee}/*"}
+    node.call("PATCH", f"{twin(namespace, caller)}/access", {"add": [grant]})
 
 
 def may_receive(node: Node, namespace: str, receiver: str, sender: str, topic: str) -> None:

@@ -77,9 +77,10 @@ impl Node {
 }
 
 /// The statuses from 500 on that Dapr's API has by itself: (`errorCode`, status).
-const DOCUMENTED: [(&str, u16); 4] = [
+const DOCUMENTED: [(&str, u16); 5] = [
     ("ERR_API_UNIMPLEMENTED", 501),
     ("ERR_CONFIGURATION_STORE_NOT_FOUND", 500),
+    ("ERR_DIRECT_INVOKE", 500),
     ("ERR_PUBSUB_PUBLISH_MESSAGE", 500),
     ("ERR_SECRET_GET", 500),
 ];
@@ -116,6 +117,8 @@ fn paths() -> impl Strategy<Value = String> {
         "/v1.0/publish/",
         "/v1.0/publish/bulk/pubsub/",
         "/v1.0-alpha1/publish/bulk/pubsub/",
+        "/v1.0/invoke/",
+        "/v1.0/invoke/billing/method",
         "/v1.0/metadata",
         "/v1.0/metadata/",
         "/v1.0/healthz",

@@ -93,4 +93,7 @@ async fn a_version_of_as_many_keys_as_may_change_at_once_can_be_taken_back_and_o
     assert_eq!(world.done("POST", &format!("{PATH}/rollback"), json!({"version": 2})).await["version"], 3);
     let keys = world.done("GET", PATH, Value::Null).await["keys"].clone();
     assert!(keys.as_object().unwrap().values().all(|key| key["value"] == "one"), "{keys}");
+    let keyed =
+        world.request("POST", &format!("{PATH}/rollback")).header("idempotency-key", uuid::Uuid::now_v7().to_string());
+    assert_eq!(keyed.json(&json!({"version": 3})).send().await.unwrap().status(), 200, "also under a key");
 }

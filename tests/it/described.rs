@@ -52,9 +52,19 @@ async fn every_operation_answers_as_it_is_described() {
         ("GET", of("/configuration"), Value::Null),
         ("POST", of("/configuration/applied"), json!({"instance": "i1", "version": 1})),
         ("POST", of("/configuration/rollback"), json!({"version": 1})),
+        ("PUT", of("/callers"), json!({"callers": [{"service": "shop/*", "method": "POST /charge"}]})),
+        ("GET", of("/callers"), Value::Null),
+        ("DELETE", of("/callers"), Value::Null),
         ("PUT", of("/components/vault"), json!({"kind": "secrets"})),
         ("GET", of("/components"), Value::Null),
         ("DELETE", of("/components/vault"), Value::Null),
+        (
+            "PUT",
+            of("/subscriptions/new"),
+            json!({"component": "pubsub", "topic": "orders", "path": "/orders", "metadata": {"a": "b"}}),
+        ),
+        ("GET", of("/subscriptions"), Value::Null),
+        ("DELETE", of("/subscriptions/new"), Value::Null),
         ("PUT", of("/secrets/db"), json!("hunter2")),
         ("GET", of("/secrets"), Value::Null),
         ("GET", of("/secrets/db"), Value::Null),
@@ -99,7 +109,7 @@ async fn every_operation_answers_as_it_is_described() {
         world.done(method, &of(&path), body).await;
         seen.insert(id(method, &of(&path)));
     }
-    let streams = ["takeCommands", "watchAll", "watchTwin"].map(str::to_owned);
+    let streams = ["openChannel", "takeCommands", "watchAll", "watchTwin"].map(str::to_owned);
     assert!(seen.is_disjoint(&BTreeSet::from(streams.clone())), "a stream has no end that could be waited for");
     seen.extend(streams);
     let operations =

@@ -23,7 +23,7 @@ const THINGS: [&str; 2] = ["here", "gone"];
 /// Where the other twins are: beside the service and elsewhere.
 const NAMESPACES: [&str; 2] = ["shop", "bank"];
 
-/// One way to a request: `{thing}` is a name that is there or not.
+/// One way to a request: `{thing}` is a name that is there or not, `{twin}` such a service.
 enum Way {
     /// Below a twin's path in the native API.
     Native(&'static str, &'static str, &'static str),
@@ -93,6 +93,21 @@ const SAMPLES: &[(&str, &[Way])] = &[
     ("components-add/1", &[Native("PUT", "/components/{thing}", r#"{"kind":"secrets"}"#)]),
     ("components-list/1", &[Native("GET", "/components", "")]),
     ("components-remove/1", &[Native("DELETE", "/components/{thing}", "")]),
+    (
+        "topics-subscription-set/1",
+        &[Native("PUT", "/subscriptions/{thing}", r#"{"component":"pubsub","topic":"{thing}","path":"/take"}"#)],
+    ),
+    ("topics-subscriptions/1", &[Native("GET", "/subscriptions", "")]),
+    ("topics-subscription-remove/1", &[Native("DELETE", "/subscriptions/{thing}", "")]),
+    ("invoke-set-callers/1", &[Native("PUT", "/callers", r#"{"callers":[]}"#), Native("DELETE", "/callers", "")]),
+    ("invoke-callers/1", &[Native("GET", "/callers", "")]),
+    (
+        "invoke-permit/1",
+        &[
+            Dapr("GET", "/v1.0/invoke/{twin}/method/x", ""),
+            Dapr("POST", "/v1.0/invoke/{twin}.bank/method/{thing}", "x"),
+        ],
+    ),
     (
         "topics-permit/1",
         &[
@@ -173,6 +188,12 @@ async fn furnished() -> (World, String) {
             ("PUT", of(&format!("/secrets/{thing}")), json!("plain")),
             ("PATCH", of("/configuration"), json!({"keys": {thing: {"value": "1"}}})),
             ("PUT", of(&format!("/components/{thing}")), json!({"kind": "secrets"})),
+            (
+                "PUT",
+                of(&format!("/subscriptions/{thing}")),
+                json!({"component": "pubsub", "topic": thing, "path": "/take"}),
+            ),
+            ("PUT", of("/callers"), json!({"callers": [{"service": "shop/*", "method": "*"}]})),
         ] {
             let answer = world.send(method, &path, body).await;
             assert!(answer.status < 300, "{method} {path}: {}", String::from_utf8_lossy(&answer.body));
@@ -213,7 +234,8 @@ async fn every_request_of_the_registry_has_a_sample() {
                 Native(method, path, body) => (method, format!("/api/v1/twins/{owner}{path}"), body),
                 Dapr(method, path, body) => (method, (*path).to_owned(), body),
             };
-            seen(&world, &key, method, &filled(&path, THINGS[0]), &filled(body, THINGS[0])).await;
+            let path = filled(&path, THINGS[0]).replace("{twin}", "other");
+            seen(&world, &key, method, &path, &filled(body, THINGS[0])).await;
         }
     }
     let metrics = world.request("GET", "/metrics").send().await.unwrap().text().await.unwrap();
@@ -240,8 +262,9 @@ async fn no_request_of_a_capability_shows_whether_anything_of_another_service_is
                     assert_eq!(answers[0].status, 403, "{name} {method} {path}: {}", answers[0].body);
                 }
                 Dapr(method, path, body) => {
-                    for thing in THINGS {
-                        answers.push(seen(&world, &key, method, &filled(path, thing), &filled(body, thing)).await);
+                    for (twin, thing) in TWINS.into_iter().zip(THINGS) {
+                        let path = filled(path, thing).replace("{twin}", twin);
+                        answers.push(seen(&world, &key, method, &path, &filled(body, thing)).await);
                     }
                 }
             }

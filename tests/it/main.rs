@@ -5,10 +5,14 @@ mod ahead;
 mod api;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod api_world;
+#[cfg(feature = "dapr")]
+mod applications;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod bad_input;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod cli;
+#[cfg(all(feature = "server", feature = "cli"))]
+mod cli_capabilities;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod clock;
 mod configuration;
@@ -24,6 +28,8 @@ mod drain;
 mod follow;
 mod full;
 mod golden;
+#[cfg(all(feature = "server", feature = "cli", feature = "dapr"))]
+mod growth;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod import;
 #[cfg(all(feature = "dapr", feature = "cli"))]
@@ -54,4 +60,5 @@ mod state;
 mod store_crash;
 mod store_open;
 mod store_pace;
+mod subscriptions;
 mod topics;

@@ -8,7 +8,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use service_twin::cli::run::proxy::Proxy;
+use service_twin::{cli::run::proxy::Proxy, model::ServiceId};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -17,11 +17,15 @@ use tonic::{Code, Request, metadata::MetadataValue};
 
 use crate::{api_world::World, otlp::trace};
 
+fn orders() -> ServiceId {
+    ServiceId::parse("shop/orders").unwrap()
+}
+
 /// A node, and the door of 'shop/orders' to it.
 async fn door() -> (World, Proxy, String) {
     let world = World::new().await;
     let (_, key) = world.mint(json!({"kind": "service", "service": "shop/orders"})).await;
-    let proxy = Proxy::open(&world.node.url(), &key, [0, 0]).await.unwrap();
+    let proxy = Proxy::open(&world.node.url(), &orders(), &key, [0, 0]).await.unwrap();
     (world, proxy, key)
 }
 
@@ -43,15 +47,51 @@ async fn a_call_without_a_token_is_the_services() {
 }
 
 #[tokio::test]
-async fn a_token_is_kept_and_the_node_judges_it() {
-    let (world, proxy, _) = door().await;
-    let keys = format!("{}/api/v1/keys", url(&proxy));
-    let operator = world.client.get(&keys).bearer_auth(&world.operator).send().await.unwrap();
-    assert_eq!(operator.status(), 200, "the service's own key would not reach this");
-    let wrong = world.client.get(format!("{}{TWIN}", url(&proxy))).header("dapr-api-token", "nonsense").send().await;
-    assert_eq!(wrong.unwrap().status(), 401, "nothing stands in for a token that is no good");
-    let from_elsewhere = world.client.get(&keys).bearer_auth(&world.operator).header("host", "twin.example");
+async fn a_token_of_the_service_is_kept_and_the_node_judges_it() {
+    let (world, proxy, key) = door().await;
+    let own = format!("{}{TWIN}/subscriptions", url(&proxy));
+    let from_elsewhere = world.client.get(&own).bearer_auth(&key).header("host", "twin.example");
     assert_eq!(from_elsewhere.send().await.unwrap().status(), 200, "a token decides alone");
+    let (id, second) = world.mint(json!({"kind": "service", "service": "shop/orders"})).await;
+    world.done("DELETE", &format!("/api/v1/keys/{id}"), Value::Null).await;
+    let revoked = world.client.get(&own).header("dapr-api-token", &second).send().await.unwrap();
+    assert_eq!(revoked.status(), 401, "nothing stands in for a token that is no good");
+}
+
+#[tokio::test]
+async fn a_token_that_does_not_name_the_service_is_refused_at_its_door() {
+    let (world, proxy, key) = door().await;
+    let (_, other) = world.mint(json!({"kind": "service", "service": "shop/cart"})).await;
+    let (_, ingest) = world.mint(json!({"kind": "ingest", "namespace": "shop"})).await;
+    let get = async |headers: &[(&str, &str)]| {
+        let mut request = world.client.get(format!("{}/v1.0/metadata", url(&proxy)));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+    let bearer = |token: &str| format!("Bearer {token}");
+    for headers in [
+        &[("dapr-api-token", other.as_str())][..],
+        &[("authorization", &bearer(&other))],
+        &[("authorization", &bearer(&world.operator))],
+        &[("dapr-api-token", &ingest)],
+        &[("dapr-api-token", "nonsense")],
+        &[("authorization", "Basic b3JkZXJzOg==")],
+        &[("dapr-api-token", &key), ("authorization", &bearer(&other))],
+    ] {
+        let (status, body) = get(headers).await;
+        assert_eq!((status, &body["errorCode"]), (401, &json!("ERR_UNAUTHENTICATED")), "{headers:?}");
+        assert!(body["message"].as_str().unwrap().starts_with("invalid api token"), "{body}");
+    }
+    assert_eq!(get(&[("dapr-api-token", &key), ("authorization", &bearer(&key))]).await.0, 200);
+
+    let channel = tonic::transport::Endpoint::from_shared(url(&proxy)).unwrap().connect().await.unwrap();
+    let mut request = Request::new(ExportTraceServiceRequest::default());
+    request.metadata_mut().insert("dapr-api-token", other.parse().unwrap());
+    let status = TraceServiceClient::new(channel).export(request).await.unwrap_err();
+    assert_eq!((status.code(), status.message().contains("shop/orders")), (Code::Unauthenticated, true), "{status}");
 }
 
 #[tokio::test]
@@ -76,6 +116,35 @@ async fn what_a_page_of_another_site_could_send_is_refused() {
 }
 
 #[tokio::test]
+async fn a_process_of_another_user_needs_the_services_token() {
+    use std::os::unix::process::CommandExt as _;
+    if !rustix::process::geteuid().is_root() {
+        // Only root can be somebody else.
+        println!("skipped: only root can start a process of another user");
+        return;
+    }
+    let (_world, proxy, key) = door().await;
+    let port = proxy.ports()[0];
+    let ask = async |user: u32, token: &str| {
+        let script = format!(
+            "exec 3<>/dev/tcp/127.0.0.1/{port}; printf 'GET {TWIN}/subscriptions HTTP/1.1\\r\\nhost: localhost\\r\\n\
+             {token}connection: close\\r\\n\\r\\n' >&3; cat <&3"
+        );
+        let mut command = std::process::Command::new("bash");
+        command.args(["-c", &script]).uid(user).current_dir("/");
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let nobody = 65534;
+    let refused = ask(nobody, "").await;
+    assert!(refused.starts_with("HTTP/1.1 403 ") && refused.contains("another user"), "{refused}");
+    let with_token = ask(nobody, &format!("dapr-api-token: {key}\\r\\n")).await;
+    assert!(with_token.starts_with("HTTP/1.1 200 "), "{with_token}");
+    let own = ask(0, "").await;
+    assert!(own.starts_with("HTTP/1.1 200 "), "{own}");
+}
+
+#[tokio::test]
 async fn telemetry_over_grpc_comes_through_with_its_trailers() {
     let (world, proxy, key) = door().await;
     let channel = tonic::transport::Endpoint::from_shared(url(&proxy)).unwrap().connect().await.unwrap();
@@ -90,7 +159,7 @@ async fn telemetry_over_grpc_comes_through_with_its_trailers() {
     let mut wrong = Request::new(ExportTraceServiceRequest::default());
     wrong.metadata_mut().insert("dapr-api-token", MetadataValue::from_static("nonsense"));
     let status = client.export(wrong).await.unwrap_err();
-    assert_eq!(status.code(), Code::Unauthenticated, "the node's own status: {status}");
+    assert_eq!(status.code(), Code::Unauthenticated, "{status}");
     let mut foreign = Request::new(ExportTraceServiceRequest::default());
     foreign.metadata_mut().insert("origin", MetadataValue::from_static("https://evil.example"));
     let status = client.export(foreign).await.unwrap_err();
@@ -140,7 +209,7 @@ async fn slow_node() -> (String, Arc<Mutex<Vec<u8>>>) {
 #[tokio::test]
 async fn bodies_stream_both_ways_and_what_was_for_one_end_stays_there() {
     let (node, seen) = slow_node().await;
-    let proxy = Proxy::open(&node, "twk_test", [0, 0]).await.unwrap();
+    let proxy = Proxy::open(&node, &orders(), "twk_test", [0, 0]).await.unwrap();
     let mut stream = TcpStream::connect(("127.0.0.1", proxy.ports()[0])).await.unwrap();
     let head = "POST /v1.0/x?a=b HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\nkeep-alive: 5\r\n\
                 connection: keep-alive, x-mine\r\nx-mine: 1\r\nx-kept: 1\r\n\r\n";
@@ -166,7 +235,7 @@ async fn bodies_stream_both_ways_and_what_was_for_one_end_stays_there() {
 
 #[tokio::test]
 async fn a_node_that_is_gone_is_told_in_the_callers_protocol() {
-    let proxy = Proxy::open("http://127.0.0.1:1", "twk_test", [0, 0]).await.unwrap();
+    let proxy = Proxy::open("http://127.0.0.1:1", &orders(), "twk_test", [0, 0]).await.unwrap();
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let answer = client.get(url(&proxy)).send().await.unwrap();
     assert_eq!(answer.status(), 503);
@@ -180,6 +249,6 @@ async fn a_node_that_is_gone_is_told_in_the_callers_protocol() {
 async fn a_port_that_is_taken_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = taken.local_addr().unwrap().port();
-    let error = Proxy::open("http://127.0.0.1:1", "twk_test", [port, 0]).await.map(drop).unwrap_err();
+    let error = Proxy::open("http://127.0.0.1:1", &orders(), "twk_test", [port, 0]).await.map(drop).unwrap_err();
     assert!(error.to_string().contains(&format!("port {port}")), "{error}");
 }

@@ -230,3 +230,143 @@ fn resources_are_read_and_a_store_that_is_not_there_is_refused_unless_mapped() {
         wrong.errors
     );
 }
+
+/// Runs `true` as shop/orders with resources in a folder.
+fn with_resources(node: &Node, folder: &std::path::Path, args: &[&str]) -> Ran {
+    let path = folder.to_str().unwrap();
+    let run = ["run", "--app-id", "shop/orders", "--instance", "i1", "--resources-path", path];
+    node.run(&[&run, args, &["--", "true"]].concat())
+}
+
+fn write(folder: &std::path::Path, name: &str, kind: &str, rest: &str) {
+    let version = if kind == "Subscription" { "v2alpha1" } else { "v1alpha1" };
+    let text = format!("apiVersion: dapr.io/{version}\nkind: {kind}\nmetadata: {{ name: {name} }}\nspec:\n  {rest}\n");
+    std::fs::write(folder.join(format!("{name}.yaml")), text).unwrap();
+}
+
+/// The changes in the journal that are not about the instance that comes and goes.
+fn changes(node: &Node) -> Vec<String> {
+    let journal = node.json(&["journal", "shop/orders"]);
+    let changes = journal["entries"].as_array().unwrap().iter().flat_map(|entry| entry["changes"].as_array().unwrap());
+    changes.map(Value::to_string).filter(|change| !change.contains("nstance") && !change.contains("ealth")).collect()
+}
+
+#[test]
+fn resources_get_into_the_twin_and_unchanged_ones_change_nothing() {
+    let node = Node::start();
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let secrets = folder.join("secrets.json");
+    std::fs::write(&secrets, r#"{"db": {"password": "hunter2"}}"#).unwrap();
+    write(folder, "cache", "Component", "type: state.redis");
+    write(
+        folder,
+        "broker",
+        "Component",
+        "type: pubsub.twin\n  metadata:\n  - { name: publishingScopes, value: 'orders=new,old;cart=' }",
+    );
+    let source = format!("type: secretstores.local.file\n  metadata:\n  - {{ name: secretsFile, value: {secrets:?} }}");
+    write(folder, "vault", "Component", &source);
+    write(
+        folder,
+        "incoming",
+        "Subscription",
+        "pubsubname: broker\n  topic: incoming\n  deadLetterTopic: dead\n  routes:\n    default: orders\n    rules:\n    \
+         - { match: 'event.type == \"x\"', path: /x }\n  metadata: { isRaw: 'true' }\nscopes: [orders]",
+    );
+    write(
+        folder,
+        "others",
+        "Subscription",
+        "pubsubname: broker\n  topic: x\n  routes: { default: /x }\nscopes: [cart]",
+    );
+    write(
+        folder,
+        "policy",
+        "Configuration",
+        "accessControl: { defaultAction: deny }\n  secrets:\n    scopes:\n    \
+         - { storeName: vault, defaultAccess: deny, allowedSecrets: ['db:password'] }",
+    );
+    let first = with_resources(&node, folder, &["--map-components"]);
+    assert_eq!(first.code, 0, "{}", first.errors);
+    for said in [
+        "component 'cache': state, state.twin, in the place of state.redis (--map-components)",
+        "subscription 'incoming': rules come later; the default route is used",
+        "Subscription 'others' is for cart; it is left out",
+        "'accessControl' is not supported",
+        "secret 'db:password': version 1",
+    ] {
+        assert!(first.errors.contains(said), "'{said}' is not said: {}", first.errors);
+    }
+    assert!(!first.errors.contains("hunter2"), "{}", first.errors);
+    assert_eq!(node.run(&["secret", "get", "shop/orders", "db:password", "--reveal"]).text, "hunter2");
+    assert!(node.run(&["state", "ls", "shop/orders"]).text.contains("cache"));
+    let allowed = |operation: &str, scope: &str| {
+        node.json(&["grant", "explain", "shop/orders", operation, scope])["allowed"] == true
+    };
+    assert!(allowed("publish", "topics:broker/new") && !allowed("publish", "topics:broker/incoming"));
+    assert!(allowed("subscribe", "topics:broker/incoming"), "only publishing is scoped");
+    assert!(allowed("get", "secrets:db:password") && !allowed("get", "secrets:other"));
+    let key = node.json(&["key", "new", "service", "shop/orders"])["key"].as_str().unwrap().to_owned();
+    let subscriptions = get(&node, &key, "/api/v1/twins/shop/orders/subscriptions");
+    let expected = json!([{"name": "incoming", "component": "broker", "topic": "incoming", "path": "/orders",
+                           "dead_letter": "dead", "metadata": {"isRaw": "true"}}]);
+    assert_eq!(subscriptions, expected);
+
+    let before = changes(&node);
+    let second = with_resources(&node, folder, &["--map-components"]);
+    assert!(
+        second.code == 0 && second.errors.contains("secret 'db:password': version 1 (as it was)"),
+        "{}",
+        second.errors
+    );
+    assert_eq!(changes(&node), before);
+    std::fs::write(&secrets, r#"{"db": {"password": "hunter3"}}"#).unwrap();
+    let third = with_resources(&node, folder, &["--map-components"]);
+    assert!(third.errors.contains("secret 'db:password': version 2\n"), "{}", third.errors);
+    assert_eq!(changes(&node).len(), before.len() + 1, "only what has changed is new");
+}
+
+#[test]
+fn secrets_of_the_environment_get_into_the_twin_only_if_they_are_named() {
+    let node = Node::start();
+    let folder = tempfile::tempdir().unwrap();
+    let prefix = "type: secretstores.local.env\n  metadata:\n  - { name: secretsPrefix, value: APP_ }";
+    write(folder.path(), "vault", "Component", prefix);
+    let args = ["run", "--app-id", "shop/orders", "-d", folder.path().to_str().unwrap(), "--", "true"];
+    let ran = Ran::from(node.command(&args).env("APP_DB", "hunter2").env("OTHER", "x").output().unwrap());
+    assert!(ran.code == 0 && ran.errors.contains("secret 'DB': version 1"), "{}", ran.errors);
+    let secrets = node.json(&["secret", "ls", "shop/orders"]);
+    let names: Vec<&Value> = secrets.as_array().unwrap().iter().map(|secret| &secret["secret"]).collect();
+    assert_eq!(names, ["DB"]);
+}
+
+#[test]
+fn who_may_not_put_resources_there_hears_what_to_do() {
+    let node = Node::start();
+    let key = node.json(&["key", "new", "service", "shop/orders"])["key"].as_str().unwrap().to_owned();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let run = |name: &str, kind: &str, rest: &str| {
+        write(folder.path(), name, kind, rest);
+        let path = folder.path().to_str().unwrap();
+        let args = ["run", "--app-id", "shop/orders", "--token", &key, "-d", path, "--", "true"];
+        Ran::from(node.command(&args).env("TWIN_DATA_DIR", elsewhere.path()).output().unwrap())
+    };
+    let own = run("incoming", "Subscription", "pubsubname: pubsub\n  topic: incoming\n  routes: { default: /orders }");
+    assert_eq!(own.code, 0, "what is its own it may put there itself: {}", own.errors);
+    let refused = run("vault", "Component", "type: secretstores.twin");
+    assert_eq!(refused.code, 5, "{}", refused.errors);
+    for said in ["component 'vault' did not get into the twin", "operator's key", "twin grant allow shop/orders"] {
+        assert!(refused.errors.contains(said), "{}", refused.errors);
+    }
+}
+
+/// Reads a document of the node.
+fn get(node: &Node, key: &str, path: &str) -> Value {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        client.get(format!("{}{path}", node.url)).bearer_auth(key).send().await.unwrap().json().await.unwrap()
+    })
+}

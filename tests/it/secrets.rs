@@ -38,6 +38,25 @@ fn holding(folder: &Path, needle: &[u8]) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn a_value_that_is_there_already_is_not_set_again_if_so_wished_by_who_may_read_it() {
+    let world = World::new().await;
+    let (_, key) = world.mint(json!({"kind": "service", "service": "shop/orders"})).await;
+    assert_eq!(set(&world, "?unless_same=true", "x").await, 1);
+    let journal = async || world.done("GET", &format!("{OWN}/journal"), Value::Null).await["entries"].clone();
+    let before = journal().await;
+    assert_eq!(set(&world, "?unless_same=true", "x").await, 1);
+    assert_eq!(journal().await, before, "nothing was set, and nobody has read it");
+    assert_eq!(set(&world, "?unless_same=true&rotate=true", "y").await, 2);
+    assert_eq!(set(&world, "", "y").await, 3);
+    let grants = json!({"add": [{"effect": "allow", "operations": ["set"], "scope": "secrets:*"},
+                                {"effect": "deny", "operations": ["get"], "scope": "secrets:db"}]});
+    world.done("PATCH", &format!("{OWN}/access"), grants).await;
+    let guess = as_service(&world, &key, "PUT", &format!("{OWN}/secrets/db?unless_same=true"), json!("y")).await;
+    assert_eq!(guess.problem(), (403, "denied".into()), "who may not read it, may not find it out by guessing");
+    assert_eq!(as_service(&world, &key, "PUT", &format!("{OWN}/secrets/db"), json!("z")).await.status, 200);
+}
+
+#[tokio::test]
 async fn a_secret_is_read_by_its_service_and_each_read_is_journaled() {
     let world = World::new().await;
     let (_, key) = world.mint(json!({"kind": "service", "service": "shop/orders"})).await;

@@ -3,7 +3,7 @@
 use crate::source::{File, words};
 
 /// A module of the root, and those that it may name beside itself.
-const MAY_USE: [(&str, &[&str]); 11] = [
+const MAY_USE: [(&str, &[&str]); 12] = [
     ("model", &[]),
     ("twin", &["model"]),
     ("metrics", &["model", "twin"]),
@@ -13,8 +13,9 @@ const MAY_USE: [(&str, &[&str]); 11] = [
     ("cluster", &["model", "twin", "metrics", "store", "bus"]),
     ("capability", &["model", "twin", "metrics", "store", "bus"]),
     ("runtime", &["model", "twin", "metrics", "store", "bus", "cluster", "capability"]),
-    ("server", &["model", "twin", "token", "metrics", "bus", "capability", "runtime"]),
-    ("cli", &["model", "twin", "token", "metrics", "capability", "runtime"]),
+    ("wire", &[]),
+    ("server", &["model", "twin", "token", "metrics", "bus", "capability", "runtime", "wire"]),
+    ("cli", &["model", "twin", "token", "metrics", "capability", "runtime", "wire"]),
 ];
 
 /// Modules that put the others together, and may name all of them.
@@ -36,7 +37,7 @@ const AT_HOME: [(&[&str], &[&str], &str); 8] = [
     (&["biscuit_auth", "biscuit_prost"], &["src/token/"], "only tokens know how they are signed and written"),
     (
         &["hyper", "hyper_util"],
-        &["src/server/", "src/demo/", "src/cli/run/"],
+        &["src/server/", "src/demo/", "src/cli/run/", "src/wire.rs"],
         "bytes of HTTP are moved at the edge; 'twin run' is a service's own door",
     ),
     (&["serde_saphyr"], &["src/cli/run/resources/"], "only what reads Dapr's resources knows YAML"),

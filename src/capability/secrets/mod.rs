@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     ack::{Ack, Conclude},
-    read::{Get, GetSecrets, Prepare, Prepared, Sealed, SecretView},
+    read::{Compare, Get, GetSecrets, Prepare, Prepared, Sealed, SecretView},
     write::{Delete, Put, Rotation},
 };
 use super::Registry;
@@ -45,6 +45,7 @@ pub fn register(registry: &mut impl Registry) {
     registry.request::<Prepare>();
     registry.request::<Put>();
     registry.request::<Get>();
+    registry.request::<Compare>();
     registry.request::<GetSecrets>();
     registry.request::<Delete>();
     registry.request::<Ack>();

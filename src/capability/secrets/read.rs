@@ -102,6 +102,44 @@ impl Request for Get {
     }
 }
 
+/// Reads the newest version of a secret for the node to compare it with a value that somebody sets, who may read it,
+/// too. What was read stays in the node, so this is no read that is journaled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compare {
+    /// The secret.
+    pub secret: CompactString,
+    /// The newest version.
+    pub version: u64,
+}
+
+impl Request for Compare {
+    type Part = Secrets;
+    type Reply = Option<Sealed>;
+    const OPERATION: &'static str = "set";
+    const NAME: &'static str = "secrets-compare/1";
+    const CREATES: bool = true;
+
+    fn wants(&self, each: &mut dyn FnMut(&str, &'static str)) {
+        each(&self.secret, "set");
+        each(&self.secret, "get");
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::Pages(vec![page(&self.secret, self.version)])
+    }
+
+    fn decide(&self, secrets: &Secrets, turn: &PartTurn<'_>) -> Result<Ruling<Change, Self::Reply>, Rejection> {
+        let newest = secrets.secret(&self.secret).ok().filter(|secret| secret.version == self.version);
+        let value = newest.and_then(|_| turn.page(&page(&self.secret, self.version)));
+        Ok(Ruling::new(value.map(|value| Sealed {
+            secret: self.secret.clone(),
+            version: self.version,
+            value: Bytes(value.to_vec()),
+            key: secrets.key.clone(),
+        })))
+    }
+}
+
 /// Lists secrets, without their values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GetSecrets {

@@ -62,6 +62,7 @@ mod tests {
             version: None,
             app: None,
             check: None,
+            app_token: None,
             ports: [0, 0],
             handlers: None,
             grace: Duration::ZERO,

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     RunArgs,
-    resources::{self, Kind, PolicyKind, Resources},
+    resources::{self, Resources},
 };
 use crate::{
     cli::{error::Error, print},
@@ -72,43 +72,7 @@ fn text(file: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// Hands resources to the twin: the one place where they leave this command. So far it says what was understood.
-pub(super) fn register(resources: &Resources) {
-    let Resources { components, subscriptions, policies, endpoints, notes } = resources;
-    for component in components {
-        let kind = match component.kind {
-            Kind::State => "state",
-            Kind::PubSub => "topics",
-            Kind::Secrets => "secrets",
-            Kind::Configuration => "configuration",
-            Kind::Other => "other",
-        };
-        let place = component.in_place_of.as_ref();
-        let place = place.map(|other| format!(", in the place of {other} (--map-components)")).unwrap_or_default();
-        say(&format!("component '{}': {kind}, {}{place}", component.name, component.type_name));
-    }
-    for subscription in subscriptions {
-        let path = subscription.default_path.as_deref().unwrap_or("its rules alone");
-        say(&format!("subscription '{}': {}/{} to {path}", subscription.name, subscription.pubsub, subscription.topic));
-    }
-    for policy in policies {
-        let kind = match policy.kind {
-            PolicyKind::Configuration => "configuration",
-            PolicyKind::Resiliency => "resiliency",
-        };
-        say(&format!("{kind} '{}'", policy.name));
-    }
-    for endpoint in endpoints {
-        say(&format!("endpoint '{}': {}", endpoint.name, endpoint.base_url));
-    }
-    for note in notes {
-        say(note);
-    }
-    if !(components.is_empty() && subscriptions.is_empty() && policies.is_empty() && endpoints.is_empty()) {
-        say("this release reads resources and does not hand them to the twin yet");
-    }
-}
-
-fn say(text: &str) {
+/// Tells what becomes of a resource.
+pub(super) fn say(text: &str) {
     print::aside(&format!("resources: {}", print::plain(text)));
 }

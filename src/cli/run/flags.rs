@@ -89,6 +89,9 @@ pub struct RunArgs {
     /// What a node that is started here logs
     #[arg(long, value_name = "LEVEL", default_value = "warn")]
     pub(super) log_level: Level,
+    /// By which the service may tell calls that come through its twin
+    #[arg(long, hide = true, env = "APP_API_TOKEN", hide_env_values = true)]
+    app_api_token: Option<String>,
     /// Further resource attributes of its telemetry
     #[arg(long, hide = true, env = "OTEL_RESOURCE_ATTRIBUTES")]
     otel_attributes: Option<String>,
@@ -165,6 +168,8 @@ pub(super) struct Plan {
     pub(super) version: Option<String>,
     pub(super) app: Option<App>,
     pub(super) check: Option<Check>,
+    /// What calls to the service carry, so that it can tell them from others.
+    pub(super) app_token: Option<String>,
     /// HTTP, then gRPC.
     pub(super) ports: [u16; 2],
     /// `None` if the service collects commands itself.
@@ -215,6 +220,7 @@ impl RunArgs {
             service,
             app,
             check,
+            app_token: self.app_api_token.clone().filter(|token| !token.is_empty()),
             ports: [self.dapr_http_port, self.dapr_grpc_port],
             handlers: (!self.no_commands).then(|| self.on_command.clone()),
             grace: Duration::from_secs(self.stop_grace),

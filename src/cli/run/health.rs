@@ -135,7 +135,7 @@ impl Probe {
 }
 
 /// What lies at the bottom of an error.
-fn root(error: &io::Error) -> String {
+pub(super) fn root(error: &io::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;

@@ -1,10 +1,10 @@
 //! The service as an instance of its twin: there while it is up, gone when it has ended well.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
 use super::{flags::Plan, health::Health};
 use crate::{
@@ -27,6 +27,8 @@ pub(super) struct Instance {
     path: String,
     name: String,
     version: Option<String>,
+    /// Held while the twin is told how it is.
+    telling: Arc<Mutex<()>>,
 }
 
 impl Instance {
@@ -36,7 +38,7 @@ impl Instance {
         }
         let path = format!("{}/instances/{}", twin_path(plan.service.as_str())?, segment(&plan.instance));
         let version = plan.version.as_deref().map(|version| cut(version, VERSION_BYTES_MAX));
-        Ok(Self { client, path, name: plan.instance.clone(), version })
+        Ok(Self { client, path, name: plan.instance.clone(), version, telling: Arc::default() })
     }
 
     /// Its id.
@@ -49,12 +51,20 @@ impl Instance {
         format!("{}/commands", self.path)
     }
 
+    /// Where the node finds the way in to it.
+    pub(super) fn channel_path(&self) -> String {
+        format!("{}/channel", self.path)
+    }
+
     /// Tells the twin again and again, and at once what is new. What goes wrong is said once, until it goes well again.
     pub(super) async fn beat(&self, mut health: watch::Receiver<Health>) -> Infallible {
         let mut is_heard = true;
         loop {
             let now = health.borrow_and_update().clone();
-            match self.tell(&now).await {
+            let telling = self.telling.lock().await;
+            let told = self.tell(&now).await;
+            drop(telling);
+            match told {
                 Ok(()) if !is_heard => {
                     print::aside("its twin hears of it again");
                     is_heard = true;
@@ -72,6 +82,12 @@ impl Instance {
                 changed = health.changed() => if changed.is_err() { tokio::time::sleep(BEAT_EVERY).await },
             }
         }
+    }
+
+    /// Waits until the twin is being told nothing; it is not while the guard is held. What is broken off on its way could
+    /// arrive after the last word.
+    pub(super) async fn silent(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.telling).lock_owned().await
     }
 
     async fn tell(&self, health: &Health) -> Result<(), Error> {

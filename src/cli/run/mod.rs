@@ -12,6 +12,7 @@
 //! is the native API as anybody could use it. Start at `session.rs`: what happens from the first line to the exit code.
 //! What Dapr's resource files say is read in [`resources`], which does no I/O.
 
+mod channel;
 mod child;
 mod commands;
 mod environment;
@@ -22,9 +23,11 @@ mod health;
 mod instance;
 mod node;
 pub mod proxy;
+mod register;
 pub mod resources;
 mod session;
 mod signal;
+mod sources;
 
 pub use self::{
     flags::RunArgs,

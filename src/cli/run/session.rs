@@ -7,6 +7,7 @@ use tokio::{sync::watch, task::JoinSet};
 
 use super::{
     RunArgs,
+    channel::Channel,
     child::Child,
     commands::Commands,
     environment, files,
@@ -15,6 +16,8 @@ use super::{
     instance::Instance,
     node::{Node, OwnNode, Place, Token},
     proxy::Proxy,
+    register::register,
+    resources::Resources,
     signal::Asked,
 };
 use crate::cli::{Global, client::twin_path, error::Error, finish, print};
@@ -41,15 +44,13 @@ where
 {
     let plan = args.plan()?;
     args.foreign.notes().for_each(|note| print::aside(&note));
-    if let Some(resources) = files::read(args, &plan.service)? {
-        files::register(&resources);
-    }
+    let resources = files::read(args, &plan.service)?;
     let mut asked = Asked::new().map_err(Error::io("signals"))?;
     let node = tokio::select! {
         node = Node::find(args, global, start) => node?,
         signal = asked.next() => return Ok(signal.exit_code()),
     };
-    let ended = with_node(&node, global, args, &plan, &mut asked).await;
+    let ended = with_node(&node, global, args, &plan, resources.as_ref(), &mut asked).await;
     tokio::select! {
         () = node.end() => {}
         _ = asked.next() => print::aside("the node is ended at once, as asked; what was acknowledged is kept"),
@@ -58,7 +59,14 @@ where
 }
 
 /// The key ends with the service, however that ends.
-async fn with_node(node: &Node, global: &Global, args: &RunArgs, plan: &Plan, asked: &mut Asked) -> Result<u8, Error> {
+async fn with_node(
+    node: &Node,
+    global: &Global,
+    args: &RunArgs,
+    plan: &Plan,
+    resources: Option<&Resources>,
+    asked: &mut Asked,
+) -> Result<u8, Error> {
     let operator = node.client(global.key.as_deref())?;
     let token = if let Some(token) = &args.token {
         Token::given(token)
@@ -71,7 +79,24 @@ async fn with_node(node: &Node, global: &Global, args: &RunArgs, plan: &Plan, as
             }
         }
     };
-    let ended = with_token(node, global, &token.text, plan, asked).await;
+    // A key that was given in the place of an operator's is the service's own.
+    let registrar =
+        if operator.has_key() || args.token.is_none() { &operator } else { &node.client(Some(&token.text))? };
+    let registered = async {
+        match resources {
+            Some(resources) => register(registrar, &plan.service, resources).await,
+            None => Ok(()),
+        }
+    };
+    let registered = tokio::select! {
+        registered = registered => registered.map(|()| None),
+        signal = asked.next() => Ok(Some(signal.exit_code())),
+    };
+    let ended = match registered {
+        Ok(None) => with_token(node, global, &token.text, plan, asked).await,
+        Ok(Some(code)) => Ok(code),
+        Err(error) => Err(error),
+    };
     in_time(token.end(&operator)).await;
     ended
 }
@@ -79,7 +104,7 @@ async fn with_node(node: &Node, global: &Global, args: &RunArgs, plan: &Plan, as
 async fn with_token(node: &Node, global: &Global, token: &str, plan: &Plan, asked: &mut Asked) -> Result<u8, Error> {
     let client = node.client(Some(token))?;
     let instance = Instance::new(client.clone(), plan)?;
-    let proxy = Proxy::open(node.url(), token, plan.ports).await?;
+    let proxy = Proxy::open(node.url(), &plan.service, token, plan.ports).await?;
     let variables = environment::variables(plan, proxy.ports(), token);
     let child = Child::start(&plan.command, &variables, global.json)?;
     let commands = plan.handlers.as_ref().map(|handlers| {
@@ -89,7 +114,12 @@ async fn with_token(node: &Node, global: &Global, token: &str, plan: &Plan, aske
     });
     let commands = commands.transpose()?;
     let up = Up { node: node.url(), plan, ports: proxy.ports(), process: child.id(), json: global.json };
-    let ended = supervise(child, &instance, commands, &up, asked).await?;
+    let channel = plan
+        .app
+        .clone()
+        .map(|app| Channel::new(node.url(), &instance.channel_path(), token, app, plan.app_token.as_deref()));
+    let channel = channel.transpose().map_err(Error::io("the way in to the service"))?;
+    let ended = supervise(child, &instance, commands, channel, &up, asked).await?;
     match ended {
         // Asked to, or done.
         Ended { code: 0, .. } | Ended { was_asked: true, .. } => in_time(instance.leave()).await,
@@ -115,6 +145,7 @@ async fn supervise(
     mut child: Child,
     instance: &Instance,
     commands: Option<Arc<Commands>>,
+    channel: Option<Channel>,
     up: &Up<'_>,
     asked: &mut Asked,
 ) -> Result<Ended, Error> {
@@ -124,6 +155,10 @@ async fn supervise(
     {
         let (instance, health) = (instance.clone(), health.clone());
         beside.spawn(async move { match instance.beat(health).await {} });
+    }
+    if let Some(channel) = channel {
+        let health = health.clone();
+        beside.spawn(async move { match channel.keep(health).await {} });
     }
     if let Some(commands) = &commands {
         let (commands, mut health) = (Arc::clone(commands), health.clone());
@@ -155,6 +190,9 @@ async fn supervise(
         // It may be what has ended the service; then it is told first.
         drop(tokio::time::timeout(LAST_COMMAND, commands.idle()).await);
     }
+    let silent = tokio::time::timeout(FAREWELL, instance.silent()).await;
+    beside.shutdown().await;
+    drop(silent);
     if up.json {
         print::line(&json!({ "event": "ended", "code": ended.code, "asked": ended.was_asked }).to_string())?;
     } else {

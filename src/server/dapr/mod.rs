@@ -5,9 +5,13 @@
 //! [`refusal`] turns what is refused into the codes and statuses that SDKs look for. What is not served is answered
 //! `UNIMPLEMENTED` (gRPC) or 501 (HTTP), on which SDKs fall back.
 
+pub mod app;
 pub mod configuration;
+pub mod event;
+pub mod invoke;
 pub mod metadata;
 pub mod pubsub;
+pub mod push;
 pub mod refusal;
 pub mod secrets;
 pub mod state;
@@ -32,6 +36,7 @@ use crate::{
 pub const RUNTIME_VERSION: &str = "1.18.0";
 
 /// A service speaking to its own twin.
+#[derive(Clone)]
 pub struct Session {
     /// What every door shares.
     pub server: Arc<Server>,
@@ -58,17 +63,21 @@ impl Session {
             identified => identified?,
         };
         server.ready()?;
+        let mut session = Self::of(Arc::clone(server), identity)?;
+        let trace = headers.get("traceparent").and_then(|value| value.to_str().ok()).and_then(TraceParent::parse);
+        if let Some(trace) = trace {
+            session.header = session.header.with_trace(trace);
+        }
+        Ok(session)
+    }
+
+    /// The session of whoever holds the key of one service.
+    pub fn of(server: Arc<Server>, identity: Identity) -> Result<Self, Problem> {
         let Principal::Service { service, .. } = &*identity.principal else {
             let detail = "the Dapr API is spoken with the key of one service: make one with 'twin key new --service …'";
             return Err(Problem::new(Code::Denied, detail));
         };
-        let service = service.clone();
-        let mut header = identity.header();
-        let trace = headers.get("traceparent").and_then(|value| value.to_str().ok()).and_then(TraceParent::parse);
-        if let Some(trace) = trace {
-            header = header.with_trace(trace);
-        }
-        Ok(Self { server: Arc::clone(server), service, identity, header })
+        Ok(Self { service: service.clone(), header: identity.header(), server, identity })
     }
 
     /// Ends what this service holds of the node, and nothing else.

@@ -303,8 +303,7 @@ impl Session {
         let subscribed =
             self.server.subscribe(&self.service, component, topic, &self.identity, header, outstanding_max).await;
         let problem = |failure: &_| self.server.problem(failure);
-        let subscription =
-            subscribed.map_err(|failure| Refusal::of(Block::Publish, component, &failure, problem))?;
+        let subscription = subscribed.map_err(|failure| Refusal::of(Block::Publish, component, &failure, problem))?;
         Ok(Taking { session: self, wanted, subscription, unsettled: Vec::new() })
     }
 }
@@ -343,7 +342,10 @@ impl Taking {
             Verdict::Retry | Verdict::Drop => match self.bury(number).await {
                 Ok(()) => Outcome::Done,
                 Err(refusal) => {
-                    tracing::warn!(reason = refusal.message, "a message did not reach its dead letters, and comes again");
+                    tracing::warn!(
+                        reason = refusal.message,
+                        "a message did not reach its dead letters, and comes again"
+                    );
                     Outcome::Again
                 }
             },

@@ -27,6 +27,8 @@ pub enum Block {
     SecretGet,
     /// Reading configuration.
     ConfigurationGet,
+    /// Invoking another service.
+    Invoke,
     /// Publishing and subscribing.
     Publish,
 }
@@ -41,6 +43,7 @@ impl Block {
             Self::StateTransaction => "ERR_STATE_TRANSACTION",
             Self::SecretGet => "ERR_SECRET_GET",
             Self::ConfigurationGet => "ERR_CONFIGURATION_GET",
+            Self::Invoke => "ERR_DIRECT_INVOKE",
             Self::Publish => "ERR_PUBSUB_PUBLISH_MESSAGE",
         }
     }
@@ -59,6 +62,10 @@ impl Block {
             Self::ConfigurationGet => {
                 let (code, reason) = ("ERR_CONFIGURATION_STORE_NOT_FOUND", "DAPR_CONFIGURATION_STORE_NOT_FOUND");
                 (code, reason, StatusCode::INTERNAL_SERVER_ERROR, format!("configuration store {name} not found"))
+            }
+            Self::Invoke => {
+                let said = format!("failed to invoke, id: {name}");
+                ("ERR_DIRECT_INVOKE", "DAPR_INVOKE_NOT_FOUND", StatusCode::INTERNAL_SERVER_ERROR, said)
             }
             Self::Publish => {
                 let said = format!("pubsub {name} not found");

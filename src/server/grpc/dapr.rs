@@ -7,7 +7,7 @@ use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, extract::State, http::Request, response::Response, routing::post};
 use dapr::dapr::proto::{
-    common::v1::{ConfigurationItem, StateItem, StateOptions, state_options::StateConcurrency},
+    common::v1::{ConfigurationItem, InvokeResponse, StateItem, StateOptions, state_options::StateConcurrency},
     runtime::v1::{
         self as wire, subscribe_topic_events_request_alpha1::SubscribeTopicEventsRequestType as Said,
         subscribe_topic_events_response_alpha1::SubscribeTopicEventsResponseType as Answer,
@@ -25,7 +25,8 @@ use crate::server::{
     dapr::{
         RUNTIME_VERSION, Refusal, Session,
         configuration::{Items, Shown},
-        pubsub::{Handed, Published, Taking, Verdict, Wanted},
+        event::topic_event,
+        pubsub::{Published, Taking, Verdict, Wanted},
         secrets::Values,
         state::{Concurrency, Item, about},
     },
@@ -54,6 +55,7 @@ pub(super) fn router() -> Router<Arc<Server>> {
         .route("/dapr.proto.runtime.v1.Dapr/SubscribeConfigurationAlpha1", streaming(subscribe_configuration))
         .route("/dapr.proto.runtime.v1.Dapr/UnsubscribeConfiguration", unary(unsubscribe_configuration))
         .route("/dapr.proto.runtime.v1.Dapr/UnsubscribeConfigurationAlpha1", unary(unsubscribe_configuration))
+        .route("/dapr.proto.runtime.v1.Dapr/InvokeService", unary(invoke_service))
         .route("/dapr.proto.runtime.v1.Dapr/GetMetadata", unary(get_metadata))
         .route("/dapr.proto.runtime.v1.Dapr/SetMetadata", unary(set_metadata))
         .route("/dapr.proto.runtime.v1.Dapr/Shutdown", unary(shutdown))
@@ -358,7 +360,7 @@ async fn talk(
                 (room, taking.next().await)
             } => match taken {
                 (Err(_), _) => break Ok(()),
-                (Ok(room), Ok(handed)) => room.send(Ok(answer(Answer::EventMessage(topic_event(handed, taking.wanted()))))),
+                (Ok(room), Ok(handed)) => room.send(Ok(answer(Answer::EventMessage(topic_event(handed, taking.wanted(), String::new()))))),
                 (Ok(_), Err(problem)) => break Err(Status::from(Refusal::from(problem))),
             },
             () = answers.closed() => break Ok(()),
@@ -367,48 +369,9 @@ async fn talk(
     }
 }
 
-fn topic_event(handed: Handed, wanted: &Wanted) -> wire::TopicEventRequest {
-    let Handed { id, mut event, data, data_content_type } = handed;
-    for known in ["id", "data", "data_base64", "datacontenttype", "topic", "pubsubname"] {
-        event.remove(known);
-    }
-    let read = |value: &serde_json::value::RawValue| serde_json::from_str(value.get()).unwrap_or_default();
-    let mut text = |name: &str| match event.remove(name).map(|value| read(&value)) {
-        Some(serde_json::Value::String(text)) => text,
-        Some(_) | None => String::new(),
-    };
-    let (source, kind, spec_version) = (text("source"), text("type"), text("specversion"));
-    let fields = event.into_iter().map(|(name, value)| (name, prost_value(read(&value)))).collect();
-    wire::TopicEventRequest {
-        id,
-        source,
-        r#type: kind,
-        spec_version,
-        data_content_type,
-        data,
-        topic: wanted.topic.clone(),
-        pubsub_name: wanted.component.clone(),
-        path: String::new(),
-        extensions: Some(prost_types::Struct { fields }),
-    }
-}
-
-fn prost_value(value: serde_json::Value) -> prost_types::Value {
-    use prost_types::value::Kind;
-    let kind = match value {
-        serde_json::Value::Null => Kind::NullValue(0),
-        serde_json::Value::Bool(value) => Kind::BoolValue(value),
-        serde_json::Value::Number(value) => Kind::NumberValue(value.as_f64().unwrap_or_default()),
-        serde_json::Value::String(value) => Kind::StringValue(value),
-        serde_json::Value::Array(values) => {
-            Kind::ListValue(prost_types::ListValue { values: values.into_iter().map(prost_value).collect() })
-        }
-        serde_json::Value::Object(fields) => {
-            let fields = fields.into_iter().map(|(name, value)| (name, prost_value(value))).collect();
-            Kind::StructValue(prost_types::Struct { fields })
-        }
-    };
-    prost_types::Value { kind: Some(kind) }
+async fn invoke_service(session: Session, request: wire::InvokeServiceRequest) -> Result<InvokeResponse, Refusal> {
+    let message = request.message.ok_or_else(|| Refusal::malformed("the request has no message"))?;
+    session.invoke_message(&request.id, message).await
 }
 
 async fn get_secret(session: Session, request: wire::GetSecretRequest) -> Result<wire::GetSecretResponse, Refusal> {
@@ -484,7 +447,19 @@ async fn get_metadata(session: Session, _: wire::GetMetadataRequest) -> Result<w
         capabilities: component.capabilities.iter().map(|&capability| capability.to_owned()).collect(),
     });
     let extended: HashMap<_, _> = session.server.extended.of(&session.service).into_iter().collect();
+    let pushed = session.server.pushed.of(&session.service);
+    let subscriptions = pushed.iter().map(|subscribed| wire::PubsubSubscription {
+        pubsub_name: subscribed.wanted.component.clone(),
+        topic: subscribed.wanted.topic.clone(),
+        rules: Some(wire::PubsubSubscriptionRules {
+            rules: vec![wire::PubsubSubscriptionRule { r#match: String::new(), path: subscribed.path.clone() }],
+        }),
+        dead_letter_topic: subscribed.wanted.dead_letter_topic.clone().unwrap_or_default(),
+        r#type: wire::PubsubSubscriptionType::Programmatic.into(),
+        ..wire::PubsubSubscription::default()
+    });
     Ok(wire::GetMetadataResponse {
+        subscriptions: subscriptions.collect(),
         id: session.service.name().to_owned(),
         registered_components: registered_components.collect(),
         extended_metadata: extended,

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use axum::{
     Router,
     body::Body,
-    extract::{FromRequest, FromRequestParts, Path, Query, Request},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request::Parts},
+    extract::{FromRequest, FromRequestParts, Path, Query, Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request::Parts, uri::PathAndQuery},
+    middleware::Next,
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{any, get, post},
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
@@ -20,7 +21,7 @@ use crate::{
         Server,
         connection::Connection,
         dapr::{
-            RUNTIME_VERSION, Refusal, Session,
+            RUNTIME_VERSION, Refusal, Session, invoke,
             pubsub::Published,
             state::{Concurrency, Item, Metadata, about},
         },
@@ -51,11 +52,44 @@ pub(super) fn router() -> Router<Arc<Server>> {
         .route("/v1.0/secrets/{store}/{secret}", get(secret_get))
         .route("/v1.0/configuration/{store}", get(configuration_get))
         .route("/v1.0-alpha1/configuration/{store}", get(configuration_get))
-        .route("/v1.0/{*rest}", axum::routing::any(not_served))
-        .route("/v1.0-alpha1/{*rest}", axum::routing::any(not_served))
-        .route("/v1.0-alpha2/{*rest}", axum::routing::any(not_served))
-        .route("/v1.0-beta1/{*rest}", axum::routing::any(not_served))
+        .route("/v1.0/invoke/{app}/method", any(invoke))
+        .route("/v1.0/invoke/{app}/method/{*method}", any(invoke))
+        .route("/v1.0/invoke/{app}/method/", any(invoke))
+        .route("/v1.0/{*rest}", any(not_served))
+        .route("/v1.0-alpha1/{*rest}", any(not_served))
+        .route("/v1.0-alpha2/{*rest}", any(not_served))
+        .route("/v1.0-beta1/{*rest}", any(not_served))
         .method_not_allowed_fallback(no_such_method)
+}
+
+/// Requests that name an application in their head are for it, whatever their path is.
+pub(super) async fn by_header(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
+    let Some(app) = invoke::named(&request) else { return next.run(request).await };
+    let is_grpc = invoke::is_grpc(&request);
+    let (mut parts, body) = request.into_parts();
+    let invoked = match Session::from_request_parts(&mut parts, &server).await {
+        Ok(session) => {
+            let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+            session.invoke(&app, path, Request::from_parts(parts, body)).await
+        }
+        Err(refusal) => Err(refusal),
+    };
+    match invoked {
+        Ok(response) => response,
+        Err(refusal) if is_grpc => tonic::Status::from(refusal).into_http(),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+async fn invoke(session: Session, request: Request) -> Result<Response, Refusal> {
+    let uri = request.uri();
+    let behind = uri.path().strip_prefix("/v1.0/invoke/").unwrap_or_default();
+    let (app, method) = behind.split_once("/method").unwrap_or((behind, ""));
+    let app = percent_encoding::percent_decode_str(app).decode_utf8_lossy().into_owned();
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let path = format!("/{}{query}", method.trim_start_matches('/')).parse();
+    let path = path.map_err(|_| Refusal::malformed("the method is no path"))?;
+    session.invoke(&app, path, request).await
 }
 
 impl IntoResponse for Refusal {
@@ -360,7 +394,7 @@ async fn configuration_get(session: Session, At(store): At<String>, Query(asked)
     if items.is_empty() { Ok(StatusCode::NO_CONTENT.into_response()) } else { Ok(json(None, &items)) }
 }
 
-async fn healthz(axum::extract::State(server): axum::extract::State<Arc<Server>>) -> Response {
+async fn healthz(State(server): State<Arc<Server>>) -> Response {
     match server.ready().and_then(|()| server.writable()) {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(problem) => {
@@ -374,6 +408,16 @@ async fn healthz(axum::extract::State(server): axum::extract::State<Arc<Server>>
 async fn metadata(session: Session) -> Result<Response, Refusal> {
     let components = session.components().await?;
     let extended = session.server.extended.of(&session.service);
+    let pushed = session.server.pushed.of(&session.service);
+    let subscriptions = pushed.iter().map(|subscribed| {
+        serde_json::json!({
+            "pubsubname": subscribed.wanted.component,
+            "topic": subscribed.wanted.topic,
+            "rules": { "rules": [{ "match": "", "path": subscribed.path }] },
+            "deadLetterTopic": subscribed.wanted.dead_letter_topic.as_deref().unwrap_or_default(),
+            "type": "PROGRAMMATIC",
+        })
+    });
     Ok(json(
         None,
         &serde_json::json!({
@@ -383,7 +427,7 @@ async fn metadata(session: Session) -> Result<Response, Refusal> {
             "actors": [],
             "components": components,
             "extended": extended,
-            "subscriptions": [],
+            "subscriptions": subscriptions.collect::<Vec<_>>(),
             "httpEndpoints": [],
         }),
     ))

@@ -47,7 +47,10 @@ pub fn router(server: Arc<Server>) -> Router {
     }
     #[cfg(feature = "dapr")]
     let router = router.merge(dapr::router());
-    router.fallback(no_such_path).with_state(server)
+    let router = router.fallback(no_such_path);
+    #[cfg(feature = "dapr")]
+    let router = router.layer(axum::middleware::from_fn_with_state(Arc::clone(&server), dapr::by_header));
+    router.with_state(server)
 }
 
 async fn no_such_path(uri: Uri) -> Problem {

@@ -43,7 +43,7 @@ const STANDARD: [(&[&str], &str); 5] = [
     (&[], "state:*"),
     (&["get", "watch"], "configuration:*"),
     (&["get", "list"], "secrets:*"),
-    (&["publish", "subscribe"], "topics:*"),
+    (&["publish", "subscribe", "list", "set", "remove"], "topics:*"),
     (&["list"], "components:*"),
 ];
 

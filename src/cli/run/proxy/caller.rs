@@ -31,7 +31,7 @@ impl Caller {
                 Ok(None) | Err(_) => Err(Refusal::UnknownUser),
             }
         };
-        *self.judged.get_or_init(look).await
+        self.judged.get_or_init(look).await.clone()
     }
 }
 

@@ -19,12 +19,10 @@ use super::{
     caller::Caller,
     gate::{DAPR_TOKEN, Refusal, has_token, judge},
 };
-use crate::cli::error::Error;
+use crate::{cli::error::Error, model::ServiceId, wire};
 
 /// How long it may take to reach the node.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a connection to the node without traffic is asked whether it lives.
-const PING_EVERY: Duration = Duration::from_secs(30);
 /// How long a connection to the node is kept that nobody uses.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Between two ends only, and not for whoever is behind (RFC 9110, section 7.6.1).
@@ -42,6 +40,7 @@ pub(super) type Answer = Response<Either<Incoming, Full<Bytes>>>;
 /// The way to one node as one service.
 pub(super) struct Forward {
     node: Authority,
+    service: ServiceId,
     token: HeaderValue,
     /// HTTP/1.1 goes on as HTTP/1.1, and HTTP/2 as HTTP/2: so nothing that a version can say is lost.
     http1: Client<HttpConnector, Incoming>,
@@ -49,7 +48,7 @@ pub(super) struct Forward {
 }
 
 impl Forward {
-    pub(super) fn new(node: &str, token: &str) -> Result<Self, Error> {
+    pub(super) fn new(node: &str, service: &ServiceId, token: &str) -> Result<Self, Error> {
         let uri = Uri::try_from(node).ok().filter(|uri| uri.scheme() == Some(&Scheme::HTTP));
         let node = uri.and_then(|uri| uri.authority().cloned());
         let node = node.ok_or_else(|| Error::Usage("--node must be a URL such as http://127.0.0.1:7070".to_owned()))?;
@@ -62,8 +61,8 @@ impl Forward {
         let mut builder = Client::builder(TokioExecutor::new());
         builder.pool_timer(TokioTimer::new()).timer(TokioTimer::new()).pool_idle_timeout(IDLE_MAX);
         let http1 = builder.build(connector.clone());
-        builder.http2_only(true).http2_adaptive_window(true).http2_keep_alive_interval(PING_EVERY);
-        Ok(Self { node, token, http1, http2: builder.build(connector) })
+        builder.http2_only(true).http2_adaptive_window(true).http2_keep_alive_interval(wire::PING_EVERY);
+        Ok(Self { node, service: service.clone(), token, http1, http2: builder.build(connector) })
     }
 
     /// Passes a request on, or says why not.
@@ -92,7 +91,7 @@ impl Forward {
         // The body was waited for by our own end; the name is the node's own.
         headers.remove(EXPECT);
         headers.remove(HOST);
-        if !has_token(headers) {
+        if !has_token(headers, &self.service)? {
             judged?;
             caller.is_same_user().await?;
             headers.insert(DAPR_TOKEN, self.token.clone());
@@ -142,11 +141,18 @@ impl Why {
     /// In the words of whoever asked: problem+json (RFC 9457), or an answer of gRPC that consists of its trailers.
     fn answer(&self, is_grpc: bool) -> Answer {
         let (status, code, title) = match self {
+            Self::Refused(Refusal::AnotherToken(_)) => (StatusCode::UNAUTHORIZED, 16, "another token"),
             Self::Refused(_) => (StatusCode::FORBIDDEN, 16, "not the service"),
             Self::NoPath => (StatusCode::BAD_REQUEST, 3, "no path"),
             Self::Unreachable(..) => (StatusCode::SERVICE_UNAVAILABLE, 14, "no node"),
         };
-        let body = json!({ "title": title, "status": status.as_u16(), "detail": self.to_string() }).to_string();
+        let mut body = json!({ "title": title, "status": status.as_u16(), "detail": self.to_string() });
+        if status == StatusCode::UNAUTHORIZED {
+            // What SDKs of Dapr read.
+            body["errorCode"] = "ERR_UNAUTHENTICATED".into();
+            body["message"] = self.to_string().into();
+        }
+        let body = body.to_string();
         let body = if is_grpc { Bytes::new() } else { Bytes::from(body) };
         let mut response = Response::new(Either::Right(Full::new(body)));
         let kind = if is_grpc { "application/grpc" } else { "application/problem+json" };
@@ -202,7 +208,8 @@ mod tests {
 
     #[test]
     fn a_token_that_no_header_can_carry_is_refused_at_the_start() {
-        assert!(Forward::new("http://127.0.0.1:7070", "twk\n").is_err());
-        assert!(Forward::new("https://127.0.0.1:7070", "twk").is_err());
+        let service = ServiceId::parse("shop/orders").unwrap();
+        assert!(Forward::new("http://127.0.0.1:7070", &service, "twk\n").is_err());
+        assert!(Forward::new("https://127.0.0.1:7070", &service, "twk").is_err());
     }
 }

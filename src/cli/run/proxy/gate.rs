@@ -6,13 +6,18 @@ use hyper::{
     http::uri::Authority,
 };
 
+use crate::{model::ServiceId, token, twin::keyring::Covers};
+
 /// Where SDKs of Dapr put a token.
 pub(super) const DAPR_TOKEN: HeaderName = HeaderName::from_static("dapr-api-token");
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Why a call without a token is not taken for one of the service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why a call is not taken for one of the service.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
+    /// A token that names somebody else, or nobody.
+    #[error("invalid api token: this is the door of '{0}', and the call's token is not of that service")]
+    AnotherToken(ServiceId),
     /// The peer.
     #[error("this call has no token and comes from a process of another user; send the service's DAPR_API_TOKEN")]
     AnotherUser,
@@ -29,9 +34,19 @@ pub(super) enum Refusal {
     AnotherSite,
 }
 
-/// Whether it carries a token, good or not.
-pub(super) fn has_token(headers: &HeaderMap) -> bool {
-    headers.contains_key(AUTHORIZATION) || headers.contains_key(DAPR_TOKEN)
+/// Whether it carries a token. Each one must name the service; whether it is good, the node judges.
+pub(super) fn has_token(headers: &HeaderMap, service: &ServiceId) -> Result<bool, Refusal> {
+    let of_bearer = headers.get_all(AUTHORIZATION).iter().map(|value| {
+        let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token)
+    });
+    let mut tokens = of_bearer.chain(headers.get_all(DAPR_TOKEN).iter().map(|value| value.to_str().ok())).peekable();
+    let is_some = tokens.peek().is_some();
+    let names_it = |text: Option<&str>| {
+        let said = text.and_then(|text| token::show(text.trim()).ok());
+        said.is_some_and(|said| matches!(said.covers, Covers::Service { service: named } if named == *service))
+    };
+    if tokens.all(names_it) { Ok(is_some) } else { Err(Refusal::AnotherToken(service.clone())) }
 }
 
 /// Refuses what a page of another site could have sent, whichever way it reached this port.

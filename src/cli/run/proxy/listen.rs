@@ -4,17 +4,13 @@ use std::{
     convert::Infallible,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
 use hyper::service::service_fn;
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
 use tokio::{
@@ -24,22 +20,16 @@ use tokio::{
 };
 
 use super::{caller::Caller, forward::Forward};
-use crate::cli::error::Error;
+use crate::{
+    cli::error::Error,
+    model::ServiceId,
+    wire::{self, Spoke},
+};
 
 /// Connections at once; further ones are closed without a word.
 const CONNECTIONS_MAX: usize = 1024;
-/// Streams of one HTTP/2 connection at once.
-const STREAMS_MAX: u32 = 256;
-/// Largest head of a request, in bytes.
-const HEAD_BYTES_MAX: usize = 32 * 1024;
-/// Most that is kept of an answer for an HTTP/2 stream whose peer does not read it, in bytes.
-const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// How long a connection may be silent before its first request, and a head may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often an HTTP/2 connection without traffic is asked whether it lives.
-const PING_EVERY: Duration = Duration::from_secs(30);
-/// Pause after a failed accept, such as for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often a free port is looked for that is free on every loopback address.
 const PORTS_TRIED_MAX: usize = 16;
 
@@ -50,12 +40,13 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Opens two ports, any free ones in the place of 0, and passes on what comes to the node, as the holder of `token`.
+    /// Opens two ports, any free ones in the place of 0, and passes on what comes to the node: as `service`, whose token is
+    /// `token`.
     ///
     /// # Errors
     /// `Io` if a port cannot be listened on, `Usage` if node or token cannot be used.
-    pub async fn open(node: &str, token: &str, ports: [u16; 2]) -> Result<Self, Error> {
-        let forward = Arc::new(Forward::new(node, token)?);
+    pub async fn open(node: &str, service: &ServiceId, token: &str, ports: [u16; 2]) -> Result<Self, Error> {
+        let forward = Arc::new(Forward::new(node, service, token)?);
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut serving = JoinSet::new();
         let mut opened = [0; 2];
@@ -94,33 +85,19 @@ async fn listeners(port: u16) -> io::Result<Vec<TcpListener>> {
 }
 
 async fn serve(listener: TcpListener, forward: Arc<Forward>, permits: Arc<Semaphore>) {
-    let builder = builder();
+    let builder = wire::builder(HEAD_TIMEOUT);
     // They end with this one.
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
         let Ok((stream, peer)) = listener.accept().await else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
+            tokio::time::sleep(wire::ACCEPT_PAUSE).await;
             continue;
         };
         if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
             connections.spawn(connection(stream, peer, Arc::clone(&forward), builder.clone(), permit));
         }
     }
-}
-
-fn builder() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_MAX)
-        .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
-        .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
-        .keep_alive_interval(PING_EVERY)
-        .adaptive_window(true);
-    builder
 }
 
 async fn connection(
@@ -134,27 +111,17 @@ async fn connection(
     // Without it, answers are only slower.
     drop(stream.set_nodelay(true));
     let caller = Arc::new(Caller::new(peer, ours));
-    let spoke = Arc::new(AtomicBool::new(false));
+    let spoke = Spoke::default();
     let service = {
-        let spoke = Arc::clone(&spoke);
+        let spoke = spoke.clone();
         service_fn(move |request| {
-            spoke.store(true, Ordering::Relaxed);
+            spoke.note();
             let (forward, caller) = (Arc::clone(&forward), Arc::clone(&caller));
             async move { Ok::<_, Infallible>(forward.answer(request, &caller).await) }
         })
     };
-    let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    // The head's timeout starts once the protocol is known; a peer that never says enough to know it ends here.
-    let ended = tokio::select! {
-        ended = &mut served => ended,
-        () = tokio::time::sleep(HEAD_TIMEOUT) => {
-            if !spoke.load(Ordering::Relaxed) {
-                return;
-            }
-            served.await
-        }
-    };
-    if let Err(error) = ended {
+    let served = builder.serve_connection(TokioIo::new(stream), service);
+    if let Some(Err(error)) = spoke.or_close(served, HEAD_TIMEOUT).await {
         tracing::debug!(%peer, error, "a connection of the service ended early");
     }
 }

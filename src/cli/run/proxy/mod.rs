@@ -2,8 +2,8 @@
 //! trailers as they come.
 //!
 //! It settles one thing: a call without a token is the service's if it comes from a process of the same user, for a
-//! loopback name, and from no page of another site; it then gets the service's token. A call that carries a token keeps it,
-//! and the node judges it. What a call means is not known here.
+//! loopback name, and from no page of another site; it then gets the service's token. A call that carries a token keeps it if
+//! that names this service, and the node judges it; any other is refused. What a call means is not known here.
 
 mod caller;
 mod forward;

@@ -15,14 +15,23 @@ pub struct Unsupported {
 }
 
 /// The types in whose place a built-in one may be put while somebody develops.
-const MAPPED: [(&str, &[&str]); 4] = [
+const MAPPED: [(&str, &[&str]); 3] = [
     (
         "state.twin",
         &["state.redis", "state.in-memory", "state.sqlite", "state.postgresql", "state.mysql", "state.mongodb"],
     ),
     ("pubsub.twin", &["pubsub.redis", "pubsub.in-memory", "pubsub.rabbitmq", "pubsub.kafka", "pubsub.mqtt3"]),
     ("configuration.twin", &["configuration.redis", "configuration.postgresql"]),
-    ("secretstores.twin", &["secretstores.local.file", "secretstores.local.env"]),
+];
+
+/// What the twin has, and sources that are read for it, under their own names.
+const OWN: [&str; 6] = [
+    "state.twin",
+    "pubsub.twin",
+    "configuration.twin",
+    "secretstores.twin",
+    "secretstores.local.file",
+    "secretstores.local.env",
 ];
 
 /// Keeps components that the twin has, and, with `map`, puts these in the place of well-known others.
@@ -34,7 +43,7 @@ pub fn choose(resources: &mut Resources, map: bool) -> Result<(), Unsupported> {
 }
 
 fn one(component: &mut Component, map: bool) -> Result<(), Unsupported> {
-    if MAPPED.iter().any(|(own, _)| *own == component.type_name) {
+    if OWN.contains(&component.type_name.as_str()) {
         return Ok(());
     }
     let own = MAPPED.iter().find(|(_, others)| others.contains(&component.type_name.as_str())).map(|(own, _)| *own);
@@ -92,7 +101,7 @@ mod tests {
         let refused = of("state.redis", false).unwrap_err();
         assert!(refused.contains("'store' is a 'state.redis'") && refused.contains("--map-components"), "{refused}");
         assert_eq!(of("state.redis", true), Ok(("state.twin".into(), Some("state.redis".into()))));
-        assert_eq!(of("secretstores.local.env", true).unwrap().0, "secretstores.twin");
+        assert_eq!(of("secretstores.local.env", true), Ok(("secretstores.local.env".into(), None)), "it is read");
     }
 
     #[test]

@@ -5,12 +5,14 @@
 //! out, and so is what names other services in its `scopes`. Start at [`read()`]; [`choose`] then says what a component of
 //! Dapr's is here.
 
+mod access;
 mod builtin;
 mod field;
 mod model;
 mod read;
 
 pub use self::{
+    access::{Grant, grants},
     builtin::{Unsupported, choose},
     model::{Bulk, Component, Endpoint, Kind, Policy, PolicyKind, Resources, Rule, Subscription, Value},
     read::{Invalid, read},

@@ -113,7 +113,9 @@ pub(super) async fn rollback(
     Document(Object(body)): Document<Object<RollbackBody>>,
 ) -> Result<Response, Problem> {
     let service = caller.used(&namespace, &name)?;
-    let keys = caller.call(&service, Changed { version: body.version }).await?;
+    // Only what changes something is done under the caller's idempotency key.
+    let changed = caller.server.call(&service, Changed { version: body.version }, caller.header(), None).await;
+    let keys = changed.map_err(|failure| caller.server.problem(&failure))?;
     let version = caller.call(&service, Rollback { version: body.version, keys }).await?;
     Ok(json(Some(version), &Made { version }))
 }

@@ -1,6 +1,8 @@
 //! The native API under `/api/v1`.
 
 mod access;
+mod callers;
+mod channel;
 mod commands;
 mod configuration;
 mod events;
@@ -8,6 +10,7 @@ mod features;
 mod keys;
 mod secrets;
 mod state;
+mod subscriptions;
 mod twins;
 
 use std::sync::Arc;
@@ -49,6 +52,7 @@ pub fn routes() -> Vec<(&'static str, MethodRouter<Arc<Server>>)> {
             put(features::heartbeat).delete(features::deregister),
         ),
         ("/api/v1/twins/{namespace}/{name}/instances/{instance}/commands", get(events::commands)),
+        ("/api/v1/twins/{namespace}/{name}/instances/{instance}/channel", get(channel::open)),
         ("/api/v1/twins/{namespace}/{name}/commands", get(commands::list).post(commands::send)),
         ("/api/v1/twins/{namespace}/{name}/commands/{id}", get(commands::view)),
         ("/api/v1/twins/{namespace}/{name}/commands/{id}/ack", post(commands::acknowledge)),
@@ -60,6 +64,7 @@ pub fn routes() -> Vec<(&'static str, MethodRouter<Arc<Server>>)> {
         ),
         ("/api/v1/twins/{namespace}/{name}/access", get(access::view).patch(access::edit)),
         ("/api/v1/twins/{namespace}/{name}/access/check", post(access::check)),
+        ("/api/v1/twins/{namespace}/{name}/callers", get(callers::view).put(callers::set).delete(callers::clear)),
         ("/api/v1/twins/{namespace}/{name}/configuration", get(configuration::view).patch(configuration::put)),
         ("/api/v1/twins/{namespace}/{name}/configuration/rollback", post(configuration::rollback)),
         ("/api/v1/twins/{namespace}/{name}/configuration/applied", post(configuration::applied)),
@@ -83,6 +88,11 @@ pub fn routes() -> Vec<(&'static str, MethodRouter<Arc<Server>>)> {
         (
             "/api/v1/twins/{namespace}/{name}/state/{store}/{state_key}",
             get(state::get).put(state::put).delete(state::delete),
+        ),
+        ("/api/v1/twins/{namespace}/{name}/subscriptions", get(subscriptions::list)),
+        (
+            "/api/v1/twins/{namespace}/{name}/subscriptions/{subscription}",
+            put(subscriptions::set).delete(subscriptions::remove),
         ),
         ("/api/v1/twins/{namespace}/{name}/events", get(events::of_twin)),
         ("/api/v1/events", get(events::of_all)),

@@ -103,6 +103,9 @@ pub(super) struct PutQuery {
     #[serde(default)]
     rotate: bool,
     overlap_s: Option<u64>,
+    /// Changes nothing if the newest version has this value.
+    #[serde(default)]
+    unless_same: bool,
 }
 
 #[derive(Serialize)]
@@ -125,7 +128,12 @@ pub(super) async fn put(
         (false, Some(_)) => return Err(Problem::new(Code::BadQuery, "overlap_s goes with rotate=true")),
     };
     let value = Zeroizing::new(body(request, VALUE_BYTES_MAX).await?.to_vec());
-    let put = caller.server.put_secret(&service, &secret, value, rotation, caller.header()).await;
+    let (server, header) = (&caller.server, caller.header());
+    let put = if query.unless_same {
+        server.put_other_secret(&service, &secret, value, rotation, header).await
+    } else {
+        server.put_secret(&service, &secret, value, rotation, header).await
+    };
     let version = put.map_err(|failure| caller.server.problem(&failure))?;
     Ok(json(None, &Made { version }))
 }

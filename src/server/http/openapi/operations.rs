@@ -274,6 +274,18 @@ pub(super) static OPERATIONS: &[Operation] = &[
         &[("command", "Delivery"), ("end", "End")],
     )
     .refuses(&[Code::Conflict]),
+    Operation {
+        answer: Answer::Nothing,
+        status: 101,
+        ..plain(
+            "/api/v1/twins/{namespace}/{name}/instances/{instance}/channel",
+            "openChannel",
+            "Turns the connection (Upgrade: twin-channel) into HTTP/2 on which the node asks the instance's application",
+            "",
+        )
+    }
+    .query(&[("protocol", "http|grpc", "What the application speaks; http if absent")])
+    .refuses(&[Code::Invalid, Code::Overloaded]),
     plain("/api/v1/twins/{namespace}/{name}/commands", "listCommands", "Reads commands, newest first", "Commands")
         .query(&[
             ("before", "integer", "Only commands with a smaller id: `next` of the page before"),
@@ -369,6 +381,28 @@ pub(super) static OPERATIONS: &[Operation] = &[
     }
     .takes("ConfigurationUse", "", r#"{"instance": "orders-1", "version": 1}"#)
     .refuses(USED),
+    plain("/api/v1/twins/{namespace}/{name}/callers", "getCallers", "Reads who may invoke the service", "Callers")
+        .refuses(USED),
+    Operation {
+        method: "put",
+        answer: Answer::Nothing,
+        status: 204,
+        ..plain("/api/v1/twins/{namespace}/{name}/callers", "setCallers", "States who may invoke the service", "")
+    }
+    .takes("CallersEdit", "", r#"{"callers": [{"service": "shop/checkout", "method": "POST /charge"}]}"#)
+    .refuses(USED),
+    Operation {
+        method: "delete",
+        answer: Answer::Nothing,
+        status: 204,
+        ..plain(
+            "/api/v1/twins/{namespace}/{name}/callers",
+            "clearCallers",
+            "Takes the list of callers away: whoever was granted it may invoke the service",
+            "",
+        )
+    }
+    .refuses(USED),
     plain(
         "/api/v1/twins/{namespace}/{name}/components",
         "listComponents",
@@ -422,6 +456,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     .query(&[
         ("rotate", "boolean", "Keep the version before valid until every live instance moved on"),
         ("overlap_s", "integer", "For how many seconds at the longest; an hour if absent"),
+        ("unless_same", "boolean", "Change nothing if the newest version is the same; takes the right to read it, too"),
     ])
     .body(&["application/octet-stream"], "", "", "")
     .refuses(USED),
@@ -514,6 +549,38 @@ pub(super) static OPERATIONS: &[Operation] = &[
         status: 204,
         kind: Kind::Plain,
         ..write("delete", "/api/v1/twins/{namespace}/{name}/state/{store}/{state_key}", "deleteState", "Deletes a key")
+    }
+    .refuses(USED),
+    plain(
+        "/api/v1/twins/{namespace}/{name}/subscriptions",
+        "listSubscriptions",
+        "Lists the subscriptions that the service has declared",
+        "[Subscription]",
+    )
+    .refuses(USED),
+    Operation {
+        method: "put",
+        answer: Answer::Nothing,
+        status: 204,
+        ..plain(
+            "/api/v1/twins/{namespace}/{name}/subscriptions/{subscription}",
+            "setSubscription",
+            "Declares where in the application a topic's messages go",
+            "",
+        )
+    }
+    .takes("NewSubscription", "", r#"{"component": "pubsub", "topic": "orders", "path": "/orders"}"#)
+    .refuses(USED),
+    Operation {
+        method: "delete",
+        answer: Answer::Nothing,
+        status: 204,
+        ..plain(
+            "/api/v1/twins/{namespace}/{name}/subscriptions/{subscription}",
+            "removeSubscription",
+            "Removes a subscription",
+            "",
+        )
     }
     .refuses(USED),
     stream("/api/v1/twins/{namespace}/{name}/events", "watchTwin", "Follows one twin", EVENTS),

@@ -37,6 +37,7 @@ fn part(name: &str) -> Value {
         "key" => ("KeyId", "The key's public id", json!("0123456789abcdef")),
         "secret" => ("Name", "The secret", json!("db-password")),
         "component" => ("Name", "The component's name", json!("localsecrets")),
+        "subscription" => ("Name", "The subscription's name", json!("orders")),
         "store" => ("StoreName", "The store", json!("statestore")),
         "state_key" => ("StateKey", "The key, percent-encoded: `/` is `%2F`", json!("order-1")),
         "code" => ("string", "The problem's code", json!("not-found")),

@@ -450,11 +450,37 @@ schemas! {
         "version" "integer" "The version";
         "error?" "string?" "Why it could not be applied; absent if it was";
     }
+    answered Callers: "Who may invoke a service" {
+        "callers" "[CallersEntry]?" "The list; null without one, when whoever was granted it may";
+    }
+    taken CallersEdit: "Who may invoke a service" {
+        "callers" "[CallersEntry]" "The list, at most 32; an empty one lets nobody in";
+    }
+    taken CallersEntry: "A caller, and what it may invoke" {
+        "service" "string" "namespace/name; a '*' at the end stands for any rest";
+        "method" "string" "Method and path, such as 'POST /charge'; a '*' at the end stands for any rest";
+    }
     answered Component: "A name of a capability" {
         "name" "string" "The name";
         "kind" "secrets|configuration|pubsub" "What it stands for";
     }
     taken NewComponent: "What a name stands for" {
         "kind" "secrets|configuration|pubsub" "What it stands for";
+    }
+    // Topics.
+    answered Subscription: "Where in the application a topic's messages go" {
+        "name" "string" "Its name";
+        "component" "string" "The name under which the service knows its topics";
+        "topic" "string" "The topic";
+        "path" "string" "The application's path";
+        "dead_letter" "string?" "The topic for what cannot be delivered";
+        "metadata" "Strings" "Its settings";
+    }
+    taken NewSubscription: "Where in the application a topic's messages go" {
+        "component" "string" "The name under which the service knows its topics; at most 48 bytes";
+        "topic" "string" "The topic; at most 128 bytes";
+        "path" "string" "The application's path, which begins with '/'; at most 256 bytes";
+        "dead_letter?" "string?" "The topic for what cannot be delivered";
+        "metadata?" "Strings" "Its settings; names and values have at most 512 bytes";
     }
 }

@@ -1,0 +1,127 @@
+//! Topics pushed to an application, as long as its channel is open.
+
+use std::{future::pending, sync::Arc, time::Duration};
+
+use ahash::HashMap;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use parking_lot::Mutex;
+use tokio::task::JoinSet;
+
+use super::{
+    Session,
+    app::{App, Subscribed},
+    pubsub::Taking,
+};
+use crate::{
+    model::ServiceId,
+    server::{channel::Channel, problem::Problem},
+};
+
+/// How long a subscription rests that could not begin, or was refused.
+const PAUSE: Duration = Duration::from_secs(5);
+/// How long an application that does not answer is left alone.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Messages on their way to an application for each that it may work on at once.
+const AHEAD: usize = 2;
+
+/// What is pushed to applications at present, by service.
+#[derive(Debug, Default)]
+pub struct Pushed(Mutex<HashMap<ServiceId, Vec<Arc<Subscribed>>>>);
+
+impl Pushed {
+    /// The subscriptions of a service's applications, each once.
+    pub fn of(&self, service: &ServiceId) -> Vec<Arc<Subscribed>> {
+        let mut pushed = self.0.lock().get(service).cloned().unwrap_or_default();
+        pushed.sort_by(|one, other| one.place().cmp(&other.place()));
+        pushed.dedup_by(|one, other| one.place() == other.place());
+        pushed
+    }
+}
+
+/// Keeps a subscription among those that are pushed.
+struct Listed<'a> {
+    pushed: &'a Pushed,
+    service: &'a ServiceId,
+    subscribed: Arc<Subscribed>,
+}
+
+impl<'a> Listed<'a> {
+    fn new(pushed: &'a Pushed, service: &'a ServiceId, subscribed: &Arc<Subscribed>) -> Self {
+        let subscribed = Arc::clone(subscribed);
+        pushed.0.lock().entry(service.clone()).or_default().push(Arc::clone(&subscribed));
+        Self { pushed, service, subscribed }
+    }
+}
+
+impl Drop for Listed<'_> {
+    fn drop(&mut self) {
+        let mut all = self.pushed.0.lock();
+        let Some(pushed) = all.get_mut(self.service) else { return };
+        pushed.retain(|known| !Arc::ptr_eq(known, &self.subscribed));
+        if pushed.is_empty() {
+            all.remove(self.service);
+        }
+    }
+}
+
+/// Asks an application what it wants, and pushes that to it until the future is dropped.
+pub async fn run(session: Session, channel: Arc<Channel>) {
+    let app = App(channel);
+    let mut wanted = loop {
+        match app.subscriptions().await {
+            Ok(wanted) => break wanted,
+            Err(error) => {
+                tracing::debug!(%error, service = %session.service, "an application was not asked for its subscriptions");
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+        }
+    };
+    wanted.sort_by(|one, other| one.place().cmp(&other.place()));
+    wanted.dedup_by(|one, other| one.place() == other.place());
+    let mut pushing = JoinSet::new();
+    for subscribed in wanted {
+        pushing.spawn(push(session.clone(), app.clone(), Arc::new(subscribed)));
+    }
+    pending::<()>().await;
+}
+
+/// Pushes one topic, again and again should it end.
+async fn push(session: Session, app: App, subscribed: Arc<Subscribed>) {
+    let mut is_said = false;
+    loop {
+        let ahead = subscribed.concurrency * AHEAD;
+        let ended = match session.clone().topic_take(subscribed.wanted.clone(), ahead).await {
+            Ok(taking) => {
+                is_said = false;
+                let _listed = Listed::new(&session.server.pushed, &session.service, &subscribed);
+                let Err(problem) = hand_over(taking, &app, &subscribed).await;
+                problem.detail.into_owned()
+            }
+            Err(refusal) => refusal.message,
+        };
+        let (service, topic) = (&session.service, &subscribed.wanted.topic);
+        if !is_said {
+            tracing::warn!(%service, topic, reason = ended, "a subscription of an application rests; it is tried again");
+            is_said = true;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn hand_over(
+    mut taking: Taking,
+    app: &App,
+    subscribed: &Subscribed,
+) -> Result<std::convert::Infallible, Problem> {
+    let mut working = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            handed = taking.next(), if working.len() < subscribed.concurrency => {
+                let handed = handed?;
+                let id = handed.id.clone();
+                working.push(async move { (id, app.deliver(handed, subscribed).await) });
+            }
+            Some((id, verdict)) = working.next(), if !working.is_empty() => taking.settle(&id, verdict).await?,
+        }
+    }
+}

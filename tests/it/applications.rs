@@ -1,0 +1,435 @@
+//! Applications behind channels: what is pushed to them, and what they are invoked with.
+#![expect(clippy::unwrap_used, reason = "helpers of tests, which fail by it")]
+
+use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
+
+use dapr::dapr::proto::{
+    common::v1::{HttpExtension, InvokeRequest, InvokeResponse, http_extension::Verb},
+    runtime::v1::{
+        BindingEventRequest, BindingEventResponse, InvokeServiceRequest, JobEventRequest, JobEventResponse,
+        ListInputBindingsResponse, ListTopicSubscriptionsResponse, TopicEventBulkRequest, TopicEventBulkResponse,
+        TopicEventRequest, TopicEventResponse, TopicSubscription,
+        app_callback_server::{AppCallback, AppCallbackServer},
+        dapr_client::DaprClient,
+        topic_event_response::TopicEventResponseStatus,
+    },
+};
+use http_body_util::{BodyExt as _, Empty, Full};
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    service::service_fn,
+    upgrade::Upgraded,
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    service::TowerToHyperService,
+};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::{net::TcpStream, sync::mpsc, task::JoinHandle};
+use tonic::transport::Channel;
+
+use crate::api_world::{Answer, World, event};
+
+/// How long is waited for what must come.
+const SOON: Duration = Duration::from_secs(30);
+
+async fn key(world: &World, service: &str) -> String {
+    world.mint(json!({"kind": "service", "service": service})).await.1
+}
+
+async fn grant(world: &World, service: &str, scope: &str) {
+    let edit = json!({"add": [{"effect": "allow", "scope": scope}]});
+    world.done("PATCH", &format!("/api/v1/twins/{service}/access"), edit).await;
+}
+
+/// Asks for a channel; what the node answers if it does not open one.
+async fn upgrade(world: &World, key: &str, service: &str, query: &str) -> Result<Upgraded, StatusCode> {
+    let address = world.node.url().strip_prefix("http://").unwrap().to_owned();
+    let stream = TcpStream::connect(&address).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection.with_upgrades());
+    let request = Request::builder()
+        .uri(format!("/api/v1/twins/{service}/instances/i1/channel{query}"))
+        .header("host", &address)
+        .header("authorization", format!("Bearer {key}"))
+        .header("connection", "upgrade")
+        .header("upgrade", "twin-channel")
+        .body(Empty::<Bytes>::new())
+        .unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    match response.status() {
+        StatusCode::SWITCHING_PROTOCOLS => Ok(hyper::upgrade::on(response).await.unwrap()),
+        refused => Err(refused),
+    }
+}
+
+/// What an application over HTTP was asked.
+struct Asked {
+    method: String,
+    path: String,
+    headers: hyper::HeaderMap,
+    body: Vec<u8>,
+}
+
+/// An application over HTTP: it has these subscriptions, and answers from a list, `200` once that is empty.
+struct App {
+    asked: mpsc::UnboundedReceiver<Asked>,
+    answers: Arc<Mutex<VecDeque<(u16, &'static str)>>>,
+    served: JoinHandle<()>,
+}
+
+impl App {
+    async fn open(world: &World, key: &str, service: &str, subscriptions: Value) -> Self {
+        let connection = upgrade(world, key, service, "").await.unwrap();
+        let (tell, asked) = mpsc::unbounded_channel();
+        let answers = Arc::<Mutex<VecDeque<(u16, &'static str)>>>::default();
+        let planned = Arc::clone(&answers);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (tell, planned, subscriptions) = (tell.clone(), Arc::clone(&planned), subscriptions.to_string());
+            async move {
+                let (head, body) = request.into_parts();
+                let path = head.uri.path_and_query().unwrap().to_string();
+                if path == "/dapr/subscribe" {
+                    return Ok::<_, Infallible>(Response::new(Full::from(subscriptions)));
+                }
+                let body = body.collect().await.unwrap().to_bytes().to_vec();
+                tell.send(Asked { method: head.method.to_string(), path, headers: head.headers, body }).ok();
+                let (status, text) = planned.lock().pop_front().unwrap_or((200, ""));
+                Ok(Response::builder().status(status).header("x-own", "1").body(Full::from(text)).unwrap())
+            }
+        });
+        let served = tokio::spawn(async move {
+            let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            drop(server.serve_connection(connection, service).await);
+        });
+        Self { asked, answers, served }
+    }
+
+    fn answer_next(&self, answers: &[(u16, &'static str)]) {
+        self.answers.lock().extend(answers);
+    }
+
+    async fn asked(&mut self) -> Asked {
+        tokio::time::timeout(SOON, self.asked.recv()).await.expect("it is not asked").unwrap()
+    }
+
+    /// The data of the next event that is pushed to a path.
+    async fn pushed(&mut self, path: &str) -> Value {
+        let asked = self.asked().await;
+        assert_eq!((asked.method.as_str(), asked.path.as_str()), ("POST", path));
+        assert_eq!(asked.headers["content-type"], "application/cloudevents+json");
+        serde_json::from_slice::<Value>(&asked.body).unwrap()["data"].clone()
+    }
+}
+
+/// Waits until so many topics are pushed to a service.
+async fn subscribed(world: &World, key: &str, count: usize) {
+    let metadata = async || {
+        let answer = Answer::of(world.bare("GET", "/v1.0/metadata").bearer_auth(key).send().await.unwrap()).await;
+        answer.json()["subscriptions"].as_array().unwrap().len()
+    };
+    let all = async { while metadata().await != count {} };
+    tokio::time::timeout(SOON, all).await.expect("its topics are not pushed");
+}
+
+async fn publish(world: &World, key: &str, topic: &str, data: u32) {
+    let path = format!("/v1.0/publish/pubsub/{topic}");
+    let answer = world.bare("POST", &path).bearer_auth(key).json(&data).send().await.unwrap();
+    assert_eq!(answer.status(), 204);
+}
+
+#[tokio::test]
+async fn a_topic_is_pushed_in_order_and_the_answers_say_what_becomes_of_each_message() {
+    let world = World::new().await;
+    let orders = key(&world, "shop/orders").await;
+    let subscriptions = json!([
+        {"pubsubname": "pubsub", "topic": "new", "route": "/new", "deadLetterTopic": "dead"},
+        {"pubsubname": "pubsub", "topic": "dead", "route": "dead"},
+    ]);
+    let mut app = App::open(&world, &orders, "shop/orders", subscriptions).await;
+    subscribed(&world, &orders, 2).await;
+    for number in 0..50 {
+        publish(&world, &orders, "new", number).await;
+    }
+    for number in 0..50 {
+        assert_eq!(app.pushed("/new").await, number);
+    }
+    app.answer_next(&[(500, ""), (200, r#"{"status": "RETRY"}"#), (200, r#"{"status": "DROP"}"#)]);
+    publish(&world, &orders, "new", 50).await;
+    for _ in 0..3 {
+        assert_eq!(app.pushed("/new").await, 50, "it comes again after a failure, and as asked");
+    }
+    assert_eq!(app.pushed("/dead").await, 50);
+    publish(&world, &orders, "new", 51).await;
+    assert_eq!(app.pushed("/new").await, 51);
+}
+
+#[tokio::test]
+async fn what_an_application_leaves_undone_another_instance_gets() {
+    let world = World::new().await;
+    let orders = key(&world, "shop/orders").await;
+    let subscriptions = json!([{"pubsubname": "pubsub", "topic": "new", "route": "/new"}]);
+    let connection = upgrade(&world, &orders, "shop/orders", "").await.unwrap();
+    let list = subscriptions.to_string();
+    let (tell, mut asked) = mpsc::unbounded_channel();
+    // The first one takes a message and never answers.
+    let first = tokio::spawn(async move {
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (tell, list) = (tell.clone(), list.clone());
+            async move {
+                if request.uri().path() != "/dapr/subscribe" {
+                    tell.send(()).ok();
+                    std::future::pending::<()>().await;
+                }
+                Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(list)))
+            }
+        });
+        drop(
+            hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(connection, service).await,
+        );
+    });
+    subscribed(&world, &orders, 1).await;
+    publish(&world, &orders, "new", 1).await;
+    tokio::time::timeout(SOON, asked.recv()).await.unwrap().unwrap();
+    first.abort();
+    let mut second = App::open(&world, &orders, "shop/orders", subscriptions).await;
+    assert_eq!(second.pushed("/new").await, 1);
+}
+
+#[tokio::test]
+async fn a_call_takes_a_grant_of_the_callers_and_a_place_in_the_targets_list() {
+    let world = World::new().await;
+    let (checkout, billing) = (key(&world, "shop/checkout").await, key(&world, "shop/billing").await);
+    let mut app = App::open(&world, &billing, "shop/billing", json!([])).await;
+    let call = async |app: &str, method: &str| {
+        let path = format!("/v1.0/invoke/{app}/method/{method}");
+        let request = world.bare("POST", &path).header("dapr-api-token", &checkout);
+        let request = request.header("dapr-caller-app-id", "forged").header("x-given", "7").body("42");
+        Answer::of(request.send().await.unwrap()).await
+    };
+    let refused = call("billing", "charge").await;
+    assert_eq!((refused.status, refused.json()["errorCode"].as_str().unwrap()), (403, "ERR_PERMISSION_DENIED"));
+    grant(&world, "shop/checkout", "invoke:billing/POST /charge*").await;
+    grant(&world, "shop/checkout", "invoke:nobody/*").await;
+
+    app.answer_next(&[(201, "charged")]);
+    let answer = call("billing", "charge?now=1").await;
+    assert_eq!((answer.status, answer.body.as_slice()), (201, &b"charged"[..]));
+    let asked = app.asked().await;
+    assert_eq!(
+        (asked.method.as_str(), asked.path.as_str(), asked.body.as_slice()),
+        ("POST", "/charge?now=1", &b"42"[..])
+    );
+    let header = |name: &str| asked.headers.get(name).map(|value| value.to_str().unwrap());
+    assert_eq!((header("dapr-caller-app-id"), header("dapr-callee-app-id")), (Some("checkout"), Some("billing")));
+    assert_eq!((header("dapr-api-token"), header("authorization"), header("x-given")), (None, None, Some("7")));
+
+    for method in ["refund", "charge/../refund", "charge%2f..%2frefund"] {
+        let refused = call("billing", method).await;
+        assert!([400, 403].contains(&refused.status), "{method} {}", refused.status);
+    }
+    let (absent, silent) = (call("nobody", "a").await, {
+        grant(&world, "shop/checkout", "invoke:checkout/*").await;
+        call("checkout", "a").await
+    });
+    let told = |answer: &Answer, name: &str| (answer.status, String::from_utf8_lossy(&answer.body).replace(name, "X"));
+    assert_eq!(told(&absent, "nobody"), told(&silent, "checkout"), "whether a service exists is not told");
+    assert_eq!((absent.status, absent.json()["errorCode"].as_str().unwrap()), (500, "ERR_DIRECT_INVOKE"));
+
+    let mut events = world.request("GET", "/api/v1/twins/shop/billing/events").send().await.unwrap();
+    let callers = json!({"callers": [{"service": "shop/checkout", "method": "POST /charge/later"}]});
+    let set = world.send("PUT", "/api/v1/twins/shop/billing/callers", callers).await;
+    assert_eq!(set.status, 204);
+    assert_eq!(call("billing", "charge/later").await.status, 200);
+    app.asked().await;
+    assert_eq!(call("billing", "charge").await.status, 403);
+    let (_, refused) = event(&mut events, "twin.caller.refused").await;
+    assert_eq!((&refused["caller"], &refused["method"]), (&json!("shop/checkout"), &json!("POST /charge")));
+    assert!(app.asked.try_recv().is_err(), "what was refused did not reach it");
+
+    let twin = "/api/v1/twins/shop/checkout?behaviour=true";
+    let seen = async {
+        loop {
+            let edges = world.done("GET", twin, Value::Null).await["behaviour"]["edges"].clone();
+            if let Some(edge) = edges.as_array().unwrap().iter().find(|edge| edge["peer"] == "billing") {
+                break edge.clone();
+            }
+        }
+    };
+    let edge = tokio::time::timeout(SOON, seen).await.expect("the call is no edge of its caller");
+    assert_eq!(edge["kind"], "service", "{edge}");
+}
+
+#[tokio::test]
+async fn an_application_is_named_in_the_head_too_and_its_stream_arrives_as_it_is_sent() {
+    let world = World::new().await;
+    let (checkout, feed) = (key(&world, "shop/checkout").await, key(&world, "shop/feed").await);
+    grant(&world, "shop/checkout", "invoke:feed/GET /items").await;
+    let connection = upgrade(&world, &feed, "shop/feed", "").await.unwrap();
+    let (parts, sent) = mpsc::channel::<&'static str>(1);
+    let sent = Arc::new(Mutex::new(Some(sent)));
+    tokio::spawn(async move {
+        let service = service_fn(move |request: Request<Incoming>| {
+            let is_asked = request.uri().path() == "/items";
+            let sent = sent.lock().take_if(|_| is_asked).unwrap_or_else(|| mpsc::channel(1).1);
+            let body = futures_util::stream::unfold(sent, async |mut sent| {
+                let frame = hyper::body::Frame::data(Bytes::from_static(sent.recv().await?.as_bytes()));
+                Some((Ok::<_, Infallible>(frame), sent))
+            });
+            let status = if is_asked { 200 } else { 404 };
+            let body = http_body_util::StreamBody::new(Box::pin(body));
+            async move { Ok::<_, Infallible>(Response::builder().status(status).body(body).unwrap()) }
+        });
+        drop(
+            hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(connection, service).await,
+        );
+    });
+    subscribed(&world, &feed, 0).await;
+    let request = world.bare("GET", "/items").header("dapr-app-id", "feed").header("dapr-api-token", &checkout);
+    parts.send("first").await.unwrap();
+    let mut answer = request.send().await.unwrap();
+    assert_eq!(answer.chunk().await.unwrap().unwrap(), "first");
+    parts.send("second").await.unwrap();
+    assert_eq!(answer.chunk().await.unwrap().unwrap(), "second");
+    drop(parts);
+    assert_eq!(answer.chunk().await.unwrap(), None);
+}
+
+/// An application over gRPC: it tells what it was asked.
+struct Callback(mpsc::UnboundedSender<(String, Vec<u8>)>);
+
+#[tonic::async_trait]
+impl AppCallback for Callback {
+    async fn on_invoke(
+        &self,
+        request: tonic::Request<InvokeRequest>,
+    ) -> Result<tonic::Response<InvokeResponse>, tonic::Status> {
+        let InvokeRequest { method, data, content_type, .. } = request.into_inner();
+        if method == "fail" {
+            return Err(tonic::Status::not_found("no such order"));
+        }
+        self.0.send((method, data.clone().unwrap().value)).ok();
+        Ok(tonic::Response::new(InvokeResponse { data, content_type }))
+    }
+
+    async fn list_topic_subscriptions(
+        &self,
+        _: tonic::Request<()>,
+    ) -> Result<tonic::Response<ListTopicSubscriptionsResponse>, tonic::Status> {
+        let subscription =
+            TopicSubscription { pubsub_name: "pubsub".into(), topic: "new".into(), ..TopicSubscription::default() };
+        Ok(tonic::Response::new(ListTopicSubscriptionsResponse { subscriptions: vec![subscription] }))
+    }
+
+    async fn on_topic_event(
+        &self,
+        request: tonic::Request<TopicEventRequest>,
+    ) -> Result<tonic::Response<TopicEventResponse>, tonic::Status> {
+        let TopicEventRequest { topic, data, .. } = request.into_inner();
+        self.0.send((topic, data)).ok();
+        Ok(tonic::Response::new(TopicEventResponse { status: TopicEventResponseStatus::Success.into() }))
+    }
+
+    async fn list_input_bindings(
+        &self,
+        _: tonic::Request<()>,
+    ) -> Result<tonic::Response<ListInputBindingsResponse>, tonic::Status> {
+        Err(tonic::Status::unimplemented(""))
+    }
+
+    async fn on_binding_event(
+        &self,
+        _: tonic::Request<BindingEventRequest>,
+    ) -> Result<tonic::Response<BindingEventResponse>, tonic::Status> {
+        Err(tonic::Status::unimplemented(""))
+    }
+
+    async fn on_bulk_topic_event(
+        &self,
+        _: tonic::Request<TopicEventBulkRequest>,
+    ) -> Result<tonic::Response<TopicEventBulkResponse>, tonic::Status> {
+        Err(tonic::Status::unimplemented(""))
+    }
+
+    async fn on_job_event(
+        &self,
+        _: tonic::Request<JobEventRequest>,
+    ) -> Result<tonic::Response<JobEventResponse>, tonic::Status> {
+        Err(tonic::Status::unimplemented(""))
+    }
+}
+
+#[tokio::test]
+async fn an_application_over_grpc_is_pushed_to_and_invoked_from_both_doors_and_by_its_own_methods() {
+    let world = World::new().await;
+    let (checkout, orders) = (key(&world, "shop/checkout").await, key(&world, "shop/orders").await);
+    grant(&world, "shop/checkout", "invoke:orders/*").await;
+    let connection = upgrade(&world, &orders, "shop/orders", "?protocol=grpc").await.unwrap();
+    let (tell, mut told) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let service = TowerToHyperService::new(AppCallbackServer::new(Callback(tell)));
+        drop(
+            hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(connection, service).await,
+        );
+    });
+    let mut next = async || tokio::time::timeout(SOON, told.recv()).await.expect("it is not asked").unwrap();
+    subscribed(&world, &orders, 1).await;
+    publish(&world, &checkout, "new", 7).await;
+    assert_eq!(next().await, ("new".to_owned(), b"7".to_vec()));
+
+    let path = "/v1.0/invoke/orders/method/pack";
+    let request = world.bare("POST", path).header("dapr-api-token", &checkout).body("box");
+    let answer = Answer::of(request.send().await.unwrap()).await;
+    assert_eq!((answer.status, answer.body.as_slice()), (200, &b"box"[..]));
+    assert_eq!(next().await, ("pack".to_owned(), b"box".to_vec()));
+
+    let channel = Channel::from_shared(world.node.url()).unwrap().connect().await.unwrap();
+    let with = |mut request: tonic::Request<InvokeServiceRequest>| {
+        request.metadata_mut().insert("dapr-api-token", checkout.parse().unwrap());
+        request
+    };
+    let invoke = |method: &str| {
+        let message = InvokeRequest {
+            method: method.into(),
+            data: Some(prost_types::Any { type_url: String::new(), value: b"box".to_vec() }),
+            content_type: "text/plain".into(),
+            http_extension: Some(HttpExtension { verb: Verb::Post.into(), querystring: String::new() }),
+        };
+        with(tonic::Request::new(InvokeServiceRequest { id: "orders".into(), message: Some(message) }))
+    };
+    let mut client = DaprClient::new(channel.clone());
+    let answer = client.invoke_service(invoke("ship")).await.unwrap().into_inner();
+    assert_eq!((answer.data.unwrap().value, answer.content_type.as_str()), (b"box".to_vec(), "text/plain"));
+    assert_eq!(next().await, ("ship".to_owned(), b"box".to_vec()));
+    let failed = client.invoke_service(invoke("fail")).await.unwrap_err();
+    assert_eq!((failed.code(), failed.message()), (tonic::Code::NotFound, "no such order"));
+
+    // Its own methods, by its name in the metadata: here one that happens to be of the callback.
+    let mut direct = dapr::dapr::proto::runtime::v1::app_callback_client::AppCallbackClient::new(channel);
+    let mut request = tonic::Request::new(InvokeRequest {
+        method: "direct".into(),
+        data: Some(prost_types::Any::default()),
+        ..InvokeRequest::default()
+    });
+    request.metadata_mut().insert("dapr-api-token", checkout.parse().unwrap());
+    request.metadata_mut().insert("dapr-app-id", "orders".parse().unwrap());
+    direct.on_invoke(request).await.unwrap();
+    assert_eq!(next().await, ("direct".to_owned(), Vec::new()));
+}
+
+#[tokio::test]
+async fn a_channel_takes_the_key_of_its_service_and_ends_with_it() {
+    let world = World::new().await;
+    let (id, orders) = world.mint(json!({"kind": "service", "service": "shop/orders"})).await;
+    let other = key(&world, "shop/other").await;
+    assert_eq!(upgrade(&world, &other, "shop/orders", "").await.unwrap_err(), 403);
+    assert_eq!(upgrade(&world, "twk_wrong", "shop/orders", "").await.unwrap_err(), 401);
+    assert_eq!(upgrade(&world, &orders, "shop/orders", "?protocol=tcp").await.unwrap_err(), 400);
+    let plain = world.bare("GET", "/api/v1/twins/shop/orders/instances/i1/channel").bearer_auth(&orders);
+    assert_eq!(Answer::of(plain.send().await.unwrap()).await.problem(), (400, "invalid".to_owned()));
+    let app = App::open(&world, &orders, "shop/orders", json!([])).await;
+    world.done("DELETE", &format!("/api/v1/keys/{id}"), Value::Null).await;
+    tokio::time::timeout(SOON, app.served).await.expect("the channel is still open").unwrap();
+}
