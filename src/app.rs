@@ -18,7 +18,7 @@ use crate::{
     capability,
     config::{self, Config, LogConfig, LogFormat, StoreKind},
     metrics::Metrics,
-    model::SystemClock,
+    model::{Clock, SystemClock},
     runtime::{Builder, Drained, Runtime, StartError as RuntimeError},
     server::{Phase, Server, listen, problem::Problem, vitals},
     store::{
@@ -120,7 +120,12 @@ pub struct Node {
 
 impl Node {
     /// Opens the store, starts the virtual actors and takes requests.
-    pub async fn start(mut config: Config) -> Result<Self, Error> {
+    pub async fn start(config: Config) -> Result<Self, Error> {
+        Self::start_by(config, Arc::new(SystemClock)).await
+    }
+
+    /// The same by a clock of the host's.
+    pub async fn start_by(mut config: Config, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         config.check()?;
         config.service.clone().choose().map_err(config::Error::from)?;
         files::fit(&mut config.server, files::raise());
@@ -129,8 +134,8 @@ impl Node {
         let address = listener.local_addr().map_err(listen)?;
         let seal = secrets::node_key(&config)?;
         let runtime = {
-            let config = config.clone();
-            let started = tokio::task::spawn_blocking(move || host(&config)).await;
+            let (config, clock) = (config.clone(), Arc::clone(&clock));
+            let started = tokio::task::spawn_blocking(move || host(&config, clock)).await;
             started.map_err(|error| Error::Ended(format!("opening the store failed: {error}")))??
         };
         let drain = Duration::from_secs(config.drain_s);
@@ -142,7 +147,7 @@ impl Node {
             }
         };
         let metrics = Arc::new(Metrics::new(|registry| vitals::register(&runtime, registry)));
-        let server = Server::new(runtime.clone(), Arc::new(SystemClock), metrics, config.server.clone(), root, seal);
+        let server = Server::new(runtime.clone(), clock, metrics, config.server.clone(), root, seal);
         let serving = tokio::spawn(listen::serve(Arc::clone(&server), listener, drain / CONNECTIONS_SHARE));
         let node = Self { address, runtime, server, serving, drain };
         if let Err(error) = first_key(&node.server, &config.data_dir, is_new).await {
@@ -184,7 +189,7 @@ impl Node {
 }
 
 /// Opens the store and starts a runtime that knows every kind of the node. Blocks.
-fn host(config: &Config) -> Result<Runtime, Error> {
+fn host(config: &Config, clock: Arc<dyn Clock>) -> Result<Runtime, Error> {
     let store: Arc<dyn Store> = match config.store.kind {
         StoreKind::Memory => Arc::new(MemoryStore::new()),
         StoreKind::Sled => {
@@ -196,7 +201,7 @@ fn host(config: &Config) -> Result<Runtime, Error> {
             Arc::new(SledStore::open(&folder, options).map_err(|source| Error::Store { folder, source })?)
         }
     };
-    let builder = Runtime::builder().config(config.runtime.runtime()).store(store);
+    let builder = Runtime::builder().config(config.runtime.runtime()).clock(clock).store(store);
     Ok(kinds(builder).start()?)
 }
 

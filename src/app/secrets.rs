@@ -60,7 +60,8 @@ fn read(file: &Path) -> Result<RootKey, Unusable> {
     Ok(RootKey::parse(text.ok_or(InvalidRootKey)?)?)
 }
 
-/// The key that wraps what secrets are sealed with: as configured, or from its file, which is made if it is not there.
+/// The key that wraps what secrets are sealed with: as configured, or from its file. One that is named must be there; the
+/// one in the data folder is made.
 pub(super) fn node_key(config: &Config) -> Result<NodeKey, Error> {
     let unusable = |place: &str| {
         Error::SecretsKey(format!(
@@ -78,7 +79,7 @@ pub(super) fn node_key(config: &Config) -> Result<NodeKey, Error> {
     let failed = |source: std::io::Error| Error::SecretsKey(format!("'{}' cannot be used: {source}", file.display()));
     match std::fs::read_to_string(&file) {
         Ok(text) => NodeKey::parse(&text).ok_or_else(|| unusable(&format!("'{}'", file.display()))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && stated.as_os_str().is_empty() => {
             let (key, digits) = NodeKey::draw();
             write(&file, &digits).map_err(failed)?;
             tracing::info!(file = %file.display(), "the key that secrets are sealed with was made; keep a copy of it elsewhere");
@@ -88,9 +89,14 @@ pub(super) fn node_key(config: &Config) -> Result<NodeKey, Error> {
     }
 }
 
+/// The folder of a file; of a bare name that is the one at hand.
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Writes a line where only the owner of the file reads it: whole, or not at all.
 pub(super) fn write(file: &Path, line: &str) -> io::Result<()> {
-    let folder = file.parent().unwrap_or(Path::new("."));
+    let folder = folder_of(file);
     std::fs::create_dir_all(folder)?;
     let fresh = file.with_extension("fresh");
     let mut options = std::fs::OpenOptions::new();
@@ -123,6 +129,25 @@ mod tests {
             let mode = std::fs::metadata(config.data_dir.join(TOKEN_KEY_FILE)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
         }
+    }
+
+    #[test]
+    fn a_file_with_the_key_of_secrets_that_is_named_is_never_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("mounted");
+        let config = Config { secrets_key_file: file.clone(), ..Config::default() };
+        let refused = node_key(&config).err().unwrap().to_string();
+        assert!(refused.contains("mounted") && !file.exists(), "{refused}");
+        write(&file, &NodeKey::draw().1).unwrap();
+        assert!(node_key(&config).is_ok());
+        let own = Config { data_dir: folder.path().join("data"), ..Config::default() };
+        assert!(node_key(&own).is_ok() && folder.path().join("data").join(SECRETS_KEY_FILE).exists());
+    }
+
+    #[test]
+    fn a_bare_name_is_a_file_in_the_folder_at_hand() {
+        assert_eq!(folder_of(Path::new("operator.key")), Path::new("."));
+        assert_eq!(folder_of(Path::new("keys/operator.key")), Path::new("keys"));
     }
 
     #[test]

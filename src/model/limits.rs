@@ -12,6 +12,10 @@ pub const PAGE_BYTES_MAX: usize = 32 * 1024;
 pub const COMMIT_KEYS_MAX: usize = 64;
 /// Most bytes in one commit.
 pub const COMMIT_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a commit kept free for the ring page and a journal rotation, its base page among them.
+pub const COMMIT_RESERVED_BYTES: usize = 96 * 1024;
+/// Most bytes of the pages that one message writes, names included, if its record may be as large as any.
+pub const WRITE_BYTES_MAX: usize = COMMIT_BYTES_MAX - RECORD_BYTES_MAX - COMMIT_RESERVED_BYTES;
 /// Most search terms of one twin.
 pub const TERMS_MAX: usize = 32;
 /// Most bytes of search terms of one twin.

@@ -8,8 +8,6 @@ use crate::{
 
 /// Keys of a commit kept free for the core, the ring page and a journal rotation with its deletes.
 pub(super) const RESERVED_KEYS: usize = 12;
-/// Bytes of a commit kept free for the same, the base page of a rotation among them.
-const RESERVED_BYTES: usize = 96 * 1024;
 /// Frame and section heads.
 const FRAME_BYTES: usize = 128;
 /// What a change may grow the state by beyond its own encoded size.
@@ -92,7 +90,7 @@ pub(super) fn refused<K: Twin>(
     }
     let bytes = |pages: &[PageWrite]| pages.iter().map(|page| page.name.len() + size(page)).sum::<usize>();
     let room_keys = limits::COMMIT_KEYS_MAX - RESERVED_KEYS;
-    let room_bytes = limits::COMMIT_BYTES_MAX - K::RECORD_BYTES_MAX - RESERVED_BYTES;
+    let room_bytes = limits::COMMIT_BYTES_MAX - K::RECORD_BYTES_MAX - limits::COMMIT_RESERVED_BYTES;
     if more.pages.len() > room_keys || bytes(&more.pages) > room_bytes {
         return Some(limit("commit bytes", room_bytes, bytes(&more.pages)));
     }

@@ -27,6 +27,8 @@ pub enum Wish {
     Serve,
     /// Create it, change what is desired of it, its attributes, its command definitions.
     Set,
+    /// Change what its service may do.
+    Grant,
     /// Send it commands, and cancel them.
     Command,
     /// Remove it.
@@ -42,6 +44,7 @@ impl Wish {
             Self::Watch => ("twin", "watch"),
             Self::Serve => ("twin", "serve"),
             Self::Set => ("twin", "set"),
+            Self::Grant => ("twin", "grant"),
             Self::Command => ("twin", "command"),
             Self::Remove => ("twin", "remove"),
         }
@@ -51,7 +54,7 @@ impl Wish {
     const fn is_own(self) -> bool {
         match self {
             Self::Observe | Self::Read | Self::Watch | Self::Serve => true,
-            Self::Set | Self::Command | Self::Remove => false,
+            Self::Set | Self::Grant | Self::Command | Self::Remove => false,
         }
     }
 }
@@ -194,7 +197,7 @@ mod tests {
         let (own, other) = (id("shop/orders"), id("shop/cart"));
         let service = Identity::without_token(Principal::Service { key_id: "k".into(), service: own.clone() });
         assert!(service.may(Wish::Serve, &own, "", NOW).is_ok());
-        for wish in [Wish::Set, Wish::Command, Wish::Remove] {
+        for wish in [Wish::Set, Wish::Grant, Wish::Command, Wish::Remove] {
             assert!(service.may(wish, &own, "", NOW).is_err(), "{wish:?}");
         }
         assert_eq!(service.may(Wish::Read, &other, "", NOW).unwrap_err().code, Code::Denied);

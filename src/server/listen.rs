@@ -127,7 +127,7 @@ async fn connection(
         let connection = Connection::new(peer.ip().to_canonical());
         hyper::service::service_fn(move |request: Request<Incoming>| {
             spoke.note();
-            let (doors, connection) = (doors.clone(), connection.clone());
+            let (doors, connection) = (doors.clone(), connection.speaking(request.version()));
             async move { Ok::<_, std::convert::Infallible>(answer(doors, request, connection).await) }
         })
     };

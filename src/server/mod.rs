@@ -38,7 +38,7 @@ use self::{
     connection::Connection,
     identity::Identity,
     newcomers::Newcomers,
-    principal::{Claim, Doorkeeper},
+    principal::{Claim, Doorkeeper, has_token},
     problem::{Code, Problem},
 };
 use crate::{
@@ -203,22 +203,44 @@ impl Server {
 
     /// Establishes who sends a request, and how far that reaches.
     pub async fn identify(&self, headers: &HeaderMap, connection: &Connection) -> Result<Identity, Problem> {
+        let identified = self.judge(headers, connection).await;
+        match &identified {
+            Ok(identity) if identity.rights.is_some() => connection.note(identity, headers),
+            Err(_) if has_token(headers) => connection.clear(),
+            Ok(_) | Err(_) => {}
+        }
+        identified
+    }
+
+    async fn judge(&self, headers: &HeaderMap, connection: &Connection) -> Result<Identity, Problem> {
         let refused = |problem: Problem| {
             self.metrics.keys_refused.inc();
             problem
         };
-        let peer = connection.peer;
-        let identity = match self.keeper.claim(headers, peer, self.now()).map_err(refused)? {
-            Claim::Settled(identity) => identity,
+        match self.keeper.claim(headers, connection.peer, self.now()).map_err(refused)? {
+            Claim::Settled(identity) => Ok(identity),
             Claim::Ask(presented) => {
                 let entry = self.ask_key(&presented.id, LookUp).await?;
-                self.keeper.verify(&presented, entry.as_ref(), peer, self.now()).map_err(refused)?
+                self.keeper.verify(&presented, entry.as_ref(), self.now()).map_err(refused)
             }
-        };
-        if identity.rights.is_some() {
-            connection.note(&identity, headers);
         }
-        Ok(identity)
+    }
+
+    /// Establishes who opens a stream that some SDKs send without its token: the only one heard on the connection, if
+    /// there is no token and its key still counts; otherwise as [`Server::identify`].
+    #[cfg(feature = "dapr")]
+    pub async fn identify_stream(
+        self: &Arc<Self>,
+        headers: &HeaderMap,
+        connection: &Connection,
+    ) -> Result<Identity, Problem> {
+        let heard = connection.only(headers).filter(|_| !has_token(headers));
+        let Some(identity) = heard else { return self.identify(headers, connection).await };
+        let counts = pass::Pass::new(Arc::clone(self), &identity).check().await;
+        if counts.as_ref().is_err_and(|problem| matches!(problem.code, Code::KeyRevoked | Code::KeyExpired)) {
+            self.metrics.keys_refused.inc();
+        }
+        counts.map(|()| identity)
     }
 
     /// Asks a service twin.

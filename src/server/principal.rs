@@ -124,38 +124,37 @@ impl Doorkeeper {
             };
         };
         let hash = digest(token);
+        let mut is_guess = true;
         if let Some(known) = self.known.read().get(&slot(&hash))
-            && now < known.until
             && bool::from(known.hash.ct_eq(&hash))
         {
-            count(&known.identity, now)?;
-            return Ok(Claim::Settled(known.identity.clone()));
+            if now < known.until {
+                count(&known.identity, now)?;
+                return Ok(Claim::Settled(known.identity.clone()));
+            }
+            // Its key's twin is asked again, but whoever sends it does not guess.
+            is_guess = false;
         }
-        self.admit(peer, now)?;
+        if is_guess {
+            self.admit(peer, now)?;
+        }
         let said =
             self.root.verify(token).map_err(|error| failed(Problem::new(Code::KeyInvalid, error.to_string())))?;
-        self.meant_for_us(&said).map_err(failed)?;
+        // From here on nothing was guessed: the signature holds.
+        self.meant_for_us(&said)?;
         let identity = identity(&said);
-        count(&identity, now).map_err(failed)?;
+        count(&identity, now)?;
         let Said { id, covers, .. } = said;
         Ok(Claim::Ask(Box::new(Presented { id, covers, identity, hash, revoked_before: *self.revoked.borrow() })))
     }
 
     /// Judges a token by what the twin of its key keeps, and remembers the good ones.
-    pub fn verify(
-        &self,
-        presented: &Presented,
-        entry: Option<&Entry>,
-        peer: IpAddr,
-        now: Timestamp,
-    ) -> Result<Identity, Problem> {
+    pub fn verify(&self, presented: &Presented, entry: Option<&Entry>, now: Timestamp) -> Result<Identity, Problem> {
         let identity = presented.identity.clone();
         let Some(entry) = entry.filter(|entry| entry.covers == presented.covers) else {
-            self.failed(peer, now);
             return Err(Problem::new(Code::KeyInvalid, "this node knows no such key; see 'twin key ls'"));
         };
         if !entry.counts(now) {
-            self.failed(peer, now);
             return Err(revoked(&presented.id));
         }
         let mut known = self.known.write();
@@ -256,6 +255,11 @@ fn slot(hash: &[u8; 32]) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
+/// Whether a request has any token, good or bad.
+pub(super) fn has_token(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::AUTHORIZATION) || headers.contains_key(DAPR_TOKEN)
+}
+
 /// The one token of a request. It may come more than once, but always the same.
 fn token(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let wrong = |detail| Problem::new(Code::KeyInvalid, detail);
@@ -346,7 +350,7 @@ mod tests {
         let door = doorkeeper();
         let token = mint(&door);
         let headers = with_token(&token);
-        door.verify(&ask(&door, &token), Some(&entry()), PEER, NOW).unwrap();
+        door.verify(&ask(&door, &token), Some(&entry()), NOW).unwrap();
         assert!(matches!(door.claim(&headers, PEER, NOW), Ok(Claim::Settled(_))));
         assert!(matches!(door.claim(&headers, PEER, NOW.after(CACHE_AGE_MAX)), Ok(Claim::Ask(_))));
     }
@@ -357,7 +361,7 @@ mod tests {
         let token = mint(&door);
         let tokens = [until(&token, NOW.after(CACHE_AGE_MAX)), token];
         for token in &tokens {
-            door.verify(&ask(&door, token), Some(&entry()), PEER, NOW).unwrap();
+            door.verify(&ask(&door, token), Some(&entry()), NOW).unwrap();
         }
         door.forget("another");
         assert!(matches!(door.claim(&with_token(&tokens[0]), PEER, NOW), Ok(Claim::Settled(_))));
@@ -374,7 +378,7 @@ mod tests {
         let presented = ask(&door, &token);
         let answered_before = entry();
         door.forget(ID);
-        door.verify(&presented, Some(&answered_before), PEER, NOW).unwrap();
+        door.verify(&presented, Some(&answered_before), NOW).unwrap();
         ask(&door, &token);
     }
 
@@ -385,19 +389,19 @@ mod tests {
         let end = NOW.after(Duration::from_secs(1));
         let entry = Entry { revoked_at: Some(end), ..entry() };
         let presented = ask(&door, &token);
-        door.verify(&presented, Some(&entry), PEER, NOW).unwrap();
+        door.verify(&presented, Some(&entry), NOW).unwrap();
         assert!(
             matches!(door.claim(&with_token(&token), PEER, end), Ok(Claim::Ask(_))),
             "known no longer than it counts"
         );
-        assert_eq!(door.verify(&presented, Some(&entry), PEER, end).unwrap_err().code, Code::KeyRevoked);
+        assert_eq!(door.verify(&presented, Some(&entry), end).unwrap_err().code, Code::KeyRevoked);
     }
 
     #[test]
     fn a_wrong_revoked_or_missing_key_is_refused() {
         let (door, other) = (doorkeeper(), doorkeeper());
         let presented = ask(&door, &mint(&door));
-        let code = |entry: Option<&Entry>| door.verify(&presented, entry, PEER, NOW).unwrap_err().code;
+        let code = |entry: Option<&Entry>| door.verify(&presented, entry, NOW).unwrap_err().code;
         assert_eq!(code(None), Code::KeyInvalid);
         assert_eq!(code(Some(&Entry { covers: Covers::Operator, ..entry() })), Code::KeyInvalid);
         assert_eq!(code(Some(&Entry { revoked_at: Some(NOW), ..entry() })), Code::KeyRevoked);
@@ -414,7 +418,7 @@ mod tests {
         let end = NOW.after(Duration::from_secs(1));
         let token = until(&mint(&door), end);
         assert_eq!(refused(&door, &token, end), Code::KeyExpired);
-        door.verify(&ask(&door, &token), Some(&entry()), PEER, NOW).unwrap();
+        door.verify(&ask(&door, &token), Some(&entry()), NOW).unwrap();
         assert_eq!(refused(&door, &token, end), Code::KeyExpired);
     }
 
@@ -452,7 +456,7 @@ mod tests {
     fn a_peer_that_guesses_is_throttled_and_others_are_not() {
         let door = doorkeeper();
         let token = mint(&door);
-        door.verify(&ask(&door, &token), Some(&entry()), PEER, NOW).unwrap();
+        door.verify(&ask(&door, &token), Some(&entry()), NOW).unwrap();
         for _ in 0..Config::default().wrong_keys_per_minute {
             assert_eq!(refused(&door, "twk_AAAA", NOW), Code::KeyInvalid);
         }
@@ -460,6 +464,34 @@ mod tests {
         assert!(matches!(door.claim(&with_token(&token), PEER, NOW), Ok(Claim::Settled(_))));
         assert!(door.claim(&with_token(&mint(&door)), IpAddr::from([10, 0, 0, 1]), NOW).is_ok());
         assert_eq!(refused(&door, "twk_AAAA", NOW.after(FAILURE_WINDOW)), Code::KeyInvalid);
+    }
+
+    #[test]
+    fn a_key_in_use_is_asked_for_again_and_not_throttled_beside_a_guesser() {
+        let door = doorkeeper();
+        let token = mint(&door);
+        door.verify(&ask(&door, &token), Some(&entry()), NOW).unwrap();
+        let before = NOW.after(CACHE_AGE_MAX / 2);
+        for _ in 0..Config::default().wrong_keys_per_minute {
+            assert_eq!(refused(&door, "twk_AAAA", before), Code::KeyInvalid);
+        }
+        let later = NOW.after(CACHE_AGE_MAX);
+        assert_eq!(refused(&door, "twk_AAAA", later), Code::KeyThrottled);
+        assert!(matches!(door.claim(&with_token(&token), PEER, later), Ok(Claim::Ask(_))));
+    }
+
+    #[test]
+    fn a_key_that_was_signed_here_and_counts_no_more_is_no_guess() {
+        let door = doorkeeper();
+        let token = mint(&door);
+        let expired = until(&token, NOW);
+        let presented = ask(&door, &token);
+        for _ in 0..=Config::default().wrong_keys_per_minute {
+            assert_eq!(refused(&door, &expired, NOW.after(Duration::from_secs(1))), Code::KeyExpired);
+            let revoked = Entry { revoked_at: Some(NOW), ..entry() };
+            assert_eq!(door.verify(&presented, Some(&revoked), NOW).unwrap_err().code, Code::KeyRevoked);
+        }
+        ask(&door, &token);
     }
 
     #[test]

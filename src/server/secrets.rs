@@ -9,7 +9,7 @@ use crate::{
     twin::{Failure, Rejection},
 };
 
-/// How often a new version is sealed anew because somebody else was faster.
+/// How often a new version is sealed anew, or read, because somebody else was faster.
 const TRIES_MAX: u32 = 8;
 
 impl Server {
@@ -73,16 +73,28 @@ impl Server {
         version: Option<u64>,
         header: Header,
     ) -> Result<(u64, Zeroizing<Vec<u8>>), Failure> {
-        let version = if let Some(version) = version {
-            version
-        } else {
-            let prepare = Prepare { secret: secret.into(), reads: true };
-            self.call(service, prepare, header.clone(), None).await?.version.max(1)
+        let Sealed { secret, version, value, key } = match version {
+            Some(version) => self.call(service, Get { secret: secret.into(), version }, header, None).await?,
+            None => self.newest_secret(service, secret, header).await?,
         };
-        let Sealed { secret, version, value, key } =
-            self.call(service, Get { secret: secret.into(), version }, header, None).await?;
         let key = self.seal.unwrap(service, &key).map_err(unsealed)?;
         Ok((version, key.open(service, &secret, version, &value).map_err(unsealed)?))
+    }
+
+    /// The newest version, sealed: the one that was the newest may be gone when it is asked for.
+    async fn newest_secret(&self, service: &ServiceId, secret: &str, header: Header) -> Result<Sealed, Failure> {
+        let mut missed = None;
+        for _ in 0..TRIES_MAX {
+            let prepare = Prepare { secret: secret.into(), reads: true };
+            let version = self.call(service, prepare, header.clone(), None).await?.version.max(1);
+            let get = Get { secret: secret.into(), version };
+            match self.call(service, get, header.clone(), None).await {
+                // If it is still the newest and still not there, there is none.
+                Err(Failure::Rejected(Rejection::NotFound { .. })) if missed != Some(version) => missed = Some(version),
+                answer => return answer,
+            }
+        }
+        Err(Rejection::conflict("the secret is being set by others all the time; try again").into())
     }
 }
 

@@ -1,19 +1,45 @@
 //! A node on a free port with nothing in it, and a client that holds its first operator key.
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which fail by it")]
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 use service_twin::{
     app::{KEY_FILE, Node},
     config::{Config, StoreConfig, StoreKind},
+    model::{Clock, SystemClock, Timestamp},
 };
 
 use crate::described;
 
+/// The machine's clock, which a test puts forward.
+#[derive(Default)]
+pub(crate) struct Ahead(AtomicU64);
+
+impl Ahead {
+    /// Lets time pass.
+    pub(crate) fn pass(&self, by: Duration) {
+        self.0.fetch_add(u64::try_from(by.as_millis()).unwrap(), Ordering::Relaxed);
+    }
+}
+
+impl Clock for Ahead {
+    fn now(&self) -> Timestamp {
+        SystemClock.now().after(Duration::from_millis(self.0.load(Ordering::Relaxed)))
+    }
+}
+
 /// A running node and what it needs.
 pub(crate) struct World {
+    pub(crate) clock: Arc<Ahead>,
     pub(crate) node: Node,
     pub(crate) client: reqwest::Client,
     pub(crate) operator: String,
@@ -71,10 +97,11 @@ impl World {
     }
 
     pub(crate) async fn start(folder: tempfile::TempDir, config: Config) -> Self {
-        let node = Node::start(config).await.unwrap();
+        let clock = Arc::new(Ahead::default());
+        let node = Node::start_by(config, clock.clone()).await.unwrap();
         let operator = std::fs::read_to_string(folder.path().join(KEY_FILE)).unwrap().trim().to_owned();
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
-        Self { node, client, operator, folder }
+        Self { clock, node, client, operator, folder }
     }
 
     /// A request without a key.

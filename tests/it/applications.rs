@@ -75,7 +75,7 @@ struct Asked {
 
 /// An application over HTTP: it has these subscriptions, and answers from a list, `200` once that is empty.
 struct App {
-    asked: mpsc::UnboundedReceiver<Asked>,
+    asked: mpsc::Receiver<Asked>,
     answers: Arc<Mutex<VecDeque<(u16, &'static str)>>>,
     served: JoinHandle<()>,
 }
@@ -83,7 +83,7 @@ struct App {
 impl App {
     async fn open(world: &World, key: &str, service: &str, subscriptions: Value) -> Self {
         let connection = upgrade(world, key, service, "").await.unwrap();
-        let (tell, asked) = mpsc::unbounded_channel();
+        let (tell, asked) = mpsc::channel(256);
         let answers = Arc::<Mutex<VecDeque<(u16, &'static str)>>>::default();
         let planned = Arc::clone(&answers);
         let service = service_fn(move |request: Request<Incoming>| {
@@ -92,10 +92,10 @@ impl App {
                 let (head, body) = request.into_parts();
                 let path = head.uri.path_and_query().unwrap().to_string();
                 if path == "/dapr/subscribe" {
-                    return Ok::<_, Infallible>(Response::new(Full::from(subscriptions)));
+                    return Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(subscriptions)));
                 }
                 let body = body.collect().await.unwrap().to_bytes().to_vec();
-                tell.send(Asked { method: head.method.to_string(), path, headers: head.headers, body }).ok();
+                tell.try_send(Asked { method: head.method.to_string(), path, headers: head.headers, body }).ok();
                 let (status, text) = planned.lock().pop_front().unwrap_or((200, ""));
                 Ok(Response::builder().status(status).header("x-own", "1").body(Full::from(text)).unwrap())
             }
@@ -167,20 +167,46 @@ async fn a_topic_is_pushed_in_order_and_the_answers_say_what_becomes_of_each_mes
 }
 
 #[tokio::test]
+async fn a_declared_subscription_is_pushed_from_when_it_is_declared_until_it_is_removed() {
+    let world = World::new().await;
+    let orders = key(&world, "shop/orders").await;
+    let mut app = App::open(&world, &orders, "shop/orders", json!([])).await;
+    let at = "/api/v1/twins/shop/orders/subscriptions/new";
+    let declare = async |path: &str| {
+        let subscription = json!({"component": "pubsub", "topic": "new", "path": path});
+        assert!(world.send("PUT", at, subscription).await.status < 300);
+    };
+    declare("/first").await;
+    subscribed(&world, &orders, 1).await;
+    publish(&world, &orders, "new", 1).await;
+    assert_eq!(app.pushed("/first").await, 1);
+    declare("/second").await;
+    let path = async || {
+        let answer = Answer::of(world.bare("GET", "/v1.0/metadata").bearer_auth(&orders).send().await.unwrap()).await;
+        answer.json()["subscriptions"][0]["rules"]["rules"][0]["path"].clone()
+    };
+    tokio::time::timeout(SOON, async { while path().await != "/second" {} }).await.expect("it is as it was");
+    publish(&world, &orders, "new", 2).await;
+    assert_eq!(app.pushed("/second").await, 2);
+    assert!(world.send("DELETE", at, Value::Null).await.status < 300);
+    subscribed(&world, &orders, 0).await;
+}
+
+#[tokio::test]
 async fn what_an_application_leaves_undone_another_instance_gets() {
     let world = World::new().await;
     let orders = key(&world, "shop/orders").await;
     let subscriptions = json!([{"pubsubname": "pubsub", "topic": "new", "route": "/new"}]);
     let connection = upgrade(&world, &orders, "shop/orders", "").await.unwrap();
     let list = subscriptions.to_string();
-    let (tell, mut asked) = mpsc::unbounded_channel();
+    let (tell, mut asked) = mpsc::channel(256);
     // The first one takes a message and never answers.
     let first = tokio::spawn(async move {
         let service = service_fn(move |request: Request<Incoming>| {
             let (tell, list) = (tell.clone(), list.clone());
             async move {
                 if request.uri().path() != "/dapr/subscribe" {
-                    tell.send(()).ok();
+                    tell.try_send(()).ok();
                     std::future::pending::<()>().await;
                 }
                 Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(list)))
@@ -246,7 +272,10 @@ async fn a_call_takes_a_grant_of_the_callers_and_a_place_in_the_targets_list() {
     app.asked().await;
     assert_eq!(call("billing", "charge").await.status, 403);
     let (_, refused) = event(&mut events, "twin.caller.refused").await;
-    assert_eq!((&refused["caller"], &refused["method"]), (&json!("shop/checkout"), &json!("POST /charge")));
+    assert_eq!(
+        (&refused["data"]["caller"], &refused["data"]["method"]),
+        (&json!("shop/checkout"), &json!("POST /charge"))
+    );
     assert!(app.asked.try_recv().is_err(), "what was refused did not reach it");
 
     let twin = "/api/v1/twins/shop/checkout?behaviour=true";
@@ -273,13 +302,12 @@ async fn an_application_is_named_in_the_head_too_and_its_stream_arrives_as_it_is
     tokio::spawn(async move {
         let service = service_fn(move |request: Request<Incoming>| {
             let is_asked = request.uri().path() == "/items";
-            let sent = sent.lock().take_if(|_| is_asked).unwrap_or_else(|| mpsc::channel(1).1);
-            let body = futures_util::stream::unfold(sent, async |mut sent| {
-                let frame = hyper::body::Frame::data(Bytes::from_static(sent.recv().await?.as_bytes()));
-                Some((Ok::<_, Infallible>(frame), sent))
-            });
+            let mut sent = sent.lock().take_if(|_| is_asked).unwrap_or_else(|| mpsc::channel(1).1);
+            let frame =
+                |text: &'static str| Ok::<_, Infallible>(hyper::body::Frame::data(Bytes::from_static(text.as_bytes())));
+            let body = futures_util::stream::poll_fn(move |cx| sent.poll_recv(cx).map(|text| text.map(frame)));
+            let body = http_body_util::StreamBody::new(body);
             let status = if is_asked { 200 } else { 404 };
-            let body = http_body_util::StreamBody::new(Box::pin(body));
             async move { Ok::<_, Infallible>(Response::builder().status(status).body(body).unwrap()) }
         });
         drop(
@@ -298,7 +326,7 @@ async fn an_application_is_named_in_the_head_too_and_its_stream_arrives_as_it_is
 }
 
 /// An application over gRPC: it tells what it was asked.
-struct Callback(mpsc::UnboundedSender<(String, Vec<u8>)>);
+struct Callback(mpsc::Sender<(String, Vec<u8>)>);
 
 #[tonic::async_trait]
 impl AppCallback for Callback {
@@ -310,7 +338,7 @@ impl AppCallback for Callback {
         if method == "fail" {
             return Err(tonic::Status::not_found("no such order"));
         }
-        self.0.send((method, data.clone().unwrap().value)).ok();
+        self.0.try_send((method, data.clone().unwrap().value)).ok();
         Ok(tonic::Response::new(InvokeResponse { data, content_type }))
     }
 
@@ -328,7 +356,7 @@ impl AppCallback for Callback {
         request: tonic::Request<TopicEventRequest>,
     ) -> Result<tonic::Response<TopicEventResponse>, tonic::Status> {
         let TopicEventRequest { topic, data, .. } = request.into_inner();
-        self.0.send((topic, data)).ok();
+        self.0.try_send((topic, data)).ok();
         Ok(tonic::Response::new(TopicEventResponse { status: TopicEventResponseStatus::Success.into() }))
     }
 
@@ -367,7 +395,7 @@ async fn an_application_over_grpc_is_pushed_to_and_invoked_from_both_doors_and_b
     let (checkout, orders) = (key(&world, "shop/checkout").await, key(&world, "shop/orders").await);
     grant(&world, "shop/checkout", "invoke:orders/*").await;
     let connection = upgrade(&world, &orders, "shop/orders", "?protocol=grpc").await.unwrap();
-    let (tell, mut told) = mpsc::unbounded_channel();
+    let (tell, mut told) = mpsc::channel(256);
     tokio::spawn(async move {
         let service = TowerToHyperService::new(AppCallbackServer::new(Callback(tell)));
         drop(

@@ -2,7 +2,8 @@
 
 use dapr::dapr::proto::runtime::v1::{self as wire, dapr_client::DaprClient};
 use serde_json::{Value, json};
-use tonic::{Request, transport::Channel};
+use service_twin::model::Clock as _;
+use tonic::{Code, Request, transport::Channel};
 
 use crate::api_world::{World, event};
 
@@ -43,6 +44,8 @@ async fn it_is_in_sync_when_every_live_instance_has_applied_it() {
     assert_eq!(applied(json!({"instance": "a", "version": 1})).await, 204);
     assert_eq!(in_sync().await, true);
     assert_eq!(applied(json!({"instance": "a", "version": 9})).await, 409);
+    let known = world.request("GET", PATH).header("if-none-match", "\"1\"").send().await.unwrap();
+    assert_eq!((known.status().as_u16(), &known.headers()["etag"]), (200, &"\"1\"".parse().unwrap()));
 }
 
 #[tokio::test]
@@ -78,6 +81,52 @@ async fn a_change_reaches_those_who_follow_the_twin_and_those_who_subscribed_to_
     end.metadata_mut().insert("authorization", format!("Bearer {key}").parse().unwrap());
     assert!(client.unsubscribe_configuration(end).await.unwrap().into_inner().ok);
     assert!(stream.message().await.unwrap().is_none(), "the stream ends with its subscription");
+}
+
+#[tokio::test]
+async fn a_change_is_taken_back_once_under_one_idempotency_key() {
+    let world = World::new().await;
+    for value in ["red", "blue"] {
+        world.done("PATCH", PATH, json!({"keys": {"colour": {"value": value}}})).await;
+    }
+    for _ in 0..2 {
+        let request = world.request("POST", &format!("{PATH}/rollback")).json(&json!({"version": 2}));
+        let key = ("idempotency-key-time", world.clock.now().to_string());
+        let answer = request.header("idempotency-key", "back").header(key.0, key.1).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.json::<Value>().await.unwrap()["version"], 3);
+    }
+    assert_eq!(world.done("GET", PATH, Value::Null).await["keys"]["colour"]["value"], "red");
+}
+
+#[tokio::test]
+async fn who_follows_many_keys_hears_the_last_value_of_each_and_too_many_are_refused() {
+    let world = World::new().await;
+    world.done("PUT", OWN, Value::Null).await;
+    let (_, key) = world.mint(json!({"kind": "service", "service": "shop/orders"})).await;
+    let channel = Channel::from_shared(world.node.url()).unwrap().connect().await.unwrap();
+    let mut client = DaprClient::new(channel);
+    let message = |count: usize| {
+        let keys = (0..count).map(|key| format!("k{key}")).collect();
+        let store_name = "configstore".into();
+        let mut request = Request::new(wire::SubscribeConfigurationRequest { store_name, keys, ..Default::default() });
+        request.metadata_mut().insert("authorization", format!("Bearer {key}").parse().unwrap());
+        request
+    };
+    let many = client.subscribe_configuration(message(1025)).await.unwrap_err();
+    assert_eq!((many.code(), many.message().contains("1024")), (Code::ResourceExhausted, true), "{many}");
+    let mut stream = client.subscribe_configuration(message(200)).await.unwrap().into_inner();
+    stream.message().await.unwrap().unwrap();
+    for round in 0..100 {
+        // The second change comes while the first is being read.
+        for value in [format!("{round}"), format!("{round} again")] {
+            world.done("PATCH", PATH, json!({"keys": {"k0": {"value": value}}})).await;
+        }
+        let last =
+            async { while stream.message().await.unwrap().unwrap().items["k0"].value != format!("{round} again") {} };
+        let heard = tokio::time::timeout(std::time::Duration::from_secs(30), last).await;
+        heard.unwrap_or_else(|_| panic!("the change of round {round} was not told within 30 s"));
+    }
 }
 
 #[tokio::test]

@@ -65,6 +65,7 @@ const SAMPLES: &[(&str, &[Way])] = &[
     ("state-remove-store/1", &[Native("DELETE", "/state/{thing}", "")]),
     ("secrets-prepare/1", &[Native("PUT", "/secrets/{thing}", "plain")]),
     ("secrets-put/1", &[Native("PUT", "/secrets/{thing}?rotate=true", "plain")]),
+    ("secrets-compare/1", &[Native("PUT", "/secrets/{thing}?unless_same=true", "plain")]),
     (
         "secrets-get/1",
         &[

@@ -5,7 +5,7 @@ mod ahead;
 mod api;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod api_world;
-#[cfg(feature = "dapr")]
+#[cfg(all(feature = "dapr", feature = "cli"))]
 mod applications;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod bad_input;
@@ -15,7 +15,10 @@ mod cli;
 mod cli_capabilities;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod clock;
+#[cfg(all(feature = "dapr", feature = "cli"))]
 mod configuration;
+#[cfg(all(feature = "dapr", feature = "cli"))]
+mod connection;
 #[cfg(feature = "demo")]
 mod demo;
 #[cfg(all(feature = "server", feature = "cli"))]
@@ -55,10 +58,14 @@ mod runtime;
 mod saturation;
 #[cfg(all(unix, feature = "dapr", feature = "cli"))]
 mod scan;
+#[cfg(all(feature = "dapr", feature = "cli"))]
 mod secrets;
+#[cfg(all(feature = "dapr", feature = "cli"))]
 mod state;
 mod store_crash;
 mod store_open;
 mod store_pace;
+#[cfg(all(feature = "dapr", feature = "cli"))]
 mod subscriptions;
+#[cfg(all(feature = "dapr", feature = "cli"))]
 mod topics;

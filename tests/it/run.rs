@@ -152,16 +152,21 @@ fn a_command_may_be_a_call_of_the_service() {
     let app = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = app.local_addr().unwrap().port().to_string();
     let heard = std::thread::spawn(move || {
-        // The first connection only sees that somebody listens.
-        drop(app.accept().unwrap());
-        let (mut stream, _) = app.accept().unwrap();
-        let (mut heard, mut bytes) = (String::new(), [0; 1024]);
-        while !heard.contains('}') {
-            let read = stream.read(&mut bytes).unwrap();
-            heard.push_str(std::str::from_utf8(&bytes[..read]).unwrap());
+        loop {
+            let (mut stream, _) = app.accept().unwrap();
+            let (mut heard, mut bytes) = (String::new(), [0; 1024]);
+            while !heard.contains('}') && !heard.starts_with("GET ") {
+                // One connection only sees that somebody listens.
+                let Ok(read @ 1..) = stream.read(&mut bytes) else { break };
+                heard.push_str(std::str::from_utf8(&bytes[..read]).unwrap());
+            }
+            if heard.starts_with("POST ") {
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 13\r\n\r\n{\"workers\":4}").unwrap();
+                return heard;
+            }
+            // Its node asks for its subscriptions; it has none.
+            drop(stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"));
         }
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 13\r\n\r\n{\"workers\":4}").unwrap();
-        heard
     });
     let handler = "reload=http:/admin/reload";
     let _run = Run::start(&node, &["--instance", "i1", "--app-port", &port, "--on-command", handler], SERVICE);

@@ -112,7 +112,9 @@ async fn a_rotation_whose_time_is_over_names_who_had_not_moved_on() {
     let world = World::new().await;
     world.done("PUT", &format!("{OWN}/instances/late"), Value::Null).await;
     set(&world, "", "one").await;
-    set(&world, "?rotate=true&overlap_s=1", "two").await;
+    set(&world, "?rotate=true&overlap_s=10", "two").await;
+    // Long enough for the twin to look again, and short enough for its instance to be there.
+    world.clock.pass(std::time::Duration::from_secs(20));
     let over = async {
         while world.done("GET", &format!("{OWN}/secrets/db"), Value::Null).await["previous"] != Value::Null {
             tokio::task::yield_now().await;
@@ -121,6 +123,48 @@ async fn a_rotation_whose_time_is_over_names_who_had_not_moved_on() {
     tokio::time::timeout(std::time::Duration::from_secs(30), over).await.expect("it did not end within 30 s");
     let journal = world.done("GET", &format!("{OWN}/journal"), Value::Null).await.to_string();
     assert!(journal.contains("\"stragglers\":[\"late\"]"), "{journal}");
+}
+
+#[tokio::test]
+async fn the_newest_version_is_read_while_others_are_set() {
+    let world = World::new().await;
+    set(&world, "", "0").await;
+    let sets = async {
+        for number in 1..100 {
+            set(&world, "", &number.to_string()).await;
+        }
+    };
+    let reads = async {
+        for _ in 0..300 {
+            let path = format!("{OWN}/secrets/db/value");
+            let read = Answer::of(world.request("GET", &path).send().await.unwrap()).await;
+            assert_eq!(read.status, 200, "{}", String::from_utf8_lossy(&read.body));
+        }
+    };
+    tokio::join!(sets, reads);
+}
+
+#[tokio::test]
+async fn a_secret_is_set_without_an_idempotency_key_and_dapr_gives_out_no_other_bytes_than_were_set() {
+    let world = World::new().await;
+    let put = |name: &str, value: &'static [u8]| world.request("PUT", &format!("{OWN}/secrets/{name}")).body(value);
+    let keyed = put("text", b"x").header("idempotency-key", "01890a5d-ac96-774b-bcce-b302099a8057");
+    let refused = Answer::of(keyed.send().await.unwrap()).await;
+    assert_eq!(refused.problem(), (400, "idempotency-not-kept".into()));
+    assert_eq!(put("text", "grün".as_bytes()).send().await.unwrap().status(), 200);
+    let (_, key) = world.mint(json!({"kind": "service", "service": "shop/orders"})).await;
+    let dapr = async |name: &str| {
+        let answer = as_service(&world, &key, "GET", &format!("/v1.0/secrets/secretstore/{name}"), Value::Null).await;
+        (answer.status, answer.json())
+    };
+    assert_eq!(dapr("bulk").await, (200, json!({"text": {"text": "grün"}})));
+    assert_eq!(put("binary", &[0, 255]).send().await.unwrap().status(), 200);
+    for name in ["binary", "bulk"] {
+        let (status, answer) = dapr(name).await;
+        let said = answer["message"].as_str().unwrap().to_owned();
+        assert!(status == 500 && said.contains("secret binary is no UTF-8"), "{name}: {status} {said}");
+    }
+    assert_eq!(dapr("text").await, (200, json!({"text": "grün"})));
 }
 
 #[tokio::test]

@@ -121,17 +121,23 @@ async fn a_transaction_is_done_whole_or_not_at_all() {
     assert_eq!(orders.send("GET", &format!("{STORE}/c"), &[], "").await.status, 404);
     let many: Vec<_> = (0..17).map(|key| json!({"operation": "set", "key": format!("k{key}"), "value": 0})).collect();
     assert_eq!(transact(json!(many)).await.problem(), (422, "limit-exceeded".into()));
+    let endless = json!([{"operation": "set", "key": "a", "value": 1, "ttl_s": 0}]);
+    assert_eq!(transact(endless).await.problem(), (400, "invalid".into()));
+    let large = |key| json!({"operation": "set", "key": format!("l{key}"), "value": "x".repeat(10 * 1024)});
+    let large: Vec<_> = (0..16).map(large).collect();
+    assert_eq!(transact(json!(large)).await.problem(), (422, "limit-exceeded".into()));
 }
 
 #[tokio::test]
 async fn a_value_whose_time_is_over_is_gone_and_its_room_is_free() {
     let world = World::new().await;
     let orders = Service::of(&world, "shop/orders").await;
-    assert_eq!(orders.send("PUT", &format!("{STORE}/short?ttl_s=1"), &[], "x").await.status, 204);
-    assert_eq!(orders.send("PUT", &format!("{STORE}/kept?ttl_s=1"), &[], "x").await.status, 204);
+    assert_eq!(orders.send("PUT", &format!("{STORE}/short?ttl_s=600"), &[], "x").await.status, 204);
+    assert_eq!(orders.send("PUT", &format!("{STORE}/kept?ttl_s=600"), &[], "x").await.status, 204);
     assert_eq!(orders.send("PUT", &format!("{STORE}/kept"), &[], "y").await.status, 204, "written anew without an end");
     assert_eq!(orders.send("GET", &format!("{STORE}/short"), &[], "").await.status, 200);
-    until(async || orders.send("GET", &format!("{STORE}/short"), &[], "").await.status == 404).await;
+    world.clock.pass(std::time::Duration::from_secs(600));
+    assert_eq!(orders.send("GET", &format!("{STORE}/short"), &[], "").await.status, 404);
     until(async || orders.send("GET", &format!("{OWN}/state"), &[], "").await.json()[0]["keys"] == 1).await;
     assert_eq!(orders.send("GET", &format!("{STORE}/kept"), &[], "").await.body, b"y");
 }
@@ -249,6 +255,47 @@ async fn dapr_over_http_is_answered_as_its_clients_expect() {
     assert_eq!(nobody.status, 401);
     let operator = Answer::of(world.request("GET", "/v1.0/state/statestore/t").send().await.unwrap()).await;
     assert_eq!((operator.status, operator.json()["errorCode"].as_str()), (403, Some("ERR_DENIED")));
+}
+
+#[tokio::test]
+async fn dapr_over_http_says_no_in_its_own_words_whatever_is_wrong() {
+    let world = World::new().await;
+    let orders = Service::of(&world, "shop/orders").await;
+    for (method, path, status, code) in [
+        ("DELETE", "/v1.0/publish/pubsub/a", 405, "ERR_METHOD_NOT_ALLOWED"),
+        ("POST", "/v1.0/metadata", 405, "ERR_METHOD_NOT_ALLOWED"),
+        ("GET", "/v1.0/configuration/%FF", 400, "ERR_MALFORMED_REQUEST"),
+        ("DELETE", "/v1.0/state/statestore/%FF", 400, "ERR_MALFORMED_REQUEST"),
+    ] {
+        let answer = orders.send(method, path, &[], "").await;
+        let said = (answer.status, answer.kind.as_str(), answer.json()["errorCode"].clone());
+        assert_eq!(said, (status, "application/json", json!(code)), "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn many_values_are_saved_at_once_and_only_so_many_are_read_at_once() {
+    let world = World::new().await;
+    let orders = Service::of(&world, "shop/orders").await;
+    let mut client = orders.grpc().await;
+    let item = |key: String, bytes| StateItem { key, value: vec![7; bytes], ..Default::default() };
+    let mut save = async |states| {
+        let request = wire::SaveStateRequest { store_name: "statestore".into(), states };
+        client.save_state(orders.message(request)).await
+    };
+    save((0..16).map(|number| item(format!("k{number}"), 10 * 1024)).collect()).await.unwrap();
+    save((0..8).map(|number| item(format!("large{number}"), 32_704)).collect()).await.unwrap();
+    let mut client = orders.grpc().await;
+    let mut read = async |keys: Vec<String>| {
+        let request = wire::GetBulkStateRequest { store_name: "statestore".into(), keys, ..Default::default() };
+        client.get_bulk_state(orders.message(request)).await.map(|answer| answer.into_inner().items.len())
+    };
+    assert_eq!(read((0..16).map(|number| format!("k{number}")).collect()).await.unwrap(), 16);
+    assert_eq!(read(vec!["none".into(); 1024]).await.unwrap(), 1024);
+    let many = read(vec!["none".into(); 1025]).await.unwrap_err();
+    assert_eq!((many.code(), many.message().contains("1024")), (Code::ResourceExhausted, true), "{many}");
+    let much = read(vec!["large1".into(); 200]).await.unwrap_err();
+    assert_eq!((much.code(), much.message().contains("bytes of an answer")), (Code::ResourceExhausted, true), "{much}");
 }
 
 #[tokio::test]

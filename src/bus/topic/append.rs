@@ -20,7 +20,7 @@ const TRIMMED_AT_ONCE: u64 = 16;
 pub struct Stored {
     /// Its id, which the publisher chose or the door drew.
     pub id: CompactString,
-    /// Whether an id that was there before means the same message.
+    /// Whether an id that the same source gave before means the same message.
     pub is_idempotent: bool,
     /// Who published it.
     pub source: ServiceId,
@@ -43,9 +43,12 @@ pub struct Append {
     pub messages: Vec<Stored>,
 }
 
-/// The page that says which number an id has.
-fn id_page(id: &str) -> String {
-    format!("i/{:032x}", xxh3_128(id.as_bytes()))
+impl Stored {
+    /// The page that says which number this message has. An id is its publisher's own: another's may be equal.
+    fn id_page(&self) -> String {
+        // A source has no zero byte, so what lies before the first one is the source.
+        format!("i/{:032x}", xxh3_128(format!("{}\0{}", self.source, self.id).as_bytes()))
+    }
 }
 
 impl Message for Append {
@@ -58,7 +61,7 @@ impl Message for Append {
 
     fn needs(&self) -> Needs {
         let idempotent = self.messages.iter().filter(|message| message.is_idempotent);
-        let pages: Vec<_> = idempotent.map(|message| id_page(&message.id)).collect();
+        let pages: Vec<_> = idempotent.map(Stored::id_page).collect();
         if pages.is_empty() { Needs::Nothing } else { Needs::Pages(pages) }
     }
 }
@@ -72,18 +75,19 @@ impl Decide<Append> for Topic {
         let changes = self.enter(turn, Wish::Publish)?;
         Rejection::within("messages at once", APPEND_MAX, append.messages.len())?;
         let mut decision = Decision::new(Vec::new()).changes(changes);
-        let (mut next, mut numbers, mut fresh) = (self.next, Vec::new(), Vec::<(&str, u64)>::new());
+        let (mut next, mut numbers, mut fresh) = (self.next, Vec::new(), Vec::<(String, u64)>::new());
         for message in &append.messages {
             Rejection::within("message bytes", MESSAGE_BYTES_MAX, message.body.0.len())?;
             if message.is_idempotent {
-                let known = turn.page(&id_page(&message.id)).and_then(|bytes| from_bytes::<u64>(bytes).ok());
-                let within = || fresh.iter().find(|(id, _)| *id == message.id).map(|(_, number)| *number);
+                let known_as = message.id_page();
+                let known = turn.page(&known_as).and_then(|bytes| from_bytes::<u64>(bytes).ok());
+                let within = || fresh.iter().find(|(other, _)| *other == known_as).map(|(_, number)| *number);
                 if let Some(number) = known.filter(|number| *number >= self.first).or_else(within) {
                     numbers.push(number);
                     continue;
                 }
-                fresh.push((&message.id, next));
-                decision = decision.page(&id_page(&message.id), Some(to_bytes(&next)));
+                decision = decision.page(&known_as, Some(to_bytes(&next)));
+                fresh.push((known_as, next));
             }
             decision = decision.page(&page(next), Some(to_bytes(message)));
             numbers.push(next);
@@ -171,7 +175,7 @@ impl Decide<Trim> for Topic {
             if let Ok(message) = from_bytes::<Stored>(bytes)
                 && message.is_idempotent
             {
-                decision = decision.page(&id_page(&message.id), None);
+                decision = decision.page(&message.id_page(), None);
             }
             decision = decision.page(name, None);
             first = number + 1;
@@ -224,6 +228,16 @@ mod tests {
             content_type: "text/plain".into(),
             body: Bytes(Vec::new()),
         }
+    }
+
+    #[test]
+    fn an_id_is_the_same_message_only_of_the_same_source() {
+        let (mut topic, mut pages) = (Topic::create(""), Pages::new());
+        let from = |source: &str| Stored { source: ServiceId::parse(source).unwrap(), ..message(7) };
+        let messages = vec![from("shop/orders"), from("shop/cart"), from("shop/orders")];
+        assert_eq!(turn(&mut topic, &mut pages, &Append { messages }).0, [1, 2, 1]);
+        assert_eq!(turn(&mut topic, &mut pages, &Append { messages: vec![from("shop/cart")] }).0, [2]);
+        assert_eq!(turn(&mut topic, &mut pages, &Append { messages: vec![from("shop/audit")] }).0, [3]);
     }
 
     #[test]

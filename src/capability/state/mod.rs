@@ -20,7 +20,7 @@ pub use self::{
     list::{List, Listed, Page},
     read::{Entry, Get},
     stores::{AddStore, GetStores, RemoveStore, StoreView},
-    write::{Match, Op, Operation, Write},
+    write::{Match, Op, Operation, Write, commits},
 };
 use super::Registry;
 use crate::{
@@ -36,6 +36,8 @@ pub const KEY_BYTES_MAX: usize = 384;
 pub const STORE_BYTES_MAX: usize = 48;
 /// Most stores of a twin.
 pub const STORES_MAX: usize = 8;
+/// Most bytes that one commit writes, by [`Op::bytes`].
+pub const WRITE_BYTES_MAX: usize = limits::WRITE_BYTES_MAX;
 /// Largest value, in bytes.
 pub const VALUE_BYTES_MAX: usize = limits::PAGE_BYTES_MAX - 64;
 /// The store that every service has.

@@ -6,7 +6,7 @@ use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Change, KEY_BYTES_MAX, OPERATIONS_MAX, State, VALUE_BYTES_MAX, scoped,
+    Change, KEY_BYTES_MAX, OPERATIONS_MAX, State, VALUE_BYTES_MAX, WRITE_BYTES_MAX, scoped,
     value::{Value, expiry_page, page},
 };
 use crate::capability::check_text;
@@ -16,6 +16,11 @@ use crate::twin::{
     service::Settings,
     to_bytes,
 };
+
+/// Bytes of a page's name beside store and key, at most.
+const NAME_BYTES: usize = 32;
+/// Bytes of a value's page beside the value, and of its expiry's.
+const FORM_BYTES: usize = 96;
 
 /// What must hold of a key for an operation to be done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +59,37 @@ pub struct Op {
     pub matching: Match,
     /// What happens.
     pub operation: Operation,
+}
+
+impl Op {
+    /// Bytes that this may write, at most: the value, and the names of three pages.
+    pub fn bytes(&self, store: &str) -> usize {
+        let value = match &self.operation {
+            Operation::Set { value, .. } => value.0.len(),
+            Operation::Delete => 0,
+        };
+        value + FORM_BYTES + 3 * (NAME_BYTES + store.len() + self.key.len())
+    }
+}
+
+/// Cuts operations into such as fit one commit each, in their order; an operation that fits none stands alone.
+pub fn commits(store: &str, operations: Vec<Op>) -> Vec<Vec<Op>> {
+    let mut commits: Vec<Vec<Op>> = Vec::new();
+    let mut bytes = 0;
+    for op in operations {
+        let more = op.bytes(store);
+        match commits.last_mut() {
+            Some(last) if last.len() < OPERATIONS_MAX && bytes + more <= WRITE_BYTES_MAX => {
+                bytes += more;
+                last.push(op);
+            }
+            Some(_) | None => {
+                bytes = more;
+                commits.push(vec![op]);
+            }
+        }
+    }
+    commits
 }
 
 /// Does at most [`OPERATIONS_MAX`] operations in order, all or none; answers with the ETags they made, `None` for a
@@ -264,6 +300,34 @@ mod tests {
         assert!(matches!(write(&heavy, &pages, set(6)), Err(Rejection::Limit { .. })));
         assert!(write(&heavy, &pages, set(5)).is_ok(), "no more than before");
         assert!(write(&heavy, &pages, Operation::Delete).is_ok());
+    }
+
+    #[test]
+    fn operations_are_cut_into_commits_that_hold_them_whatever_they_write() {
+        let (store, key) = ("s".repeat(48), |number: usize| format!("{number:0>384}"));
+        let set = |number, length| {
+            let operation = Operation::Set { value: Bytes(vec![0; length]), ttl_s: Some(1) };
+            Op { key: key(number).into(), matching: Match::Any, operation }
+        };
+        let lengths: Vec<_> = (0..40).map(|number| (number * 7919) % (VALUE_BYTES_MAX + 1)).collect();
+        let operations: Vec<_> = lengths.iter().enumerate().map(|(number, length)| set(number, *length)).collect();
+        let cut = commits(&store, operations.clone());
+        assert_eq!(cut.concat(), operations, "all of them, in their order");
+        let expired = Value::new(1, Some(Timestamp::ZERO), Bytes(Vec::new())).encode();
+        let pages: Pages =
+            (0..40).map(|number| (format!("state/{}", page(&store, &key(number))), expired.clone())).collect();
+        let state =
+            State { stores: vec![Store { name: store.as_str().into(), keys: 40, bytes: 40 * 384 }], look_at: None };
+        for operations in cut {
+            let (twin, header) = (Key::parse("shop/orders").unwrap(), Header::default());
+            let turn = Turn::new(Timestamp::from_unix_ms(1_000), &twin, 0, &header).with_pages(&pages);
+            let write = Write { store: store.as_str().into(), operations };
+            let ruling = write.decide(&state, &PartTurn::new(&turn, "state", &Alone)).unwrap();
+            let size = |page: &crate::twin::PageWrite| {
+                "state/".len() + page.name.len() + page.value.as_ref().map_or(0, Vec::len)
+            };
+            assert!(ruling.pages.iter().map(size).sum::<usize>() <= WRITE_BYTES_MAX);
+        }
     }
 
     #[test]

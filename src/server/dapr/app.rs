@@ -30,7 +30,10 @@ use super::{
     pubsub::{EVENT, Handed, Verdict, Wanted},
     state::Metadata,
 };
-use crate::server::channel::{Channel, Protocol, Unreached};
+use crate::{
+    capability::topics::Subscription,
+    server::channel::{Channel, Protocol, Unreached},
+};
 
 /// Largest list of subscriptions or verdict that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
@@ -46,7 +49,7 @@ const CONCURRENCY_MAX: usize = 32;
 const CONCURRENCY: &str = "maxConcurrentMessages";
 
 /// Something an application wants to be pushed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscribed {
     /// What.
     pub wanted: Wanted,
@@ -54,6 +57,8 @@ pub struct Subscribed {
     pub path: String,
     /// Messages at once; one keeps them in order.
     pub concurrency: usize,
+    /// Whether the service declared it to its twin, rather than the application to us.
+    pub is_declared: bool,
 }
 
 impl Subscribed {
@@ -77,7 +82,16 @@ impl Subscribed {
             concurrency.ok_or_else(|| format!("the metadata {CONCURRENCY} is a number from 1 to {CONCURRENCY_MAX}"))?;
         let dead_letter_topic = (!dead_letter_topic.is_empty()).then(|| dead_letter_topic.to_owned());
         let wanted = Wanted { component, topic, dead_letter_topic, raw };
-        Ok(Self { wanted, path: path.to_owned(), concurrency })
+        Ok(Self { wanted, path: path.to_owned(), concurrency, is_declared: false })
+    }
+
+    /// The same of one that was declared.
+    pub(super) fn declared(subscription: Subscription) -> Result<Self, String> {
+        let Subscription { component, topic, path, dead_letter, metadata, .. } = subscription;
+        let metadata = metadata.into_iter().map(|(name, value)| (name.into(), value)).collect();
+        let dead_letter = dead_letter.unwrap_or_default();
+        let subscribed = Self::new(component.into(), topic.into(), &path, &dead_letter, &metadata)?;
+        Ok(Self { is_declared: true, ..subscribed })
     }
 }
 

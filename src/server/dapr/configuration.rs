@@ -7,11 +7,11 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::{Block, Refusal, Session};
+use super::{Block, KEYS_MAX, Refusal, Session};
 use crate::{
     capability::{
         components::Kind,
-        configuration::{EVENT, Get, Item, KEYS_AT_ONCE_MAX},
+        configuration::{EVENT, Get, Item, KEY_BYTES_MAX, KEYS_AT_ONCE_MAX},
     },
     model::ServiceId,
     runtime::Watch,
@@ -49,7 +49,7 @@ impl Subscriptions {
         let mut open = self.0.lock();
         if open.keys().filter(|(owner, _)| owner == service).count() >= SUBSCRIPTIONS_MAX {
             let message = format!("a service has at most {SUBSCRIPTIONS_MAX} configuration subscriptions at once");
-            return Err(Refusal::malformed(message));
+            return Err(Refusal::full("ERR_CONFIGURATION_SUBSCRIBE", message));
         }
         let id = uuid::Uuid::new_v4().to_string();
         let (end, ended) = watch::channel(false);
@@ -85,7 +85,7 @@ pub struct Following {
     watch: Watch,
     pass: Pass,
     ended: watch::Receiver<bool>,
-    /// The newest version that was told.
+    /// The version up to which everything was told.
     told: u64,
 }
 
@@ -96,20 +96,29 @@ impl Session {
         Ok(self.configuration_items(store, keys).await?.1)
     }
 
-    /// The newest version, and the keys.
+    /// The keys, and the version that was the newest when the first of them were read: each that changed later did so in
+    /// a later one.
     async fn configuration_items(&self, store: &str, keys: &[String]) -> Result<(u64, Items), Refusal> {
         if keys.is_empty() {
             let (version, items) = self.ask_for(Block::ConfigurationGet, store, Get { keys: Vec::new() }).await?;
             return Ok((version, items.into_iter().map(shown).collect()));
         }
-        let (mut newest, mut all) = (0, Items::new());
+        self.check_keys(store, keys)?;
+        let (mut oldest, mut all) = (u64::MAX, Items::new());
         for keys in keys.chunks(KEYS_AT_ONCE_MAX) {
             let get = Get { keys: keys.iter().map(Into::into).collect() };
             let (version, items) = self.ask_for(Block::ConfigurationGet, store, get).await?;
-            newest = version;
+            oldest = oldest.min(version);
             all.extend(items.into_iter().map(shown));
         }
-        Ok((newest, all))
+        Ok((oldest, all))
+    }
+
+    /// Refuses more keys than are read at once, and such as no twin has.
+    fn check_keys(&self, store: &str, keys: &[String]) -> Result<(), Refusal> {
+        let longest = keys.iter().map(String::len).max().unwrap_or_default();
+        self.within(Block::ConfigurationGet, store, "keys of a request", KEYS_MAX, keys.len())?;
+        self.within(Block::ConfigurationGet, store, "bytes of a key", KEY_BYTES_MAX, longest)
     }
 
     /// Follows some keys, or all of them, from now on.
@@ -145,8 +154,8 @@ impl Following {
             }
             self.pass.check().await?;
             let told = self.told;
-            let (newest, mut items) = self.session.configuration_items(&self.store, &self.keys).await?;
-            self.told = newest;
+            let (version, mut items) = self.session.configuration_items(&self.store, &self.keys).await?;
+            self.told = version;
             items.retain(|_, item| item.version.parse::<u64>().is_ok_and(|version| version > told));
             if !items.is_empty() {
                 return Ok(Some(items));

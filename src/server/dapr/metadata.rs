@@ -15,43 +15,64 @@ use crate::{
     twin::{Failure, Rejection},
 };
 
-/// Services whose extended metadata is kept.
-const SERVICES_MAX: usize = 65_536;
-/// Entries of one service.
-const ENTRIES_MAX: usize = 64;
-/// Bytes of one entry, name and value together.
-const ENTRY_BYTES_MAX: usize = 1024;
+/// Bytes of what one service says of itself, names and values together.
+const SERVICE_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of what all services say of themselves.
+const BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes that an entry takes beside its name and value, and a service beside its entries.
+const ENTRY_BYTES: usize = 64;
+/// The code of a refusal.
+const CODE: &str = "ERR_METADATA_SET";
 
 /// What services said of themselves; in memory, as in a sidecar.
 #[derive(Debug, Default)]
-pub struct Extended(Mutex<HashMap<ServiceId, BTreeMap<String, String>>>);
+pub struct Extended(Mutex<Said>);
+
+#[derive(Debug, Default)]
+struct Said {
+    services: HashMap<ServiceId, BTreeMap<String, String>>,
+    bytes: usize,
+}
+
+/// What a service and its entries take.
+fn bytes(service: &ServiceId, entries: &BTreeMap<String, String>) -> usize {
+    let entries = entries.iter().map(|(name, value)| ENTRY_BYTES + name.len() + value.len());
+    ENTRY_BYTES + service.as_str().len() + entries.sum::<usize>()
+}
 
 impl Extended {
     /// What a service said.
     pub fn of(&self, service: &ServiceId) -> BTreeMap<String, String> {
-        self.0.lock().get(service).cloned().unwrap_or_default()
+        self.0.lock().services.get(service).cloned().unwrap_or_default()
     }
 
     /// Keeps an entry.
     pub fn set(&self, service: &ServiceId, name: String, value: String) -> Result<(), Refusal> {
-        if name.len() + value.len() > ENTRY_BYTES_MAX {
-            return Err(Refusal::malformed(format!("an entry of the metadata has at most {ENTRY_BYTES_MAX} bytes")));
-        }
-        let mut services = self.0.lock();
-        if services.len() >= SERVICES_MAX && !services.contains_key(service) {
-            services.clear();
-        }
-        let entries = services.entry(service.clone()).or_default();
-        if entries.len() >= ENTRIES_MAX && !entries.contains_key(&name) {
-            return Err(Refusal::malformed(format!("a service has at most {ENTRIES_MAX} entries of metadata")));
-        }
+        let mut said = self.0.lock();
+        let known = said.services.get(service);
+        let was = known.map_or(0, |entries| bytes(service, entries));
+        let mut entries = known.cloned().unwrap_or_default();
         entries.insert(name, value);
+        let is = bytes(service, &entries);
+        if is > SERVICE_BYTES_MAX {
+            let message = format!("the metadata of a service has at most {SERVICE_BYTES_MAX} bytes");
+            return Err(Refusal::full(CODE, message));
+        }
+        if said.bytes - was + is > BYTES_MAX {
+            let message = format!("the metadata of all services of this node has at most {BYTES_MAX} bytes");
+            return Err(Refusal::full(CODE, message));
+        }
+        said.bytes = said.bytes - was + is;
+        said.services.insert(service.clone(), entries);
         Ok(())
     }
 
     /// Forgets what a service said.
     pub fn forget(&self, service: &ServiceId) {
-        self.0.lock().remove(service);
+        let mut said = self.0.lock();
+        if let Some(entries) = said.services.remove(service) {
+            said.bytes -= bytes(service, &entries);
+        }
     }
 }
 
@@ -107,5 +128,26 @@ impl Session {
             Component { name: known.name.into(), kind, version: "v1", capabilities: &[] }
         }));
         Ok(components)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_services_say_is_bounded_for_each_and_for_all_and_nobody_loses_what_was_kept() {
+        let extended = Extended::default();
+        let service = |number: usize| ServiceId::parse(&format!("shop/{number}")).unwrap();
+        let large = || "x".repeat(SERVICE_BYTES_MAX / 2);
+        extended.set(&service(0), "a".into(), large()).unwrap();
+        let refused = extended.set(&service(0), "b".into(), large()).unwrap_err();
+        assert_eq!(refused.grpc, tonic::Code::ResourceExhausted);
+        extended.set(&service(0), "a".into(), large()).unwrap();
+        let full = (1..100_000).find(|number| extended.set(&service(*number), "a".into(), large()).is_err()).unwrap();
+        assert!((BYTES_MAX / SERVICE_BYTES_MAX..=2 * BYTES_MAX / SERVICE_BYTES_MAX).contains(&full), "{full}");
+        assert_eq!(extended.of(&service(0))["a"].len(), SERVICE_BYTES_MAX / 2);
+        extended.forget(&service(1));
+        extended.set(&service(full), "a".into(), large()).unwrap();
     }
 }

@@ -29,11 +29,14 @@ use super::{
 };
 use crate::{
     model::{Header, Principal, ServiceId, TraceParent},
-    twin::{Failure, part::Request},
+    twin::{Failure, Rejection, part::Request},
 };
 
 /// The version of Dapr's API that is spoken, as clients may ask for it.
 pub const RUNTIME_VERSION: &str = "1.18.0";
+
+/// Most keys that one request reads.
+pub const KEYS_MAX: usize = 1024;
 
 /// A service speaking to its own twin.
 #[derive(Clone)]
@@ -56,11 +59,10 @@ impl Session {
         connection: &Connection,
         may_lack_token: bool,
     ) -> Result<Self, Problem> {
-        let identity = match server.identify(headers, connection).await {
-            Err(problem) if may_lack_token && problem.code == Code::KeyMissing => {
-                connection.only(headers).ok_or(problem)?
-            }
-            identified => identified?,
+        let identity = if may_lack_token {
+            server.identify_stream(headers, connection).await?
+        } else {
+            server.identify(headers, connection).await?
         };
         server.ready()?;
         let mut session = Self::of(Arc::clone(server), identity)?;
@@ -90,6 +92,22 @@ impl Session {
     pub fn header(&self) -> Header {
         let within = Duration::from_secs(self.server.config.deadline_s);
         self.header.clone().with_deadline(self.server.now().after(within))
+    }
+
+    /// How a failure is refused that is about something of this name.
+    pub(super) fn refused<'a>(&'a self, block: Block, name: &'a str) -> impl Fn(Failure) -> Refusal + 'a {
+        move |failure| Refusal::of(block, name, &failure, |failure| self.server.problem(failure))
+    }
+
+    /// Refuses a request about something of this name that would cross a bound.
+    fn within(&self, block: Block, name: &str, limit: &'static str, max: usize, actual: usize) -> Result<(), Refusal> {
+        let within = Rejection::within(limit, max, actual);
+        within.map_err(|rejection| self.refused(block, name)(rejection.into()))
+    }
+
+    /// Asks the twin for a capability, about something of this name.
+    async fn ask_for<R: Request>(&self, block: Block, name: &str, request: R) -> Result<R::Reply, Refusal> {
+        self.call(request).await.map_err(self.refused(block, name))
     }
 
     /// Asks the twin for a capability.

@@ -208,7 +208,7 @@ pub enum Verdict {
 }
 
 /// What to subscribe to.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// The component.
     pub component: String,

@@ -1,11 +1,11 @@
 //! Topics pushed to an application, as long as its channel is open.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use ahash::HashMap;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use parking_lot::Mutex;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::{
     Session,
@@ -21,6 +21,8 @@ use crate::{
 const PAUSE: Duration = Duration::from_secs(5);
 /// How long an application that does not answer is left alone.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Events that tell of declared subscriptions begin so.
+const DECLARED: &str = "twin.subscription.";
 /// Messages on their way to an application for each that it may work on at once.
 const AHEAD: usize = 2;
 
@@ -64,25 +66,66 @@ impl Drop for Listed<'_> {
     }
 }
 
-/// Asks an application what it wants, and pushes that to it until the future is dropped.
+/// Pushes to an application what it states that it wants and what its service has declared, until the future is dropped.
 pub async fn run(session: Session, channel: Arc<Channel>) {
     let app = App(channel);
-    let mut wanted = loop {
+    let mut changes = session.server.watch(Some(&session.service), None);
+    let stated = loop {
         match app.subscriptions().await {
-            Ok(wanted) => break wanted,
+            Ok(stated) => break stated,
             Err(error) => {
                 tracing::debug!(%error, service = %session.service, "an application was not asked for its subscriptions");
                 tokio::time::sleep(ASK_AGAIN).await;
             }
         }
     };
-    wanted.sort_by(|one, other| one.place().cmp(&other.place()));
-    wanted.dedup_by(|one, other| one.place() == other.place());
     let mut pushing = JoinSet::new();
-    for subscribed in wanted {
-        pushing.spawn(push(session.clone(), app.clone(), Arc::new(subscribed)));
+    let mut under_way = Vec::<(Arc<Subscribed>, AbortHandle)>::new();
+    loop {
+        // What the application states counts before what is declared of the same topic.
+        let declared = session.declared().await;
+        let mut wanted: Vec<_> = stated.iter().cloned().chain(declared).collect();
+        wanted.sort_by(|one, other| one.place().cmp(&other.place()));
+        wanted.dedup_by(|one, other| one.place() == other.place());
+        under_way.retain(|(known, task)| {
+            let stays = wanted.iter().any(|subscribed| *subscribed == **known);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        wanted.retain(|subscribed| under_way.iter().all(|(known, _)| **known != *subscribed));
+        for subscribed in wanted.into_iter().map(Arc::new) {
+            let task = pushing.spawn(push(session.clone(), app.clone(), Arc::clone(&subscribed)));
+            under_way.push((subscribed, task));
+        }
+        // Whoever fell behind looks anew.
+        while changes.next().await.is_ok_and(|published| !published.event.name.starts_with(DECLARED)) {}
+        while pushing.try_join_next().is_some() {}
     }
-    pending::<()>().await;
+}
+
+impl Session {
+    /// What the service has declared, as far as it can be pushed.
+    async fn declared(&self) -> Vec<Subscribed> {
+        let declared = match self.server.subscriptions(&self.service, self.header()).await {
+            Ok(declared) => declared,
+            Err(failure) => {
+                tracing::warn!(%failure, service = %self.service, "declared subscriptions are not pushed");
+                return Vec::new();
+            }
+        };
+        let subscribed = declared.into_iter().filter_map(|subscription| {
+            let name = subscription.name.clone();
+            let subscribed = Subscribed::declared(subscription);
+            subscribed
+                .inspect_err(|reason| {
+                    tracing::warn!(reason, %name, service = %self.service, "a declared subscription is not pushed");
+                })
+                .ok()
+        });
+        subscribed.collect()
+    }
 }
 
 /// Pushes one topic, again and again should it end.

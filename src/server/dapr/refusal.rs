@@ -131,6 +131,19 @@ impl Refusal {
         Self { code: "ERR_API_UNIMPLEMENTED".into(), http, grpc, message, details: Vec::new() }
     }
 
+    /// A bound of what is there already; later there may be room.
+    pub fn full(code: &'static str, message: String) -> Self {
+        let (http, grpc) = (StatusCode::TOO_MANY_REQUESTS, Grpc::ResourceExhausted);
+        Self { code: code.into(), http, grpc, message, details: Vec::new() }
+    }
+
+    /// A path that does not take a method.
+    pub fn no_such_method(method: &str) -> Self {
+        let (http, grpc) = (StatusCode::METHOD_NOT_ALLOWED, Grpc::Unimplemented);
+        let message = format!("this path does not take {method}");
+        Self { code: "ERR_METHOD_NOT_ALLOWED".into(), http, grpc, message, details: Vec::new() }
+    }
+
     /// A failure that Dapr's runtime calls internal.
     pub fn internal(code: &'static str, message: String) -> Self {
         let (http, grpc) = (StatusCode::INTERNAL_SERVER_ERROR, Grpc::Internal);
@@ -234,7 +247,7 @@ impl From<Refusal> for tonic::Status {
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
         let row = problem.code.row();
-        if matches!(problem.code, Code::KeyMissing | Code::KeyInvalid | Code::KeyRevoked) {
+        if matches!(problem.code, Code::KeyMissing | Code::KeyInvalid | Code::KeyRevoked | Code::KeyExpired) {
             // What every SDK of Dapr knows.
             let message = format!("invalid api token: {}", problem.detail);
             let (http, grpc) = (StatusCode::UNAUTHORIZED, Grpc::Unauthenticated);
@@ -251,6 +264,20 @@ impl From<Problem> for Refusal {
             grpc: row.grpc,
             message: format!("{}{unsure}", problem.detail),
             details: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_does_not_count_is_said_as_clients_look_for_it_whatever_is_wrong_with_it() {
+        for code in [Code::KeyMissing, Code::KeyInvalid, Code::KeyRevoked, Code::KeyExpired] {
+            let refusal = Refusal::from(Problem::new(code, "why"));
+            assert_eq!((refusal.grpc, refusal.http), (Grpc::Unauthenticated, StatusCode::UNAUTHORIZED), "{code:?}");
+            assert!(refusal.message.starts_with("invalid api token"), "{code:?}");
         }
     }
 }

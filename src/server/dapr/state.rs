@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use compact_str::CompactString;
 
-use super::{Block, Refusal, Session, refusal::Detail};
+use super::{Block, KEYS_MAX, Refusal, Session, refusal::Detail};
 use crate::{
-    capability::state::{Entry, Get, Match, OPERATIONS_MAX, Op, Operation, Write},
+    capability::state::{Entry, Get, Match, OPERATIONS_MAX, Op, Operation, Write, commits},
     model::Timestamp,
     twin::part::Bytes,
 };
@@ -20,6 +20,9 @@ const TTL: &str = "ttlInSeconds";
 const EXPIRE_TIME: &str = "ttlExpireTime";
 /// What stands between an app's id and a key in Dapr's stores; no key has it.
 const SEPARATOR: &str = "||";
+
+/// Most bytes of values that one answer holds: what clients of gRPC take if nobody tells them otherwise.
+pub const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// How a write treats one it does not know of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,10 +109,14 @@ pub fn about(entry: &Entry) -> Metadata {
 impl Session {
     /// Reads some keys, in the order given.
     pub async fn state_get(&self, store: &str, keys: &[String]) -> Result<Vec<Option<Entry>>, Refusal> {
-        let mut entries = Vec::with_capacity(keys.len());
+        self.within(Block::StateGet, store, "keys of a request", KEYS_MAX, keys.len())?;
+        let (mut entries, mut bytes) = (Vec::with_capacity(keys.len()), 0);
         for keys in keys.chunks(OPERATIONS_MAX) {
             let keys = keys.iter().map(|key| check_key(store, key)).collect::<Result<_, _>>()?;
-            entries.extend(self.ask_for(Block::StateGet, store, Get { store: store.into(), keys }).await?);
+            let found = self.ask_for(Block::StateGet, store, Get { store: store.into(), keys }).await?;
+            bytes += found.iter().flatten().map(|entry| entry.value.0.len()).sum::<usize>();
+            self.within(Block::StateGet, store, "bytes of an answer", ANSWER_BYTES_MAX, bytes)?;
+            entries.extend(found);
         }
         Ok(entries)
     }
@@ -127,9 +134,8 @@ impl Session {
     }
 
     async fn state_write(&self, block: Block, store: &str, operations: Vec<Op>) -> Result<(), Refusal> {
-        for operations in operations.chunks(OPERATIONS_MAX) {
-            let write = Write { store: store.into(), operations: operations.to_vec() };
-            self.ask_for(block, store, write).await?;
+        for operations in commits(store, operations) {
+            self.ask_for(block, store, Write { store: store.into(), operations }).await?;
         }
         Ok(())
     }
@@ -143,17 +149,6 @@ impl Session {
         };
         let operations = operations.into_iter().map(translate).collect::<Result<Vec<_>, _>>()?;
         self.ask_for(Block::StateTransaction, store, Write { store: store.into(), operations }).await.map(drop)
-    }
-
-    pub(super) async fn ask_for<R: crate::twin::part::Request>(
-        &self,
-        block: Block,
-        name: &str,
-        request: R,
-    ) -> Result<R::Reply, Refusal> {
-        self.call(request)
-            .await
-            .map_err(|failure| Refusal::of(block, name, &failure, |failure| self.server.problem(failure)))
     }
 }
 

@@ -81,8 +81,10 @@ where
 {
     post(async move |State(server): State<Arc<Server>>, request: Request<Body>| -> Response {
         let mut grpc = grpc::<Q, A>(&server);
-        let answered = grpc.unary(Method { server, method, may_lack_token: false }, request).await;
-        answered.map(Body::new)
+        match open(&server, request, false).await {
+            Ok((session, request)) => grpc.unary(Method { session, method }, request).await.map(Body::new),
+            Err(status) => status.into_http(),
+        }
     })
 }
 
@@ -99,7 +101,10 @@ where
 {
     post(async move |State(server): State<Arc<Server>>, request: Request<Body>| -> Response {
         let mut grpc = grpc::<Q, A>(&server);
-        grpc.server_streaming(Method { server, method, may_lack_token: true }, request).await.map(Body::new)
+        match open(&server, request, true).await {
+            Ok((session, request)) => grpc.server_streaming(Method { session, method }, request).await.map(Body::new),
+            Err(status) => status.into_http(),
+        }
     })
 }
 
@@ -113,29 +118,42 @@ where
 {
     post(async move |State(server): State<Arc<Server>>, request: Request<Body>| -> Response {
         let mut grpc = grpc::<Q, A>(&server);
-        grpc.streaming(Method { server, method, may_lack_token: true }, request).await.map(Body::new)
+        match open(&server, request, true).await {
+            Ok((session, request)) => grpc.streaming(Method { session, method }, request).await.map(Body::new),
+            Err(status) => status.into_http(),
+        }
     })
 }
 
+/// Establishes who asks, before anything of the message is read. Some SDK is known to send a method that `may_lack_token`
+/// without it.
+async fn open(
+    server: &Arc<Server>,
+    request: Request<Body>,
+    may_lack_token: bool,
+) -> Result<(Session, Request<Body>), Status> {
+    let (parts, body) = request.into_parts();
+    let connection = Connection::of(&parts.extensions);
+    match Session::open(server, &parts.headers, &connection, may_lack_token).await {
+        Ok(session) => Ok((session, Request::from_parts(parts, body))),
+        Err(problem) => Err(Refusal::from(problem).into()),
+    }
+}
+
+/// A method of one session.
 #[derive(Clone)]
 struct Method<F> {
-    server: Arc<Server>,
+    session: Session,
     method: F,
-    /// Whether some SDK is known to send it without its token.
-    may_lack_token: bool,
 }
 
 impl<F> Method<F> {
-    /// Establishes who asks, and answers.
     async fn answer<Q, A, W>(self, request: tonic::Request<Q>) -> Result<tonic::Response<A>, Status>
     where
         F: Fn(Session, Q) -> W,
         W: Future<Output = Result<A, Refusal>>,
     {
-        let (headers, connection) = (request.metadata().as_ref(), Connection::of(request.extensions()));
-        let session = Session::open(&self.server, headers, &connection, self.may_lack_token).await;
-        let session = session.map_err(Refusal::from)?;
-        Ok(tonic::Response::new((self.method)(session, request.into_inner()).await?))
+        Ok(tonic::Response::new((self.method)(self.session, request.into_inner()).await?))
     }
 }
 
@@ -455,7 +473,10 @@ async fn get_metadata(session: Session, _: wire::GetMetadataRequest) -> Result<w
             rules: vec![wire::PubsubSubscriptionRule { r#match: String::new(), path: subscribed.path.clone() }],
         }),
         dead_letter_topic: subscribed.wanted.dead_letter_topic.clone().unwrap_or_default(),
-        r#type: wire::PubsubSubscriptionType::Programmatic.into(),
+        r#type: match subscribed.is_declared {
+            true => wire::PubsubSubscriptionType::Declarative.into(),
+            false => wire::PubsubSubscriptionType::Programmatic.into(),
+        },
         ..wire::PubsubSubscription::default()
     });
     Ok(wire::GetMetadataResponse {

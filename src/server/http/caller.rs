@@ -147,6 +147,17 @@ impl Caller {
         called.map_err(|failure| self.server.problem(&failure))
     }
 
+    /// The same of what changes nothing, and is no answer to the caller's idempotency key.
+    pub async fn look<R: Capability>(&self, service: &ServiceId, request: R) -> Result<R::Reply, Problem> {
+        let called = self.server.call(service, request, self.header.clone(), None).await;
+        called.map_err(|failure| self.server.problem(&failure))
+    }
+
+    /// Refuses a request with an idempotency key where none is kept, for this reason.
+    pub fn keeps_no_key(&self, why: &'static str) -> Result<(), Problem> {
+        if self.key.is_none() { Ok(()) } else { Err(Problem::new(Code::Keyless, why)) }
+    }
+
     /// Whether the caller has this revision already.
     pub fn knows(&self, revision: u64) -> bool {
         self.if_none_match.as_ref().is_some_and(|known| known.to_str().is_ok_and(|known| names(known, revision)))

@@ -62,6 +62,10 @@ pub(super) fn router() -> Router<Arc<Server>> {
         .method_not_allowed_fallback(no_such_method)
 }
 
+async fn no_such_method(method: Method) -> Refusal {
+    Refusal::no_such_method(method.as_str())
+}
+
 /// Requests that name an application in their head are for it, whatever their path is.
 pub(super) async fn by_header(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
     let Some(app) = invoke::named(&request) else { return next.run(request).await };
@@ -120,19 +124,29 @@ impl<T: DeserializeOwned> FromRequest<Arc<Server>> for Json<T> {
     }
 }
 
-/// Parameters of the path.
+/// Parameters of the path, or a refusal.
 struct At<T>(T);
 
 impl<T: DeserializeOwned + Send> FromRequestParts<Arc<Server>> for At<T> {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, server: &Arc<Server>) -> Result<Self, Refusal> {
-        let read = Path::from_request_parts(parts, server).await;
-        read.map(|Path(value)| Self(value)).map_err(|error| Refusal::malformed(error.body_text()))
+        let path = Path::from_request_parts(parts, server).await;
+        path.map(|Path(value)| Self(value)).map_err(|error| Refusal::malformed(error.body_text()))
     }
 }
 
-type Asked = Query<Vec<(String, String)>>;
+/// What the query says, or a refusal.
+struct Asked(Vec<(String, String)>);
+
+impl FromRequestParts<Arc<Server>> for Asked {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, server: &Arc<Server>) -> Result<Self, Refusal> {
+        let query = Query::from_request_parts(parts, server).await;
+        query.map(|Query(asked)| Self(asked)).map_err(|error| Refusal::malformed(error.body_text()))
+    }
+}
 
 /// What the query says as `metadata.NAME=VALUE`.
 fn asked_metadata(asked: &[(String, String)]) -> Metadata {
@@ -210,7 +224,7 @@ impl Saved {
 async fn state_save(
     session: Session,
     At(store): At<String>,
-    Query(asked): Asked,
+    Asked(asked): Asked,
     Json(saved): Json<Vec<Saved>>,
 ) -> Result<StatusCode, Refusal> {
     let for_all = asked_metadata(&asked);
@@ -250,7 +264,7 @@ fn add_metadata(headers: &mut HeaderMap, metadata: &Metadata) {
 async fn state_delete(
     session: Session,
     uri: Uri,
-    Query(asked): Asked,
+    Asked(asked): Asked,
     headers: HeaderMap,
 ) -> Result<StatusCode, Refusal> {
     let (store, key) = one_and_rest(&uri, "/state/")?;
@@ -326,7 +340,7 @@ fn content_type(headers: &HeaderMap) -> String {
     kind.unwrap_or_default().to_owned()
 }
 
-async fn publish(session: Session, Query(asked): Asked, request: Request) -> Result<StatusCode, Refusal> {
+async fn publish(session: Session, Asked(asked): Asked, request: Request) -> Result<StatusCode, Refusal> {
     let (pubsub, topic) = one_and_rest(request.uri(), "/publish/")?;
     let (content_type, metadata) = (content_type(request.headers()), asked_metadata(&asked));
     let data = body(request, session.server.config.body_bytes_max).await?.to_vec();
@@ -363,7 +377,7 @@ impl EntryBody {
 async fn publish_all(
     session: Session,
     uri: Uri,
-    Query(asked): Asked,
+    Asked(asked): Asked,
     Json(entries): Json<Vec<EntryBody>>,
 ) -> Result<Response, Refusal> {
     let (pubsub, topic) = one_and_rest(&uri, "/publish/bulk/")?;
@@ -388,7 +402,7 @@ async fn secret_bulk(session: Session, At(store): At<String>) -> Result<Response
     Ok(json(None, &session.secret_bulk(&store).await?))
 }
 
-async fn configuration_get(session: Session, At(store): At<String>, Query(asked): Asked) -> Result<Response, Refusal> {
+async fn configuration_get(session: Session, At(store): At<String>, Asked(asked): Asked) -> Result<Response, Refusal> {
     let keys: Vec<_> = asked.into_iter().filter(|(name, _)| name == "key").map(|(_, key)| key).collect();
     let items = session.configuration_get(&store, &keys).await?;
     if items.is_empty() { Ok(StatusCode::NO_CONTENT.into_response()) } else { Ok(json(None, &items)) }
@@ -415,7 +429,7 @@ async fn metadata(session: Session) -> Result<Response, Refusal> {
             "topic": subscribed.wanted.topic,
             "rules": { "rules": [{ "match": "", "path": subscribed.path }] },
             "deadLetterTopic": subscribed.wanted.dead_letter_topic.as_deref().unwrap_or_default(),
-            "type": "PROGRAMMATIC",
+            "type": if subscribed.is_declared { "DECLARATIVE" } else { "PROGRAMMATIC" },
         })
     });
     Ok(json(
@@ -444,11 +458,6 @@ async fn set_metadata(session: Session, At(name): At<String>, request: Request) 
 async fn shutdown(session: Session) -> StatusCode {
     session.end();
     StatusCode::NO_CONTENT
-}
-
-async fn no_such_method(method: Method, uri: Uri) -> Refusal {
-    let path: String = uri.path().chars().take(200).collect();
-    Refusal { http: StatusCode::METHOD_NOT_ALLOWED, ..Refusal::malformed(format!("'{path}' does not take {method}")) }
 }
 
 async fn not_served(session: Session, uri: Uri) -> Refusal {

@@ -86,7 +86,7 @@ pub(super) async fn edit(
     At((namespace, name)): At<Id>,
     Document(Object(body)): Document<Object<EditBody>>,
 ) -> Result<Response, Problem> {
-    let service = caller.service(&namespace, &name, Wish::Set)?;
+    let service = caller.service(&namespace, &name, Wish::Grant)?;
     caller.server.admit(&caller.identity.principal, &service, &caller.header()).await?;
     let grants = |bodies: Vec<Object<GrantBody>>| bodies.into_iter().map(|Object(body)| body.grant()).collect();
     let (add, remove): (Result<_, _>, Result<_, _>) = (grants(body.add), grants(body.remove));

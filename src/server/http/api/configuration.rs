@@ -47,10 +47,11 @@ fn shown(item: Item) -> (CompactString, Value) {
 /// Reads everything that is configured, and which instance has applied it.
 pub(super) async fn view(caller: Caller, At((namespace, name)): At<Id>) -> Result<Response, Problem> {
     let service = caller.used(&namespace, &name)?;
-    let StatusView { version, changed_at, in_sync, instances, .. } = caller.call(&service, GetStatus).await?;
-    let (_, items) = caller.call(&service, Get::default()).await?;
+    let StatusView { version, changed_at, in_sync, instances, .. } = caller.look(&service, GetStatus).await?;
+    let (_, items) = caller.look(&service, Get::default()).await?;
     let keys = items.into_iter().map(shown).collect();
-    Ok(caller.read(version, &Shown { version, changed_at, in_sync, keys, instances }))
+    // The ETag is what a change may be made to depend on. Instances come and go within a version, so it is never a 304.
+    Ok(json(Some(version), &Shown { version, changed_at, in_sync, keys, instances }))
 }
 
 /// What happens to one key; `null` for the whole of it removes the key.
@@ -113,9 +114,7 @@ pub(super) async fn rollback(
     Document(Object(body)): Document<Object<RollbackBody>>,
 ) -> Result<Response, Problem> {
     let service = caller.used(&namespace, &name)?;
-    // Only what changes something is done under the caller's idempotency key.
-    let changed = caller.server.call(&service, Changed { version: body.version }, caller.header(), None).await;
-    let keys = changed.map_err(|failure| caller.server.problem(&failure))?;
+    let keys = caller.look(&service, Changed { version: body.version }).await?;
     let version = caller.call(&service, Rollback { version: body.version, keys }).await?;
     Ok(json(Some(version), &Made { version }))
 }
@@ -127,6 +126,7 @@ pub(super) async fn applied(
     Document(Object(body)): Document<Object<AppliedBody>>,
 ) -> Result<StatusCode, Problem> {
     let service = caller.used(&namespace, &name)?;
+    caller.speak_for(&body.instance)?;
     let AppliedBody { instance, version, error } = body;
     caller.call(&service, Applied { instance, version, error }).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -121,6 +121,8 @@ pub(super) async fn put(
     request: Request,
 ) -> Result<Response, Problem> {
     let service = caller.used(&namespace, &name)?;
+    caller
+        .keeps_no_key("each setting of a secret is a version of its own: look which is the newest before a repeat")?;
     caller.server.admit(&caller.identity.principal, &service, &caller.header()).await?;
     let rotation = match (query.rotate, query.overlap_s) {
         (false, None) => Rotation::AtOnce,
@@ -159,6 +161,7 @@ pub(super) async fn ack(
     Document(Object(body)): Document<Object<AckBody>>,
 ) -> Result<StatusCode, Problem> {
     let service = caller.used(&namespace, &name)?;
+    caller.speak_for(&body.instance)?;
     caller.call(&service, Ack { secret: secret.into(), instance: body.instance, version: body.version }).await?;
     Ok(StatusCode::NO_CONTENT)
 }

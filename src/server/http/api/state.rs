@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use super::{Asked, At, Id, page};
 use crate::{
     capability::state::{AddStore, Entry, Get, GetStores, List, Match, Op, Operation, RemoveStore, Write},
-    model::ServiceId,
     server::{
         http::caller::{Caller, Document, Object, body, etag, json},
         problem::{Code, Problem},
@@ -25,16 +24,14 @@ type KeyId = (String, String, String, String);
 
 /// Most keys in one page.
 const PAGE_MAX: u16 = 100;
+/// Why 0 is no time to live.
+const ENDLESS: &str = "ttl_s is 0, it must be at least 1; leave it out for a value without an end";
 /// Says when a value that was read is gone.
 const EXPIRES_AT: &str = "twin-expires-at";
 
-fn own(caller: &Caller, namespace: &str, name: &str) -> Result<ServiceId, Problem> {
-    caller.used(namespace, name)
-}
-
 /// Lists the stores.
 pub(super) async fn stores(caller: Caller, At((namespace, name)): At<Id>) -> Result<Response, Problem> {
-    let service = own(&caller, &namespace, &name)?;
+    let service = caller.used(&namespace, &name)?;
     Ok(json(None, &caller.call(&service, GetStores).await?))
 }
 
@@ -43,7 +40,7 @@ pub(super) async fn add_store(
     caller: Caller,
     At((namespace, name, store)): At<StoreId>,
 ) -> Result<StatusCode, Problem> {
-    let service = own(&caller, &namespace, &name)?;
+    let service = caller.used(&namespace, &name)?;
     caller.server.admit(&caller.identity.principal, &service, &caller.header()).await?;
     caller.call(&service, AddStore { store: store.into() }).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -54,7 +51,7 @@ pub(super) async fn remove_store(
     caller: Caller,
     At((namespace, name, store)): At<StoreId>,
 ) -> Result<StatusCode, Problem> {
-    let service = own(&caller, &namespace, &name)?;
+    let service = caller.used(&namespace, &name)?;
     caller.call(&service, RemoveStore { store: store.into() }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -74,7 +71,7 @@ pub(super) async fn list(
     At((namespace, name, store)): At<StoreId>,
     Asked(query): Asked<ListQuery>,
 ) -> Result<Response, Problem> {
-    let service = own(&caller, &namespace, &name)?;
+    let service = caller.used(&namespace, &name)?;
     let limit = page(query.limit, PAGE_MAX, PAGE_MAX)?;
     let list = List { store: store.into(), prefix: query.prefix, after: query.after, limit };
     Ok(json(None, &caller.call(&service, list).await?))
@@ -82,7 +79,7 @@ pub(super) async fn list(
 
 /// Reads a value.
 pub(super) async fn get(caller: Caller, At((namespace, name, store, key)): At<KeyId>) -> Result<Response, Problem> {
-    let service = own(&caller, &namespace, &name)?;
+    let service = caller.used(&namespace, &name)?;
     let get = Get { store: store.into(), keys: vec![key.into()] };
     let Some(Some(Entry { value, etag: revision, expires_at })) = caller.call(&service, get).await?.pop() else {
         return Err(Problem::new(Code::NotFound, "there is no such key in this store"));
@@ -122,13 +119,10 @@ pub(super) async fn put(
     Asked(query): Asked<PutQuery>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let service = own(&caller, &namespace, &name)?;
+    let service = caller.used(&namespace, &name)?;
     caller.server.admit(&caller.identity.principal, &service, &caller.header()).await?;
     if query.ttl_s == Some(0) {
-        return Err(Problem::new(
-            Code::BadQuery,
-            "ttl_s is 0, it must be at least 1; leave it out for a value without an end",
-        ));
+        return Err(Problem::new(Code::BadQuery, ENDLESS));
     }
     let value = Bytes(body(request, caller.server.config.body_bytes_max).await?.to_vec());
     let operation = Operation::Set { value, ttl_s: query.ttl_s };
@@ -143,7 +137,7 @@ pub(super) async fn delete(
     caller: Caller,
     At((namespace, name, store, key)): At<KeyId>,
 ) -> Result<StatusCode, Problem> {
-    let service = own(&caller, &namespace, &name)?;
+    let service = caller.used(&namespace, &name)?;
     let op = Op { key: key.into(), matching: matching(&caller), operation: Operation::Delete };
     caller.call(&service, Write { store: store.into(), operations: vec![op] }).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -190,11 +184,13 @@ fn step(Object(step): Object<StepBody>) -> Result<Op, Problem> {
         (None, true) => Match::Absent,
         (None, false) => Match::Any,
     };
+    if step.ttl_s == Some(0) {
+        return invalid(ENDLESS);
+    }
     let operation = match (step.operation, step.value) {
-        (Verb::Set, Some(value)) => Operation::Set {
-            value: Bytes(value.text().as_bytes().to_vec()),
-            ttl_s: step.ttl_s.filter(|ttl_s| *ttl_s > 0),
-        },
+        (Verb::Set, Some(value)) => {
+            Operation::Set { value: Bytes(value.text().as_bytes().to_vec()), ttl_s: step.ttl_s }
+        }
         (Verb::Set, None) => return invalid("'set' takes a 'value'"),
         (Verb::Delete, None) => Operation::Delete,
         (Verb::Delete, Some(_)) => return invalid("'delete' takes no 'value'"),
@@ -208,7 +204,7 @@ pub(super) async fn transact(
     At((namespace, name, store)): At<StoreId>,
     Document(Object(body)): Document<Object<TransactBody>>,
 ) -> Result<Response, Problem> {
-    let service = own(&caller, &namespace, &name)?;
+    let service = caller.used(&namespace, &name)?;
     caller.server.admit(&caller.identity.principal, &service, &caller.header()).await?;
     let operations = body.operations.into_iter().map(step).collect::<Result<_, _>>()?;
     let etags = caller.call(&service, Write { store: store.into(), operations }).await?;

@@ -59,6 +59,8 @@ pub(super) enum Kind {
     Plain,
     /// Reads; the answer has an ETag, always or sometimes.
     Read { is_tagged: bool },
+    /// Reads; the answer has an ETag for later writes, and more than that says may change.
+    Look,
     /// Writes, whatever the twin's revision is.
     Note,
     /// Writes, if the twin has the revision that the caller expects.
@@ -345,28 +347,29 @@ pub(super) static OPERATIONS: &[Operation] = &[
     }
     .takes("Rights", "", r#"{"rights": [{"operation": "get", "scope": "state:statestore/order-1"}]}"#)
     .refuses(&[Code::LimitExceeded]),
-    read(
-        "/api/v1/twins/{namespace}/{name}/configuration",
-        "getConfiguration",
-        "Reads everything that is configured, and which instance has applied it",
-        "Configuration",
-    )
+    Operation {
+        kind: Kind::Look,
+        ..read(
+            "/api/v1/twins/{namespace}/{name}/configuration",
+            "getConfiguration",
+            "Reads everything that is configured, and which instance has applied it",
+            "Configuration",
+        )
+    }
     .refuses(USED),
     write("patch", "/api/v1/twins/{namespace}/{name}/configuration", "putConfiguration", "Changes keys in one commit")
         .takes("ConfigurationEdit", "", r#"{"keys": {"limits.rps": {"value": "50"}, "old": null}}"#)
         .answers(200, "ConfigurationSet")
         .makes()
         .refuses(USED),
-    Operation {
-        method: "post",
-        ..read(
-            "/api/v1/twins/{namespace}/{name}/configuration/rollback",
-            "rollBackConfiguration",
-            "Takes the newest version back",
-            "ConfigurationSet",
-        )
-    }
+    note(
+        "post",
+        "/api/v1/twins/{namespace}/{name}/configuration/rollback",
+        "rollBackConfiguration",
+        "Takes the newest version back",
+    )
     .takes("ConfigurationSet", "", r#"{"version": 2}"#)
+    .answers(200, "ConfigurationSet")
     .refuses(USED),
     Operation {
         method: "post",

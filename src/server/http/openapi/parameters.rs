@@ -73,7 +73,7 @@ fn headers(kind: Kind) -> Vec<Value> {
         headers.push(parameter("header", "Request-Timeout", &seconds, meaning));
     }
     match kind {
-        Kind::Open | Kind::Plain => {}
+        Kind::Open | Kind::Plain | Kind::Look => {}
         Kind::Read { .. } => {
             headers.push(text("If-None-Match", "The ETag known; 304 if it holds"));
         }

@@ -46,6 +46,7 @@ pub(super) fn of(operation: &Operation) -> Value {
                 responses.insert("200".to_owned(), again);
             }
         }
+        Kind::Look => fine["headers"] = tag(),
         Kind::Open | Kind::Plain | Kind::Stream | Kind::Telemetry => {}
     }
     responses.insert(operation.status.to_string(), fine);
