@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use service_twin::{
+    app,
     capability::secrets::seal::NodeKey,
     metrics::Metrics,
     model::{ServiceId, SystemClock},
@@ -11,8 +12,8 @@ use service_twin::{
     store::{Level, sled},
     token::RootKey,
     twin::{
-        keyring::{Covers, Keyring},
-        service::{Json, Service, message::Create},
+        keyring::Covers,
+        service::{Json, message::Create},
     },
 };
 use tokio::{
@@ -141,8 +142,8 @@ fn name(at: usize) -> String {
 pub(crate) struct Node {
     pub(crate) address: SocketAddr,
     pub(crate) key: String,
-    _server: Arc<Server>,
-    _host: Host,
+    server: Arc<Server>,
+    host: Host,
 }
 
 impl Node {
@@ -155,7 +156,7 @@ impl Node {
         let options = sled::Options { level: Level::Fsync, cache_bytes: CACHE_BYTES, ..sled::Options::default() };
         let store = sled::SledStore::open(&setting.dir.join("node"), options).expect("the store opens");
         let config = Config { arbiters: setting.cpus, ..Config::default() };
-        let builder = Runtime::builder().config(config).store(Arc::new(store)).kind::<Service>().kind::<Keyring>();
+        let builder = app::kinds(Runtime::builder().config(config).store(Arc::new(store)));
         let runtime = builder.start().expect("a runtime starts");
         let metrics = Arc::new(Metrics::new(|_| ()));
         let server = Server::new(
@@ -180,7 +181,21 @@ impl Node {
             tokio::spawn(listen::serve(Arc::clone(&server), listener, Duration::from_secs(1)));
             (address, fresh.key)
         });
-        Self { address, key, _server: server, _host: host }
+        Self { address, key, server, host }
+    }
+
+    /// Makes a key of one service.
+    #[cfg(feature = "dapr")]
+    pub(crate) fn token_of(&self, service: ServiceId) -> String {
+        let minted = self.host.handle().block_on(self.server.mint(Covers::Service { service }, "bench"));
+        minted.expect("a key is made").0.key
+    }
+
+    /// Writes a service's state.
+    #[cfg(feature = "dapr")]
+    pub(crate) fn write(&self, service: &ServiceId, write: service_twin::capability::state::Write) {
+        let header = service_twin::model::Header::default();
+        self.host.handle().block_on(self.server.call(service, write, header, None)).expect("it is written");
     }
 }
 
@@ -236,6 +251,8 @@ fn answer(bytes: &[u8]) -> Option<bool> {
     let length = text.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
-    })?;
+    });
+    // An answer of 204 has neither body nor length.
+    let length = length.or_else(|| text.starts_with("HTTP/1.1 204").then_some(0))?;
     (bytes.len() >= head + length).then(|| text.starts_with("HTTP/1.1 2"))
 }

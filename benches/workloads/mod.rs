@@ -4,6 +4,8 @@
 //! Start with [`ROWS`]; what a figure means is in `docs/performance.md`.
 
 pub(crate) mod activation;
+#[cfg(feature = "dapr")]
+pub(crate) mod capabilities;
 pub(crate) mod durable;
 #[cfg(feature = "server")]
 pub(crate) mod edge;
@@ -259,5 +261,40 @@ pub(crate) const ROWS: &[Entry] = &[
         question: "points a second from OTLP bytes into the models: 200 metrics x 8 attributes, 30 % histograms",
         cpus: &[2],
         work: Work::Rates(ingest::metrics),
+    },
+    #[cfg(feature = "dapr")]
+    Entry {
+        name: "get-state-http",
+        question: "GetState over Dapr's HTTP, 64 services on a connection each, beside the same server's /livez",
+        cpus: &[2],
+        work: Work::Rates(capabilities::get_http),
+    },
+    #[cfg(feature = "dapr")]
+    Entry {
+        name: "get-state-grpc",
+        question: "the same over gRPC, 64 callers on 16 connections, beside a method that does nothing",
+        cpus: &[2],
+        work: Work::Rates(capabilities::get_grpc),
+    },
+    #[cfg(feature = "dapr")]
+    Entry {
+        name: "save-state-http",
+        question: "SaveState over Dapr's HTTP, answered at fsync, 64 connections, beside raw sled and /livez",
+        cpus: &[2],
+        work: Work::Rates(capabilities::save_http),
+    },
+    #[cfg(feature = "dapr")]
+    Entry {
+        name: "topic",
+        question: "messages from one publisher to one streaming subscriber over gRPC, each durable and settled",
+        cpus: &[2],
+        work: Work::Rates(capabilities::topic),
+    },
+    #[cfg(feature = "dapr")]
+    Entry {
+        name: "ruling",
+        question: "a ruling in the turn: 32 grants beside the profile, a token narrowed twice; the read included",
+        cpus: &[1],
+        work: Work::Rates(capabilities::ruling),
     },
 ];

@@ -1,6 +1,9 @@
 //! The fuzz targets on generated, valid and damaged input. Coverage-guided runs are for `cargo fuzz` by hand.
 #![cfg(all(feature = "server", feature = "cli"))]
 
+#[cfg(feature = "dapr")]
+#[expect(clippy::unwrap_used, reason = "helpers of tests, which fail by it")]
+mod doors;
 #[expect(unreachable_pub, clippy::type_complexity, reason = "a library of its own for cargo-fuzz")]
 #[path = "../../fuzz/src/lib.rs"]
 mod targets;

@@ -35,6 +35,8 @@ mod golden;
 mod growth;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod import;
+#[cfg(all(feature = "dapr", feature = "cli"))]
+mod isolation;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod keys;
 mod kinds;
@@ -54,6 +56,8 @@ mod run;
 mod runtime;
 #[cfg(all(unix, feature = "server", feature = "cli"))]
 mod saturation;
+#[cfg(all(unix, feature = "dapr", feature = "cli"))]
+mod scan;
 #[cfg(all(feature = "dapr", feature = "cli"))]
 mod secrets;
 #[cfg(all(feature = "dapr", feature = "cli"))]

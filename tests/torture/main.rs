@@ -1,13 +1,16 @@
 //! The real runtime over the real store, killed with `kill -9` in the middle of its work, again and again.
 //!
 //! A child process (this very binary) works and says over a pipe what it sends and what it is told; the parent kills it,
-//! opens what it left through the public door, and compares. `TORTURE_KILLS=500` and `TORTURE_CASES=1000` run longer.
+//! opens what it left through the public door, and compares. `TORTURE_KILLS=500`, `TORTURE_CASES=1000` and
+//! `TORTURE_NODE_KILLS=200` run longer.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests")]
 #![expect(clippy::disallowed_methods, reason = "parent and child agree over the environment")]
 #![expect(clippy::print_stdout, reason = "the child speaks over its standard output")]
 
 mod account;
+#[cfg(feature = "dapr")]
+mod capabilities;
 mod child;
 mod parent;
 
@@ -17,6 +20,9 @@ use parent::Parent;
 const KILLS: u64 = 50;
 /// Kills between commit and delivery in a plain run.
 const CASES: u64 = 100;
+/// Kills of a node in a plain run.
+#[cfg(feature = "dapr")]
+const NODE_KILLS: u64 = 20;
 /// Every so many kills, and after the last, all that was told since the first is compared with what is there.
 const WHOLE_EVERY: u64 = 10;
 /// Every so many lives run at `Fsync`, the others at `Flushed`: a kill spares what the kernel has, but the ways differ.
@@ -45,6 +51,12 @@ fn an_effect_arrives_although_the_process_died_between_commit_and_delivery_and_n
     for case in 0..number("TORTURE_CASES", CASES) {
         parent.die_between(case);
     }
+}
+
+#[cfg(feature = "dapr")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn state_transactions_and_topics_keep_what_was_acknowledged_over_kill_9_of_node_and_subscriber() {
+    capabilities::torture(number("TORTURE_NODE_KILLS", NODE_KILLS), number("TORTURE_SEED", 7)).await;
 }
 
 #[test]

@@ -62,6 +62,8 @@ impl Line {
         let ours = first(Role::Ours);
         let limits = self.runs.iter().filter(|runs| runs.role == Role::Limit);
         let limit = limits.max_by(|a, b| median(&a.rates).total_cmp(&median(&b.rates)));
+        let limits = self.runs.iter().filter(|runs| runs.role == Role::Limit);
+        let slowest = limits.min_by(|a, b| median(&a.rates).total_cmp(&median(&b.rates)));
         let naive = first(Role::Naive);
         let ratio = |to: Option<&Runs>| Some(ratio(&ours?.rates, &to?.rates));
         let quantile = |runs: Option<&Runs>, at| runs.and_then(|runs| quantile_us(&runs.nanos, at));
@@ -90,6 +92,7 @@ impl Line {
             .collect();
         let bars = [
             bar("ratio_limit", ratio_limit, self.bars.limit, true),
+            bar("ratio_slowest_limit", ratio(slowest), self.bars.slowest_limit, true),
             bar("ratio_naive", ratio_naive, self.bars.naive, true),
             bar("p50_us", p50, self.bars.p50_us, false),
             bar("p99_us", p99, self.bars.p99_us, false),

@@ -65,6 +65,8 @@ impl Contestant {
 pub(crate) struct Bars {
     /// Ours ÷ limit, at least.
     pub(crate) limit: Option<f64>,
+    /// Ours ÷ the slowest of several limits, at least.
+    pub(crate) slowest_limit: Option<f64>,
     /// Ours ÷ naive, at least.
     pub(crate) naive: Option<f64>,
     /// Median of single calls in µs, at most.
