@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Most messages that one subscription has at once.
-pub const OUTSTANDING_MAX: usize = 64;
+pub const OUTSTANDING_MAX: usize = 256;
 /// How long a message stays with a subscription that is not heard of any more.
 const LEASE: Duration = Duration::from_secs(60);
 /// How often a subscription says that it still has its messages.
@@ -129,7 +129,7 @@ impl Server {
     }
 
     /// Begins to take a topic's messages for a service: what comes from now on, shared with its other subscriptions.
-    /// At most `outstanding_max` messages, and no more than 64, are handed over and not settled at once.
+    /// At most `outstanding_max` messages, and no more than 256, are handed over and not settled at once.
     pub async fn subscribe(
         self: &Arc<Self>,
         service: &ServiceId,
@@ -198,17 +198,10 @@ impl Subscription {
         Ok(self.next.take().expect("it was found above"))
     }
 
-    /// Says what became of a message that was handed over. One for which that cannot be kept at present comes again.
-    pub async fn settle(&self, number: u64, outcome: Outcome) -> Result<(), Failure> {
-        let settled = self.settler.tell(vec![(number, outcome)]).await;
-        self.settler.outstanding.remove(number);
-        match settled {
-            Err(failure) if is_passing(&failure) => {
-                tracing::debug!(%failure, topic = %self.settler.topic, number, "what became of a message was not kept");
-                Ok(())
-            }
-            settled => settled,
-        }
+    /// Says what became of a message that was handed over. It is kept with what else there is to say by then; a message
+    /// for which it could not be kept comes again.
+    pub fn settle(&self, number: u64, outcome: Outcome) {
+        self.settler.outstanding.settle(number, outcome);
     }
 
     /// Reads a message again that was handed over.
@@ -223,31 +216,57 @@ impl Subscription {
 #[derive(Debug)]
 struct Outstanding {
     max: usize,
-    numbers: Mutex<BTreeSet<u64>>,
-    /// Tells that there is room again.
+    held: Mutex<Held>,
+    /// Tells that there is something to settle, and so room again.
     freed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    /// Handed over.
+    numbers: BTreeSet<u64>,
+    /// What became of those that were; the topic does not know yet.
+    settled: Vec<(u64, Outcome)>,
 }
 
 impl Outstanding {
     fn new(max: usize) -> Self {
-        Self { max, numbers: Mutex::default(), freed: Notify::new() }
+        Self { max, held: Mutex::default(), freed: Notify::new() }
     }
 
     fn room(&self) -> usize {
-        self.max.saturating_sub(self.numbers.lock().len())
+        self.max.saturating_sub(self.held.lock().numbers.len())
     }
 
     fn add(&self, number: u64) {
-        self.numbers.lock().insert(number);
+        self.held.lock().numbers.insert(number);
     }
 
-    fn remove(&self, number: u64) {
-        self.numbers.lock().remove(&number);
-        self.freed.notify_waiters();
+    fn settle(&self, number: u64, outcome: Outcome) {
+        let mut held = self.held.lock();
+        if held.numbers.remove(&number) {
+            held.settled.push((number, outcome));
+            self.freed.notify_waiters();
+        }
     }
 
-    fn all(&self) -> Vec<u64> {
-        self.numbers.lock().iter().copied().collect()
+    fn take_settled(&self) -> Vec<(u64, Outcome)> {
+        std::mem::take(&mut self.held.lock().settled)
+    }
+
+    /// Gives back what could not be told.
+    fn put_back(&self, settled: Vec<(u64, Outcome)>) {
+        self.held.lock().settled.extend(settled);
+    }
+
+    fn numbers(&self) -> Vec<u64> {
+        self.held.lock().numbers.iter().copied().collect()
+    }
+
+    /// What is to be said in the end: of what was not settled, that it comes again at once.
+    fn last_words(&self) -> Vec<(u64, Outcome)> {
+        let Held { numbers, settled } = std::mem::take(&mut *self.held.lock());
+        settled.into_iter().chain(numbers.into_iter().map(|number| (number, Outcome::Back))).collect()
     }
 }
 
@@ -267,23 +286,20 @@ impl Settler {
         self.header.clone().with_deadline(self.server.now().after(within))
     }
 
-    async fn tell(&self, outcomes: Vec<(u64, Outcome)>) -> Result<(), Failure> {
-        let is_wanted_again = outcomes.iter().any(|(_, outcome)| *outcome != Outcome::Done);
-        self.server.ask_topic(&self.topic, Settle { group: self.group.clone(), outcomes }, self.header()).await?;
-        if is_wanted_again {
-            self.server.arrivals.tell(&self.topic);
-        }
-        Ok(())
-    }
-
-    async fn give_back(&self, numbers: Vec<u64>) {
-        if numbers.is_empty() {
+    /// Says what became of messages, apart from taking others.
+    async fn tell(&self, outcomes: Vec<(u64, Outcome)>) {
+        if outcomes.is_empty() {
             return;
         }
-        let back = numbers.into_iter().map(|number| (number, Outcome::Back)).collect();
-        if let Err(error) = self.tell(back).await {
-            let topic = &self.topic;
-            tracing::debug!(%error, %topic, "messages were not given back; they come again when their lease is over");
+        let is_wanted_again = is_wanted_again(&outcomes);
+        let settle = Settle { group: self.group.clone(), outcomes };
+        match self.server.ask_topic(&self.topic, settle, self.header()).await {
+            Ok(()) if is_wanted_again => self.server.arrivals.tell(&self.topic),
+            Ok(()) => {}
+            Err(error) => {
+                let topic = &self.topic;
+                tracing::debug!(%error, %topic, "what became of messages was not kept; they come again");
+            }
         }
     }
 }
@@ -303,7 +319,7 @@ impl Pump {
             // What was handed over before may still be settled.
             found.closed().await;
         }
-        self.settler.give_back(self.settler.outstanding.all()).await;
+        self.settler.tell(self.settler.outstanding.last_words()).await;
     }
 
     /// Hands messages over until nobody takes them any more, or they may not be taken.
@@ -351,7 +367,7 @@ impl Pump {
         let read = match self.read(&leased).await {
             Ok(read) => read,
             Err(failure) => {
-                self.settler.give_back(leased.iter().map(|(number, _)| *number).collect()).await;
+                self.settler.tell(leased.iter().map(|(number, _)| (*number, Outcome::Back)).collect()).await;
                 return Err(failure);
             }
         };
@@ -367,9 +383,7 @@ impl Pump {
                 None => gone.push((number, Outcome::Done)),
             }
         }
-        if !gone.is_empty() {
-            self.settler.tell(gone).await?;
-        }
+        self.settler.tell(gone).await;
         Ok(!leased.is_empty())
     }
 
@@ -388,10 +402,23 @@ impl Pump {
         Ok(messages)
     }
 
+    /// Says what became of messages, and takes others, in one commit.
     async fn lease(&mut self, max: u16) -> Result<Vec<(u64, u32)>, Failure> {
         let settler = &self.settler;
-        let lease = Lease { group: settler.group.clone(), max, lease_ms: lease_ms(), from: Start::Now };
-        let leased = settler.server.ask_topic(&settler.topic, lease, settler.header()).await?;
+        let settled = settler.outstanding.take_settled();
+        let settle = settled.clone();
+        let lease = Lease { group: settler.group.clone(), max, lease_ms: lease_ms(), from: Start::Now, settle };
+        let leased = match settler.server.ask_topic(&settler.topic, lease, settler.header()).await {
+            Ok(leased) => leased,
+            Err(failure) => {
+                settler.outstanding.put_back(settled);
+                return Err(failure);
+            }
+        };
+        if is_wanted_again(&settled) {
+            // By others of the group, too.
+            settler.server.arrivals.tell(&settler.topic);
+        }
         let now = settler.server.now();
         self.due = leased.due_at.map(|at| tokio::time::Instant::now() + at.since(now));
         Ok(leased.messages)
@@ -399,7 +426,7 @@ impl Pump {
 
     /// What is still being worked on does not go to somebody else.
     async fn renew(&self) {
-        let numbers = self.settler.outstanding.all();
+        let numbers = self.settler.outstanding.numbers();
         if numbers.is_empty() {
             return;
         }
@@ -409,6 +436,10 @@ impl Pump {
             tracing::debug!(%error, %topic, "leases were not renewed; what they are for may come twice");
         }
     }
+}
+
+fn is_wanted_again(outcomes: &[(u64, Outcome)]) -> bool {
+    outcomes.iter().any(|(_, outcome)| *outcome != Outcome::Done)
 }
 
 fn lease_ms() -> u64 {

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Messages of a group that are handed out at once.
-pub(super) const LEASES_MAX: usize = 256;
+pub(super) const LEASES_MAX: usize = 1024;
 /// Longest name of a group, in bytes.
 pub(super) const GROUP_BYTES_MAX: usize = 300;
 /// The pause before a message comes again for the first time; it doubles each time.
@@ -59,7 +59,7 @@ pub enum Start {
     Number(u64),
 }
 
-/// Hands out messages to one consumer of a group, for some time.
+/// Settles what a consumer of a group is done with, and hands out further messages to it, for some time.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Lease {
     /// The group.
@@ -70,6 +70,8 @@ pub struct Lease {
     pub lease_ms: u64,
     /// Where the group begins if it was never there.
     pub from: Start,
+    /// What became of messages that were handed out before.
+    pub settle: Vec<(u64, Outcome)>,
 }
 
 /// What was handed out.
@@ -86,7 +88,7 @@ impl Message for Lease {
     type Reply = Leased;
 
     fn heap_bytes(&self) -> usize {
-        self.group.len()
+        self.group.len() + size_of_val(&*self.settle)
     }
 
     fn needs(&self) -> Needs {
@@ -95,7 +97,7 @@ impl Message for Lease {
 }
 
 impl Wire for Lease {
-    const NAME: &'static str = "lease/1";
+    const NAME: &'static str = "lease/2";
 }
 
 impl Topic {
@@ -126,6 +128,7 @@ impl Decide<Lease> for Topic {
             Start::Number(number) => number.clamp(self.first, self.next),
         };
         let mut group = known.unwrap_or(Group { next, leases: Vec::new(), again: Vec::new() });
+        group.settle(&lease.settle, turn.now);
         group.forget_before(self.first);
         group.take_back(turn.now);
         decision.reply = group.lease(self.next, lease, turn.now);
@@ -142,6 +145,24 @@ impl Group {
         self.next = self.next.max(first);
         self.leases.retain(|held| held.number >= first);
         self.again.retain(|held| held.number >= first);
+    }
+
+    /// Takes in what became of messages; whether one of them was handed out.
+    fn settle(&mut self, outcomes: &[(u64, Outcome)], now: Timestamp) -> bool {
+        let mut changed = false;
+        for (number, outcome) in outcomes {
+            let Some(at) = self.leases.iter().position(|held| held.number == *number) else { continue };
+            let held = self.leases.swap_remove(at);
+            changed = true;
+            match outcome {
+                Outcome::Done => {}
+                Outcome::Again => self.again.push(Held { at: now.after(pause(held.attempts)), ..held }),
+                Outcome::Back => {
+                    self.again.push(Held { at: now, attempts: held.attempts.saturating_sub(1), ..held });
+                }
+            }
+        }
+        changed
     }
 
     /// Takes back what was handed out and not settled in time.
@@ -258,19 +279,7 @@ impl Decide<Settle> for Topic {
     fn decide(&self, settle: &Settle, turn: &Turn<'_>) -> Result<Decision<Change, ()>, Rejection> {
         self.enter(turn, Wish::Subscribe)?;
         let Some(mut group) = self.group(turn, &settle.group) else { return Ok(Decision::new(())) };
-        let mut changed = false;
-        for (number, outcome) in &settle.outcomes {
-            let Some(at) = group.leases.iter().position(|held| held.number == *number) else { continue };
-            let held = group.leases.swap_remove(at);
-            changed = true;
-            match outcome {
-                Outcome::Done => {}
-                Outcome::Again => group.again.push(Held { at: turn.now.after(pause(held.attempts)), ..held }),
-                Outcome::Back => {
-                    group.again.push(Held { at: turn.now, attempts: held.attempts.saturating_sub(1), ..held });
-                }
-            }
-        }
+        let changed = group.settle(&settle.outcomes, turn.now);
         let decision = Decision::new(());
         Ok(if changed { decision.page(&page(&settle.group), Some(to_bytes(&group))) } else { decision })
     }
@@ -290,7 +299,7 @@ mod tests {
     }
 
     fn lease(max: u16) -> Lease {
-        Lease { group: "shop/orders".into(), max, lease_ms: 1_000, from: Start::Now }
+        Lease { group: "shop/orders".into(), max, lease_ms: 1_000, from: Start::Now, settle: Vec::new() }
     }
 
     #[test]

@@ -11,8 +11,9 @@ use super::{Block, Refusal, Session, state::Metadata};
 use crate::{
     bus::{Outcome, Stored},
     capability::components::Kind,
-    model::{ServiceId, Timestamp, TraceParent},
+    model::{ServiceId, Timestamp, TraceParent, limits::WRITE_BYTES_MAX},
     server::{
+        http::essence,
         problem::Problem,
         topics::{Delivery, Subscription},
     },
@@ -21,6 +22,8 @@ use crate::{
 
 /// Most messages of one append.
 const AT_ONCE: usize = crate::model::limits::NEEDS_KEYS_MAX;
+/// What a message takes in a commit beside its body, at most, in bytes: its other fields, the page of its id.
+const BESIDE_BODY_BYTES: usize = 1024;
 /// Says that what is published is no event and gets none around it.
 const RAW: &str = "rawPayload";
 /// Overrides of an event's fields begin so.
@@ -67,7 +70,7 @@ fn is_true(metadata: &Metadata, name: &str) -> bool {
 }
 
 fn is_json(content_type: &str) -> bool {
-    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    let essence = essence(content_type);
     essence == "application/json" || essence.ends_with("+json")
 }
 
@@ -90,7 +93,7 @@ fn stored(published: Published, around: &Around<'_>) -> Result<Stored, Refusal> 
             body: Bytes(data),
         });
     }
-    let mut event = if content_type.split(';').next().unwrap_or_default().trim() == EVENT {
+    let mut event = if essence(&content_type) == EVENT {
         serde_json::from_slice(&data)
             .map_err(|_| Refusal::malformed(format!("what is published as {EVENT} must be a JSON object")))?
     } else {
@@ -192,8 +195,18 @@ fn handed(message: &Stored, component: &str, topic: &str, wants_raw: bool) -> Ha
         (None, Some(base64)) => BASE64_STANDARD.decode(base64).unwrap_or_default(),
         (None, None) => Vec::new(),
     };
-    let data_content_type = stated.split(';').next().unwrap_or_default().trim().to_owned();
+    let data_content_type = essence(&stated).to_owned();
     Handed { id: message.id.to_string(), event, data, data_content_type }
+}
+
+/// How many of the first messages fit one commit; one of them always goes, to be refused by itself if it must.
+fn fitting(messages: &[(String, Stored)]) -> usize {
+    let mut bytes = 0;
+    let fit = messages.iter().take(AT_ONCE).take_while(|(_, message)| {
+        bytes += message.body.0.len() + BESIDE_BODY_BYTES;
+        bytes <= WRITE_BYTES_MAX
+    });
+    fit.count().max(1)
 }
 
 /// What a subscriber says of a message.
@@ -267,7 +280,7 @@ impl Session {
             }
         }
         while !messages.is_empty() {
-            let rest = messages.split_off(messages.len().min(AT_ONCE));
+            let rest = messages.split_off(fitting(&messages));
             let (ids, chunk): (Vec<_>, Vec<_>) = std::mem::replace(&mut messages, rest).into_iter().unzip();
             if let Err(refusal) = self.topic_append(component, topic, chunk).await {
                 failed.extend(ids.into_iter().map(|id| (id, refusal.message.clone())));
@@ -332,8 +345,8 @@ impl Taking {
     }
 
     /// Takes a verdict on a message by its event's id; one of an unknown id is passed over.
-    pub async fn settle(&mut self, id: &str, verdict: Verdict) -> Result<(), Problem> {
-        let Some(at) = self.unsettled.iter().position(|unsettled| unsettled.id == id) else { return Ok(()) };
+    pub async fn settle(&mut self, id: &str, verdict: Verdict) {
+        let Some(at) = self.unsettled.iter().position(|unsettled| unsettled.id == id) else { return };
         let Unsettled { number, attempts, .. } = self.unsettled.remove(at);
         let has_failed = verdict == Verdict::Retry && attempts >= ATTEMPTS_MAX;
         let outcome = match verdict {
@@ -350,8 +363,7 @@ impl Taking {
                 }
             },
         };
-        let settled = self.subscription.settle(number, outcome).await;
-        settled.map_err(|failure| self.session.server.problem(&failure))
+        self.subscription.settle(number, outcome);
     }
 
     /// Puts a message that goes nowhere any more into the topic for those.
@@ -361,8 +373,11 @@ impl Taking {
         };
         let problem = |failure| Refusal::from(self.session.server.problem(&failure));
         let Some(message) = self.subscription.read(number).await.map_err(problem)? else { return Ok(()) };
-        // It keeps its id, by which it is the same message however often this is tried.
-        let message = Stored { is_idempotent: true, ..message };
+        // Where it comes from makes it the same message however often this is tried, and another than one of its id that
+        // comes from elsewhere; the event within keeps its own.
+        let Wanted { component, topic: from, .. } = &self.wanted;
+        let id = compact_str::format_compact!("{}/{component}/{from}/{number}", self.session.service);
+        let message = Stored { id, is_idempotent: true, ..message };
         self.session.topic_append(&self.wanted.component, topic, vec![message]).await
     }
 }
@@ -411,6 +426,15 @@ mod tests {
         assert!(!keep(b"x", "", &[]).is_idempotent);
         let own = keep(br#"{"id":"a","source":"s","type":"t","specversion":"1.0","colour":"red"}"#, EVENT, &[]);
         assert_eq!((event(&own)["source"].as_str(), event(&own)["colour"].as_str()), (Some("s"), Some("red")));
+    }
+
+    #[test]
+    fn what_is_published_at_once_is_cut_to_fit_commits() {
+        let message = |bytes: usize| (String::new(), keep(&vec![b'x'; bytes], "text/plain", &[]));
+        assert_eq!(fitting(&vec![message(10); 100]), AT_ONCE);
+        let large = fitting(&vec![message(30 * 1024); 16]);
+        assert!((2..AT_ONCE).contains(&large), "{large}");
+        assert_eq!(fitting(&[message(WRITE_BYTES_MAX)]), 1);
     }
 
     #[test]

@@ -164,7 +164,7 @@ async fn hand_over(
                 let id = handed.id.clone();
                 working.push(async move { (id, app.deliver(handed, subscribed).await) });
             }
-            Some((id, verdict)) = working.next(), if !working.is_empty() => taking.settle(&id, verdict).await?,
+            Some((id, verdict)) = working.next(), if !working.is_empty() => taking.settle(&id, verdict).await,
         }
     }
 }

@@ -363,9 +363,7 @@ async fn talk(
                             TopicEventResponseStatus::Retry => Verdict::Retry,
                             TopicEventResponseStatus::Drop => Verdict::Drop,
                         };
-                        if let Err(problem) = taking.settle(&processed.id, verdict).await {
-                            break Err(Status::from(Refusal::from(problem)));
-                        }
+                        taking.settle(&processed.id, verdict).await;
                     }
                     Some(Said::InitialRequest(_)) | None => {
                         break Err(Status::invalid_argument("a subscription has one initial_request"));

@@ -18,6 +18,8 @@ use axum::{
     routing::{MethodRouter, get, post},
 };
 pub use caller::Caller;
+#[cfg(feature = "dapr")]
+pub(in crate::server) use caller::essence;
 
 use super::{
     Phase, Server,

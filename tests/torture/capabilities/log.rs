@@ -75,7 +75,7 @@ fn met(book: &Book, message: &Stored) -> (usize, u64) {
 async fn rest(runtime: &Runtime, topic: &str, group: &str) -> Vec<u64> {
     let mut rest = Vec::new();
     loop {
-        let lease = Lease { group: group.into(), max: 64, lease_ms: 60_000, from: Start::Now };
+        let lease = Lease { group: group.into(), max: 64, lease_ms: 60_000, from: Start::Now, settle: Vec::new() };
         let leased = runtime.twin(topic).ask(lease).await.unwrap().messages;
         if leased.is_empty() {
             return rest;
