@@ -19,7 +19,7 @@ use axum::{
 };
 pub use caller::Caller;
 #[cfg(feature = "dapr")]
-pub(in crate::server) use caller::essence;
+pub(in crate::server) use caller::{body, essence};
 
 use super::{
     Phase, Server,
