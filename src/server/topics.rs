@@ -20,7 +20,7 @@ use super::{
 use crate::{
     bus::{
         Append, Lease, Outcome, Read, Renew, Settle, Settled, Stored, Topic,
-        topic::{Start, Wish},
+        topic::{READ_MAX, Start, Wish},
     },
     capability::topics::{Permit, Topics},
     model::{Header, Key, ServiceId},
@@ -393,13 +393,13 @@ impl Pump {
         Ok(!leased.is_empty())
     }
 
-    /// Reads what was leased, a run without gaps at once.
+    /// Reads what was leased, a run without gaps at once, as far as one read reaches.
     async fn read(&self, leased: &[(u64, u32)]) -> Result<HashMap<u64, Stored>, Failure> {
         let mut messages = HashMap::default();
         let mut at = 0;
         while let Some(&(from, _)) = leased.get(at) {
             let follows = |(offset, (number, _)): &(u64, &(u64, u32))| *number == from + offset;
-            let run = (0..).zip(&leased[at..]).take_while(follows).count();
+            let run = (0..).zip(&leased[at..]).take_while(follows).count().min(usize::from(READ_MAX));
             let read = Read { from, limit: u16::try_from(run).unwrap_or(u16::MAX) };
             let Settler { server, topic, .. } = &self.settler;
             messages.extend(server.ask_topic(topic, read, self.settler.header()).await?);
