@@ -26,16 +26,17 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use parking_lot::Mutex;
-use serde::Deserialize;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Server,
+    endpoint::Way,
     identity::Identity,
     pass::Pass,
     problem::{Code, Problem},
 };
-use crate::model::ServiceId;
+pub use crate::capability::endpoints::Protocol;
+use crate::{capability::endpoints::Endpoint, model::ServiceId};
 
 /// The protocol that a connection is upgraded to.
 pub const UPGRADE: &str = "twin-channel";
@@ -48,26 +49,23 @@ const PING_EVERY: Duration = Duration::from_secs(15);
 /// How long the answer to that may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What an application speaks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Protocol {
-    /// HTTP: paths of its own.
-    #[default]
-    Http,
-    /// gRPC: services of its own.
-    Grpc,
-}
-
 /// One way to one application.
 pub struct Channel {
     /// Which instance of the service it is.
     pub instance: CompactString,
     /// What it speaks.
     pub protocol: Protocol,
-    sender: SendRequest<Body>,
+    to: To,
     /// Requests that wait for their answer.
     waiting: AtomicUsize,
+}
+
+/// What carries requests.
+enum To {
+    /// A connection that the instance opened.
+    Open(SendRequest<Body>),
+    /// Connections that the node opens.
+    Endpoint(Box<Way>),
 }
 
 impl fmt::Debug for Channel {
@@ -82,21 +80,84 @@ impl fmt::Debug for Channel {
 pub struct Unreached(pub String);
 
 impl Channel {
-    /// Asks the application; the answer is here with its head, its body comes as it is read.
-    pub async fn ask(&self, path: PathAndQuery, mut request: Request<Body>) -> Result<Response<Body>, Unreached> {
-        let unreached = |error: &dyn fmt::Display| Unreached(error.to_string());
-        let uri = Uri::builder().scheme("http").authority("app").path_and_query(path).build();
-        *request.uri_mut() = uri.map_err(|error| unreached(&error))?;
-        *request.version_mut() = axum::http::Version::HTTP_2;
-        let _waiting = Waiting::new(&self.waiting);
-        let mut sender = self.sender.clone();
-        sender.ready().await.map_err(|error| unreached(&error))?;
-        let response = sender.send_request(request).await.map_err(|error| unreached(&error))?;
-        if let Some(why) = response.headers().get(UNREACHED) {
-            return Err(Unreached(String::from_utf8_lossy(why.as_bytes()).into_owned()));
-        }
-        Ok(response.map(Body::new))
+    fn new(instance: CompactString, protocol: Protocol, to: To) -> Self {
+        Self { instance, protocol, to, waiting: AtomicUsize::new(0) }
     }
+
+    /// The way to an endpoint.
+    pub(super) fn to_endpoint(way: Way) -> Self {
+        let endpoint = way.endpoint();
+        Self::new(endpoint.instance.clone(), endpoint.protocol, To::Endpoint(Box::new(way)))
+    }
+
+    /// Whether the node opens the connections.
+    pub fn is_endpoint(&self) -> bool {
+        match &self.to {
+            To::Open(_) => false,
+            To::Endpoint(_) => true,
+        }
+    }
+
+    /// Whether it is the way to this endpoint.
+    pub(super) fn is_to(&self, endpoint: &Endpoint) -> bool {
+        match &self.to {
+            To::Open(_) => false,
+            To::Endpoint(way) => way.endpoint() == endpoint,
+        }
+    }
+
+    /// Waits until the application cannot be connected to, if it is the node that connects.
+    pub(super) async fn lost(&self) {
+        match &self.to {
+            To::Open(_) => std::future::pending().await,
+            To::Endpoint(way) => way.lost().await,
+        }
+    }
+
+    /// What it has to do: whoever could not be reached comes last.
+    fn load(&self) -> (bool, usize) {
+        let is_down = match &self.to {
+            To::Open(_) => false,
+            To::Endpoint(way) => way.is_down(),
+        };
+        (is_down, self.waiting.load(Ordering::Relaxed))
+    }
+
+    /// Asks the application; the answer is here with its head, its body comes as it is read.
+    pub async fn ask(&self, path: PathAndQuery, request: Request<Body>) -> Result<Response<Body>, Unreached> {
+        let _waiting = Waiting::new(&self.waiting);
+        match &self.to {
+            To::Open(sender) => ask_over(sender.clone(), path, request).await,
+            To::Endpoint(way) => way.ask(path, request).await,
+        }
+    }
+}
+
+async fn ask_over(
+    mut sender: SendRequest<Body>,
+    path: PathAndQuery,
+    mut request: Request<Body>,
+) -> Result<Response<Body>, Unreached> {
+    let unreached = |error: &dyn fmt::Display| Unreached(error.to_string());
+    let uri = Uri::builder().scheme("http").authority("app").path_and_query(path).build();
+    *request.uri_mut() = uri.map_err(|error| unreached(&error))?;
+    *request.version_mut() = axum::http::Version::HTTP_2;
+    sender.ready().await.map_err(|error| unreached(&error))?;
+    let response = sender.send_request(request).await.map_err(|error| unreached(&error))?;
+    if let Some(why) = response.headers().get(UNREACHED) {
+        return Err(Unreached(String::from_utf8_lossy(why.as_bytes()).into_owned()));
+    }
+    Ok(response.map(Body::new))
+}
+
+/// The one of several ways that has the least to do.
+pub(super) fn least(channels: &mut Vec<Arc<Channel>>) -> Option<Arc<Channel>> {
+    // Whoever was asked last comes last among equals.
+    let least = channels.iter().enumerate().min_by_key(|(_, channel)| channel.load());
+    let at = least.map(|(at, _)| at)?;
+    let channel = channels.remove(at);
+    channels.push(Arc::clone(&channel));
+    Some(channel)
 }
 
 /// Counts a request while it waits for its answer.
@@ -122,14 +183,7 @@ pub struct Channels(Mutex<HashMap<ServiceId, Vec<Arc<Channel>>>>);
 impl Channels {
     /// The channel to the instance of a service that has the least to do.
     pub fn any(&self, service: &ServiceId) -> Option<Arc<Channel>> {
-        let mut open = self.0.lock();
-        let channels = open.get_mut(service)?;
-        // Whoever was asked last comes last among equals.
-        let least = channels.iter().enumerate().min_by_key(|(_, channel)| channel.waiting.load(Ordering::Relaxed));
-        let at = least.map(|(at, _)| at)?;
-        let channel = channels.remove(at);
-        channels.push(Arc::clone(&channel));
-        Some(channel)
+        least(self.0.lock().get_mut(service)?)
     }
 
     fn has_room(&self, service: &ServiceId, instance: &str) -> bool {
@@ -199,7 +253,7 @@ impl Server {
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(true);
         let (sender, connection) = builder.handshake(upgrade.await?).await?;
-        let channel = Arc::new(Channel { instance, protocol, sender, waiting: AtomicUsize::new(0) });
+        let channel = Arc::new(Channel::new(instance, protocol, To::Open(sender)));
         let mut pass = Pass::new(Arc::clone(&self), &identity);
         self.channels.add(&service, Arc::clone(&channel));
         let served = tokio::select! {
@@ -214,7 +268,7 @@ impl Server {
 
     /// Pushes to an application what its service subscribed to, until the future is dropped.
     #[cfg(feature = "dapr")]
-    async fn push(self: &Arc<Self>, identity: Identity, channel: Arc<Channel>) {
+    pub(super) async fn push(self: &Arc<Self>, identity: Identity, channel: Arc<Channel>) {
         match super::dapr::Session::of(Arc::clone(self), identity) {
             Ok(session) => super::dapr::push::run(session, channel).await,
             Err(_) => std::future::pending().await,
@@ -222,7 +276,7 @@ impl Server {
     }
 
     #[cfg(not(feature = "dapr"))]
-    async fn push(&self, _: Identity, _: Arc<Channel>) {
+    pub(super) async fn push(&self, _: Identity, _: Arc<Channel>) {
         std::future::pending().await
     }
 }

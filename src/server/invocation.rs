@@ -28,6 +28,9 @@ const HOP_BY_HOP: [HeaderName; 6] = [
     header::HOST,
 ];
 
+/// Why nobody answers, as far as a caller is told.
+const NONE: &str = "none is connected";
+
 /// A call on its way.
 #[derive(Clone, Debug)]
 pub struct Call {
@@ -97,7 +100,7 @@ impl Server {
                 format!("'{}' on {} is not allowed: it does not take calls of this service", call.method, call.target);
             return Err(Failure::from(Rejection::Denied { rule: rule.into() }).into());
         }
-        self.channels.any(&call.target).ok_or_else(|| call.unanswered("none is connected"))
+        self.way_to(&call.target).ok_or_else(|| call.unanswered(NONE))
     }
 
     /// Carries a call to an instance that [`Server::admit_call`] found. The answer is here with its head; its body, as
@@ -126,6 +129,8 @@ impl Server {
                 pass_on(response.headers_mut());
                 Ok(response)
             }
+            // Where an endpoint is, and what its service may, is no matter of the caller.
+            Ok(Err(_)) if channel.is_endpoint() => Err(call.unanswered(NONE)),
             Ok(Err(unreached)) => Err(call.unanswered(unreached.to_string())),
             Err(_) => Err(call.unanswered(format!("no answer within {} s", within.as_secs()))),
         };
