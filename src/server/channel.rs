@@ -277,6 +277,6 @@ impl Server {
 
     #[cfg(not(feature = "dapr"))]
     pub(super) async fn push(&self, _: Identity, _: Arc<Channel>) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
