@@ -154,6 +154,7 @@ impl Node {
             node.shutdown().await;
             return Err(error);
         }
+        node.server.take_up_endpoints().await;
         node.server.enter(Phase::Ready);
         Ok(node)
     }

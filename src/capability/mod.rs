@@ -4,6 +4,8 @@
 
 pub mod components;
 pub mod configuration;
+pub mod egress;
+pub mod endpoints;
 pub mod invocation;
 pub mod secrets;
 pub mod state;
@@ -26,6 +28,8 @@ pub trait Registry {
 pub fn register(registry: &mut impl Registry) {
     components::register(registry);
     configuration::register(registry);
+    egress::register(registry);
+    endpoints::register(registry);
     invocation::register(registry);
     secrets::register(registry);
     state::register(registry);

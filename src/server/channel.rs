@@ -27,7 +27,6 @@ use hyper::{
 };
 use hyper_util::rt::TokioTimer;
 use parking_lot::Mutex;
-use serde::Deserialize;
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
@@ -36,11 +35,13 @@ use tokio::{
 use super::{
     Server,
     connection::Connection,
+    endpoint::Way,
     identity::Identity,
     pass::Pass,
     problem::{Code, Problem},
 };
-use crate::model::ServiceId;
+pub use crate::capability::endpoints::Protocol;
+use crate::{capability::endpoints::Endpoint, model::ServiceId};
 
 /// The protocol that a connection is upgraded to.
 pub const UPGRADE: &str = "twin-channel";
@@ -55,29 +56,26 @@ const PING_EVERY: Duration = Duration::from_secs(15);
 /// How long the answer to that may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What an application speaks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Protocol {
-    /// HTTP: paths of its own.
-    #[default]
-    Http,
-    /// gRPC: services of its own.
-    Grpc,
-}
-
 /// One way to one application.
 pub struct Channel {
     /// Which instance of the service it is.
     pub instance: CompactString,
     /// What it speaks.
     pub protocol: Protocol,
-    sender: SendRequest<Body>,
+    to: To,
     /// Requests that wait for their answer.
     waiting: AtomicUsize,
     calls: Arc<Semaphore>,
     /// Ends it: another one has taken its place.
     replaced: Notify,
+}
+
+/// What carries requests.
+enum To {
+    /// A connection that the instance opened.
+    Open(SendRequest<Body>),
+    /// Connections that the node opens.
+    Endpoint(Box<Way>),
 }
 
 impl fmt::Debug for Channel {
@@ -104,33 +102,99 @@ impl Unreached {
 }
 
 impl Channel {
+    fn new(instance: CompactString, protocol: Protocol, to: To) -> Self {
+        let (waiting, calls) = (AtomicUsize::new(0), Arc::new(Semaphore::new(CALLS_MAX)));
+        Self { instance, protocol, to, waiting, calls, replaced: Notify::new() }
+    }
+
+    /// The way to an endpoint.
+    pub(super) fn to_endpoint(way: Way) -> Self {
+        let endpoint = way.endpoint();
+        Self::new(endpoint.instance.clone(), endpoint.protocol, To::Endpoint(Box::new(way)))
+    }
+
+    /// Whether it is the way to this endpoint.
+    pub(super) fn is_to(&self, endpoint: &Endpoint) -> bool {
+        match &self.to {
+            To::Open(_) => false,
+            To::Endpoint(way) => way.endpoint() == endpoint,
+        }
+    }
+
+    /// Waits until the application cannot be connected to, if it is the node that connects.
+    pub(super) async fn lost(&self) {
+        match &self.to {
+            To::Open(_) => std::future::pending().await,
+            To::Endpoint(way) => way.lost().await,
+        }
+    }
+
+    /// What it has to do: whoever could not be reached comes last.
+    fn load(&self) -> (bool, usize) {
+        let is_down = match &self.to {
+            To::Open(_) => false,
+            To::Endpoint(way) => way.is_down(),
+        };
+        (is_down, self.waiting.load(Ordering::Relaxed))
+    }
+
     /// Asks the application; the answer is here with its head, its body comes as it is read.
-    pub async fn ask(&self, path: PathAndQuery, mut request: Request<Body>) -> Result<Response<Body>, Unreached> {
-        let uri = Uri::builder().scheme("http").authority("app").path_and_query(path).build();
-        *request.uri_mut() = uri.map_err(Unreached::new)?;
-        *request.version_mut() = axum::http::Version::HTTP_2;
+    pub async fn ask(&self, path: PathAndQuery, request: Request<Body>) -> Result<Response<Body>, Unreached> {
         let _waiting = Waiting::new(&self.waiting);
-        let mut sender = self.sender.clone();
-        if let Err(error) = sender.ready().await {
-            return Err(Unreached { why: error.to_string(), unsent: Some(Box::new(request)) });
-        }
-        let response = sender.try_send_request(request).await.map_err(|mut error| {
-            let unsent = error.take_message().map(Box::new);
-            Unreached { why: error.error().to_string(), unsent }
-        })?;
-        if let Some(why) = response.headers().get(UNREACHED) {
-            return Err(Unreached::new(String::from_utf8_lossy(why.as_bytes())));
-        }
+        let response = match &self.to {
+            To::Open(sender) => ask_over(sender.clone(), path, request).await?,
+            To::Endpoint(way) => way.ask(path, request).await?,
+        };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Unreached::new("it answered with another protocol"));
         }
-        Ok(response.map(Body::new))
+        Ok(response)
     }
 
     /// Room for a call of another service, for as long as the permit is held.
     pub fn call_permit(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.calls).try_acquire_owned().ok()
     }
+
+    /// Whether its connection has ended.
+    fn is_closed(&self) -> bool {
+        match &self.to {
+            To::Open(sender) => sender.is_closed(),
+            To::Endpoint(_) => false,
+        }
+    }
+}
+
+async fn ask_over(
+    mut sender: SendRequest<Body>,
+    path: PathAndQuery,
+    mut request: Request<Body>,
+) -> Result<Response<Body>, Unreached> {
+    let uri = Uri::builder().scheme("http").authority("app").path_and_query(path).build();
+    *request.uri_mut() = uri.map_err(Unreached::new)?;
+    *request.version_mut() = axum::http::Version::HTTP_2;
+    if let Err(error) = sender.ready().await {
+        return Err(Unreached { why: error.to_string(), unsent: Some(Box::new(request)) });
+    }
+    let response = sender.try_send_request(request).await.map_err(|mut error| {
+        let unsent = error.take_message().map(Box::new);
+        Unreached { why: error.error().to_string(), unsent }
+    })?;
+    if let Some(why) = response.headers().get(UNREACHED) {
+        return Err(Unreached::new(String::from_utf8_lossy(why.as_bytes())));
+    }
+    Ok(response.map(Body::new))
+}
+
+/// The one of several ways that has the least to do.
+pub(super) fn least(channels: &mut Vec<Arc<Channel>>) -> Option<Arc<Channel>> {
+    // Whoever was asked last comes last among equals.
+    let good = channels.iter().enumerate().filter(|(_, channel)| !channel.is_closed());
+    let least = good.min_by_key(|(_, channel)| channel.load());
+    let at = least.map(|(at, _)| at)?;
+    let channel = channels.remove(at);
+    channels.push(Arc::clone(&channel));
+    Some(channel)
 }
 
 /// Counts a request while it waits for its answer.
@@ -163,14 +227,7 @@ struct OfService {
 impl Channels {
     /// The channel to the instance of a service that has the least to do.
     pub fn any(&self, service: &ServiceId) -> Option<Arc<Channel>> {
-        let mut all = self.0.lock();
-        let open = &mut all.get_mut(service)?.open;
-        // Whoever was asked last comes last among equals.
-        let good = open.iter().enumerate().filter(|(_, channel)| !channel.sender.is_closed());
-        let at = good.min_by_key(|(_, channel)| channel.waiting.load(Ordering::Relaxed)).map(|(at, _)| at)?;
-        let channel = open.remove(at);
-        open.push(Arc::clone(&channel));
-        Some(channel)
+        least(&mut self.0.lock().get_mut(service)?.open)
     }
 
     /// Takes a channel in; an earlier one of the same instance, which that has given up, ends.
@@ -282,8 +339,7 @@ impl Server {
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(true);
         let (sender, connection) = builder.handshake(upgrade.await?).await?;
-        let (waiting, calls) = (AtomicUsize::new(0), Arc::new(Semaphore::new(CALLS_MAX)));
-        let channel = Arc::new(Channel { instance, protocol, sender, waiting, calls, replaced: Notify::new() });
+        let channel = Arc::new(Channel::new(instance, protocol, To::Open(sender)));
         let mut pass = Pass::new(Arc::clone(&self), &identity);
         self.channels.add(&service, Arc::clone(&channel));
         let served = tokio::select! {
@@ -300,7 +356,7 @@ impl Server {
 
     /// Pushes to an application what its service subscribed to, until the node stops and the last of it is settled.
     #[cfg(feature = "dapr")]
-    async fn push(self: &Arc<Self>, identity: Identity, channel: Arc<Channel>) {
+    pub(super) async fn push(self: &Arc<Self>, identity: Identity, channel: Arc<Channel>) {
         match super::dapr::Session::of(Arc::clone(self), identity) {
             Ok(session) => super::dapr::push::run(session, channel).await,
             Err(_) => self.stopping().await,
@@ -308,7 +364,7 @@ impl Server {
     }
 
     #[cfg(not(feature = "dapr"))]
-    async fn push(&self, _: Identity, _: Arc<Channel>) {
+    pub(super) async fn push(&self, _: Identity, _: Arc<Channel>) {
         self.stopping().await;
     }
 }

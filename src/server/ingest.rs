@@ -128,5 +128,6 @@ impl Server {
     /// Forgets a twin that was removed.
     pub(super) fn removed(&self, service: &ServiceId) {
         self.newcomers.forget(service);
+        self.forget_endpoints(service);
     }
 }

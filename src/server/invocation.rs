@@ -137,7 +137,7 @@ impl Server {
     }
 
     fn find_instance(&self, call: &Call) -> Result<Carried, Uncalled> {
-        let channel = self.channels.any(&call.target).ok_or_else(|| call.unanswered("none is connected"))?;
+        let channel = self.way_to(&call.target).ok_or_else(|| call.unanswered("none is connected"))?;
         let permit =
             channel.call_permit().ok_or_else(|| call.unanswered("each is busy with as many calls as it takes"))?;
         Ok(Carried { channel, permit })

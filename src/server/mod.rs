@@ -8,6 +8,7 @@ pub mod channel;
 pub mod connection;
 #[cfg(feature = "dapr")]
 pub mod dapr;
+mod endpoint;
 pub mod grpc;
 pub mod http;
 pub mod identity;
@@ -135,6 +136,8 @@ pub struct Server {
     arrivals: topics::Arrivals,
     /// Ways to applications.
     pub channels: channel::Channels,
+    /// Ways to applications that open none.
+    endpoints: endpoint::Endpoints,
     /// What services said of themselves over the Dapr door.
     #[cfg(feature = "dapr")]
     pub extended: dapr::metadata::Extended,
@@ -169,6 +172,7 @@ impl Server {
             streams: Arc::new(Semaphore::new(OPEN_STREAMS_MAX)),
             arrivals: topics::Arrivals::default(),
             channels: channel::Channels::default(),
+            endpoints: endpoint::Endpoints::default(),
             #[cfg(feature = "dapr")]
             extended: dapr::metadata::Extended::default(),
             #[cfg(feature = "dapr")]

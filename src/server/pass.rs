@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::{
     Server,
     identity::Identity,
-    principal::{ANONYMOUS, CACHE_AGE_MAX, revoked, trusted_until},
+    principal::{ANONYMOUS, CACHE_AGE_MAX, ENDPOINT, revoked, trusted_until},
     problem::Problem,
 };
 use crate::{
@@ -36,7 +36,8 @@ impl Pass {
         let revocations = server.keeper.revocations();
         // Nobody has looked since the key was verified, which may be longer ago than the newest revocation.
         let checked = u64::MAX;
-        let key_id = identity.principal.key_id().filter(|id| *id != ANONYMOUS).map(CompactString::from);
+        let key_id =
+            identity.principal.key_id().filter(|id| ![ANONYMOUS, ENDPOINT].contains(id)).map(CompactString::from);
         let rights = identity.rights.clone();
         Self { until: server.now().after(CACHE_AGE_MAX), server, key_id, rights, revocations, checked }
     }

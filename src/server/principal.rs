@@ -26,6 +26,8 @@ use crate::{
 
 /// What stands for a key where none was needed.
 pub const ANONYMOUS: &str = "anonymous-loopback";
+/// What stands for a key where the node acts for a service by itself.
+pub const ENDPOINT: &str = "endpoint";
 /// The other header that a token may come in; SDKs of Dapr send it.
 const DAPR_TOKEN: HeaderName = HeaderName::from_static("dapr-api-token");
 

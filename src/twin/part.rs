@@ -11,7 +11,7 @@ use std::{any::Any, fmt};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, de::DeserializeOwned};
 
-use super::{Changes, Effect, Event, Needs, PageWrite, Rejection, Turn, from_bytes, record, to_bytes};
+use super::{Changes, Effect, Event, Needs, PageWrite, Rejection, Terms, Turn, from_bytes, record, to_bytes};
 use crate::model::{Key, Lane, Timestamp, scope::Want};
 
 /// The durable state of one capability of one service.
@@ -42,6 +42,11 @@ pub trait Part: Default + Serialize + DeserializeOwned + Send + Sync + 'static {
     fn event(&self, change: &Self::Change) -> Option<Event> {
         let _ = change;
         None
+    }
+
+    /// Adds search terms under which the node finds twins; few and short, since those of the twin have room beside them.
+    fn index(&self, terms: &mut Terms) {
+        let _ = terms;
     }
 
     /// Resident bytes beyond the part's own size.
@@ -270,6 +275,8 @@ pub trait Hosted: Any + Send + Sync {
     fn wake(&self, turn: &PartTurn<'_>) -> Ruling<Bytes, ()>;
     /// See [`Part::event`].
     fn event(&self, schema: u16, change: &[u8]) -> Option<Event>;
+    /// See [`Part::index`].
+    fn index(&self, terms: &mut Terms);
     /// See [`Part::heap_bytes`].
     fn heap_bytes(&self) -> usize;
 }
@@ -298,6 +305,10 @@ impl<P: Part> Hosted for Host<P> {
 
     fn event(&self, schema: u16, change: &[u8]) -> Option<Event> {
         self.0.event(&change_of::<P>(schema, change)?)
+    }
+
+    fn index(&self, terms: &mut Terms) {
+        self.0.index(terms);
     }
 
     fn heap_bytes(&self) -> usize {

@@ -30,13 +30,13 @@ use tonic::transport::Channel;
 use crate::api_world::{Answer, World, event};
 
 /// How long is waited for what must come.
-const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
-async fn key(world: &World, service: &str) -> String {
+pub(crate) async fn key(world: &World, service: &str) -> String {
     world.mint(json!({"kind": "service", "service": service})).await.1
 }
 
-async fn grant(world: &World, service: &str, scope: &str) {
+pub(crate) async fn grant(world: &World, service: &str, scope: &str) {
     let edit = json!({"add": [{"effect": "allow", "scope": scope}]});
     world.done("PATCH", &format!("/api/v1/twins/{service}/access"), edit).await;
 }
@@ -132,7 +132,7 @@ impl App {
 }
 
 /// Waits until so many topics are pushed to a service.
-async fn subscribed(world: &World, key: &str, count: usize) {
+pub(crate) async fn subscribed(world: &World, key: &str, count: usize) {
     let metadata = async || {
         let answer = Answer::of(world.bare("GET", "/v1.0/metadata").bearer_auth(key).send().await.unwrap()).await;
         answer.json()["subscriptions"].as_array().unwrap().len()
@@ -141,7 +141,7 @@ async fn subscribed(world: &World, key: &str, count: usize) {
     tokio::time::timeout(SOON, all).await.expect("its topics are not pushed");
 }
 
-async fn publish(world: &World, key: &str, topic: &str, data: u32) {
+pub(crate) async fn publish(world: &World, key: &str, topic: &str, data: u32) {
     let path = format!("/v1.0/publish/pubsub/{topic}");
     let answer = world.bare("POST", &path).bearer_auth(key).json(&data).send().await.unwrap();
     assert_eq!(answer.status(), 204);
@@ -334,7 +334,7 @@ async fn an_application_is_named_in_the_head_too_and_its_stream_arrives_as_it_is
 }
 
 /// An application over gRPC: it tells what it was asked.
-struct Callback(mpsc::Sender<(String, Vec<u8>)>);
+pub(crate) struct Callback(pub(crate) mpsc::Sender<(String, Vec<u8>)>);
 
 #[tonic::async_trait]
 impl AppCallback for Callback {

@@ -100,6 +100,10 @@ const SAMPLES: &[(&str, &[Way])] = &[
     ),
     ("topics-subscriptions/1", &[Native("GET", "/subscriptions", "")]),
     ("topics-subscription-remove/1", &[Native("DELETE", "/subscriptions/{thing}", "")]),
+    ("egress-connect/1", &[Native("PUT", "/endpoints/{thing}", r#"{"url":"http://127.0.0.1:9"}"#)]),
+    ("endpoints-set/1", &[Native("PUT", "/endpoints/{thing}", r#"{"url":"http://127.0.0.1:9","protocol":"grpc"}"#)]),
+    ("endpoints-list/1", &[Native("GET", "/endpoints", "")]),
+    ("endpoints-remove/1", &[Native("DELETE", "/endpoints/{thing}", "")]),
     ("invoke-set-callers/1", &[Native("PUT", "/callers", r#"{"callers":[]}"#), Native("DELETE", "/callers", "")]),
     ("invoke-callers/1", &[Native("GET", "/callers", "")]),
     (
@@ -195,6 +199,8 @@ async fn furnished() -> (World, String) {
                 json!({"component": "pubsub", "topic": thing, "path": "/take"}),
             ),
             ("PUT", of("/callers"), json!({"callers": [{"service": "shop/*", "method": "*"}]})),
+            ("PATCH", of("/access"), json!({"add": [{"effect": "allow", "scope": "egress:*"}]})),
+            ("PUT", of(&format!("/endpoints/{thing}")), json!({"url": "http://127.0.0.1:9"})),
         ] {
             let answer = world.send(method, &path, body).await;
             assert!(answer.status < 300, "{method} {path}: {}", String::from_utf8_lossy(&answer.body));

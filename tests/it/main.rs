@@ -27,6 +27,8 @@ mod described;
 mod disk;
 #[cfg(all(unix, feature = "server", feature = "cli"))]
 mod drain;
+#[cfg(all(feature = "dapr", feature = "cli"))]
+mod endpoints;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod follow;
 mod full;

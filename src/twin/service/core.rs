@@ -407,6 +407,7 @@ impl Twin for Service {
     }
 
     fn index(&self, terms: &mut Terms) {
+        self.parts.index(terms);
         super::index::terms(&self.core, terms);
     }
 

@@ -9,7 +9,7 @@ use super::{Change, Core, Draft, Service, access::Denial, view::Presence};
 use crate::{
     model::{Lane, Timestamp, scope::Want},
     twin::{
-        Changes, Decide, Decision, Effect, Event, Message, Needs, PageWrite, Rejection, Turn, Wire,
+        Changes, Decide, Decision, Effect, Event, Message, Needs, PageWrite, Rejection, Terms, Turn, Wire,
         part::{Around, Bytes, Hosted, Part, PartKind, PartTurn, Request, Ruling, needs_within, within},
         to_bytes,
     },
@@ -186,6 +186,15 @@ impl Parts {
             }
         }
         decision
+    }
+
+    pub(super) fn index(&self, terms: &mut Terms) {
+        for section in &self.sections {
+            match &section.held {
+                Held::Live(part) => part.index(terms),
+                Held::Kept { .. } => {}
+            }
+        }
     }
 
     pub(super) fn heap_bytes(&self) -> usize {

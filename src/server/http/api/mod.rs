@@ -5,6 +5,7 @@ mod callers;
 mod channel;
 mod commands;
 mod configuration;
+mod endpoints;
 mod events;
 mod features;
 mod keys;
@@ -73,6 +74,8 @@ pub fn routes() -> Vec<(&'static str, MethodRouter<Arc<Server>>)> {
             "/api/v1/twins/{namespace}/{name}/components/{component}",
             put(configuration::add_component).delete(configuration::remove_component),
         ),
+        ("/api/v1/twins/{namespace}/{name}/endpoints", get(endpoints::list)),
+        ("/api/v1/twins/{namespace}/{name}/endpoints/{instance}", put(endpoints::set).delete(endpoints::remove)),
         ("/api/v1/twins/{namespace}/{name}/secrets", get(secrets::list)),
         (
             "/api/v1/twins/{namespace}/{name}/secrets/{secret}",

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{Asked, At, Id, page};
 use crate::{
+    capability::endpoints::TERM,
     model::{Key, Principal, ServiceId, Timestamp},
     server::{
         http::caller::{Caller, Document, Object, json},
@@ -84,7 +85,9 @@ async fn own(
 fn listed(key: &Key, terms: &[CompactString]) -> Listed {
     let (namespace, name) = key.split_once('/').unwrap_or(("", key));
     let mut shown = Map::new();
-    for (name, value) in terms.iter().filter_map(|term| term.split_once('=')) {
+    // The node's own mark is no word of a search.
+    let terms = terms.iter().filter_map(|term| term.split_once('=')).filter(|term| *term != TERM);
+    for (name, value) in terms {
         match shown.get_mut(name) {
             None => drop(shown.insert(name.to_owned(), value.into())),
             Some(Value::Array(values)) => values.push(value.into()),

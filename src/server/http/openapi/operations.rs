@@ -248,6 +248,38 @@ pub(super) static OPERATIONS: &[Operation] = &[
     }
     .refuses(USED),
     plain(
+        "/api/v1/twins/{namespace}/{name}/endpoints",
+        "listEndpoints",
+        "Lists where applications of the service are that open no channel",
+        "[Endpoint]",
+    )
+    .refuses(USED),
+    Operation {
+        method: "put",
+        answer: Answer::Nothing,
+        status: 204,
+        ..plain(
+            "/api/v1/twins/{namespace}/{name}/endpoints/{instance}",
+            "setEndpoint",
+            "Registers where an application is; the service's grants of egress have to allow it",
+            "",
+        )
+    }
+    .takes("NewEndpoint", "", r#"{"url": "http://orders.internal:8080"}"#)
+    .refuses(USED),
+    Operation {
+        method: "delete",
+        answer: Answer::Nothing,
+        status: 204,
+        ..plain(
+            "/api/v1/twins/{namespace}/{name}/endpoints/{instance}",
+            "removeEndpoint",
+            "Removes an endpoint",
+            "",
+        )
+    }
+    .refuses(USED),
+    plain(
         "/api/v1/twins/{namespace}/{name}/components",
         "listComponents",
         "Lists the names of the service's components",

@@ -460,6 +460,15 @@ schemas! {
         "service" "string" "namespace/name; a '*' at the end stands for any rest";
         "method" "string" "Method and path, such as 'POST /charge'; a '*' at the end stands for any rest";
     }
+    answered Endpoint: "Where an application is" {
+        "instance" "string" "Which instance of the service it is";
+        "url" "string" "http://HOST:PORT";
+        "protocol" "http|grpc" "What it speaks";
+    }
+    taken NewEndpoint: "Where an application is" {
+        "url" "string" "http://HOST:PORT and nothing else";
+        "protocol?" "http|grpc" "What it speaks; http if absent";
+    }
     answered Component: "A name of a capability" {
         "name" "string" "The name";
         "kind" "secrets|configuration|pubsub" "What it stands for";
