@@ -20,6 +20,7 @@ use axum::{
 pub use caller::Caller;
 #[cfg(feature = "dapr")]
 pub(in crate::server) use caller::essence;
+pub(in crate::server) use caller::{Object, unreadable};
 
 use super::{
     Phase, Server,

@@ -2,6 +2,7 @@
 
 mod access;
 mod callers;
+mod capabilities;
 mod channel;
 mod commands;
 mod configuration;
@@ -73,6 +74,7 @@ pub fn routes() -> Vec<(&'static str, MethodRouter<Arc<Server>>)> {
             "/api/v1/twins/{namespace}/{name}/components/{component}",
             put(configuration::add_component).delete(configuration::remove_component),
         ),
+        ("/api/v1/twins/{namespace}/{name}/capabilities/{capability}/{request}", post(capabilities::call)),
         ("/api/v1/twins/{namespace}/{name}/secrets", get(secrets::list)),
         (
             "/api/v1/twins/{namespace}/{name}/secrets/{secret}",
@@ -96,6 +98,7 @@ pub fn routes() -> Vec<(&'static str, MethodRouter<Arc<Server>>)> {
         ),
         ("/api/v1/twins/{namespace}/{name}/events", get(events::of_twin)),
         ("/api/v1/events", get(events::of_all)),
+        ("/api/v1/capabilities", get(capabilities::list)),
         ("/api/v1/keys", get(keys::list).post(keys::mint)),
         ("/api/v1/keys/revoke", post(keys::revoke_issued_before)),
         ("/api/v1/keys/{key}", delete(keys::revoke)),

@@ -460,6 +460,12 @@ schemas! {
         "service" "string" "namespace/name; a '*' at the end stands for any rest";
         "method" "string" "Method and path, such as 'POST /charge'; a '*' at the end stands for any rest";
     }
+    answered CapabilityRequest: "What a capability can be asked" {
+        "capability" "string" "The capability";
+        "request" "string" "The request, by its name within the capability";
+        "operation" "string" "What grants, tokens and metrics know it by";
+        "creates" "boolean" "Whether a twin may come into being with it";
+    }
     answered Component: "A name of a capability" {
         "name" "string" "The name";
         "kind" "secrets|configuration|pubsub" "What it stands for";
