@@ -18,6 +18,8 @@ use prometheus_client::{
 pub enum Door {
     /// The native API.
     Api,
+    /// The native API over gRPC.
+    ApiGrpc,
     /// OTLP over HTTP.
     OtlpHttp,
     /// OTLP over gRPC.
@@ -32,7 +34,8 @@ pub enum Door {
 
 impl Door {
     /// Every door.
-    pub const ALL: [Self; 6] = [Self::Api, Self::OtlpHttp, Self::OtlpGrpc, Self::DaprHttp, Self::DaprGrpc, Self::Other];
+    pub const ALL: [Self; 7] =
+        [Self::Api, Self::OtlpHttp, Self::OtlpGrpc, Self::DaprHttp, Self::DaprGrpc, Self::Other, Self::ApiGrpc];
 
     const fn index(self) -> usize {
         match self {
@@ -42,12 +45,14 @@ impl Door {
             Self::DaprHttp => 3,
             Self::DaprGrpc => 4,
             Self::Other => 5,
+            Self::ApiGrpc => 6,
         }
     }
 
     const fn name(self) -> &'static str {
         match self {
             Self::Api => "api",
+            Self::ApiGrpc => "api_grpc",
             Self::OtlpHttp => "otlp_http",
             Self::OtlpGrpc => "otlp_grpc",
             Self::DaprHttp => "dapr_http",

@@ -46,6 +46,7 @@ pub fn register(registry: &mut impl Registry) {
 
 /// One name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Component {
     /// The name.
     pub name: CompactString,
@@ -129,6 +130,7 @@ impl Request for GetComponents {
 
 /// Adds a name, or changes what it stands for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AddComponent {
     /// Name and meaning.
     pub component: Component,
@@ -159,6 +161,7 @@ impl Request for AddComponent {
 
 /// Removes a name that was added.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RemoveComponent {
     /// The name.
     pub name: CompactString,

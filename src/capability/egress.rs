@@ -60,6 +60,7 @@ impl Request for Connect {
     type Reply = ();
     const OPERATION: &'static str = CONNECT;
     const NAME: &'static str = "egress-connect/1";
+    const IS_PUBLIC: bool = false;
     const CREATES: bool = true;
 
     fn wants(&self, each: &mut dyn FnMut(&str, &'static str)) {

@@ -192,6 +192,8 @@ impl Request for SetEndpoint {
     type Reply = ();
     const OPERATION: &'static str = "set";
     const NAME: &'static str = "endpoints-set/1";
+    // Its door has the node look for endpoints anew.
+    const IS_PUBLIC: bool = false;
     const CREATES: bool = true;
 
     fn wants(&self, each: &mut dyn FnMut(&str, &'static str)) {
@@ -226,6 +228,8 @@ impl Request for RemoveEndpoint {
     type Reply = ();
     const OPERATION: &'static str = "remove";
     const NAME: &'static str = "endpoints-remove/1";
+    // Its door has the node look for endpoints anew.
+    const IS_PUBLIC: bool = false;
 
     fn wants(&self, each: &mut dyn FnMut(&str, &'static str)) {
         each(&self.instance, "remove");

@@ -39,6 +39,7 @@ pub fn register(registry: &mut impl Registry) {
 
 /// Who may call, and with what.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Caller {
     /// The service, `namespace/name`; `*` at the end stands for any rest.
     pub service: CompactString,
@@ -129,6 +130,7 @@ impl Request for Permit {
     const OPERATION: &'static str = "call";
     const NAME: &'static str = "invoke-permit/1";
     const CREATES: bool = true;
+    const IS_PUBLIC: bool = false;
 
     fn wants(&self, each: &mut dyn FnMut(&str, &'static str)) {
         each(&self.name, "call");
@@ -205,8 +207,10 @@ impl Request for GetCallers {
 
 /// States who may call; `None` takes the list away.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SetCallers {
-    /// The list; an empty one lets nobody in.
+    /// The list; an empty one lets nobody in. A list that was left out is none that is taken away.
+    #[serde(deserialize_with = "Option::deserialize")]
     pub callers: Option<Vec<Caller>>,
 }
 

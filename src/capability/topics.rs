@@ -4,7 +4,7 @@
 //! service may. Names are `component/topic`. A declared subscription says where in the application a topic's messages
 //! go; its name has no `/`, so a scope is about a topic or about a subscription, never both.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, iter};
 
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Registry, check_name, check_text, components};
 use crate::{
     bus::topic::Wish,
-    model::Timestamp,
+    model::{Key, Timestamp},
     twin::{
         Event, Rejection,
         part::{Part, PartTurn, Request, Ruling},
@@ -41,8 +41,15 @@ pub fn register(registry: &mut impl Registry) {
     registry.request::<RemoveSubscription>();
 }
 
+/// The key of a topic's twin: `namespace/component/topic`.
+pub fn topic_key(namespace: &str, component: &str, topic: &str) -> Result<Key, Rejection> {
+    let key = Key::parse(&format!("{namespace}/{component}/{topic}"));
+    key.map_err(|error| Rejection::invalid(format!("the topic: {error}")))
+}
+
 /// Where in the application the messages of a topic go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Subscription {
     /// Its name.
     pub name: CompactString,
@@ -55,6 +62,7 @@ pub struct Subscription {
     /// The topic for what cannot be delivered.
     pub dead_letter: Option<CompactString>,
     /// Settings of this subscription.
+    #[serde(default)]
     pub metadata: BTreeMap<CompactString, String>,
 }
 
@@ -74,11 +82,15 @@ impl Subscription {
         self.metadata.iter().map(|(name, value)| name.len() + value.len()).sum()
     }
 
-    fn check(&self) -> Result<(), Rejection> {
+    /// Checks it for a service of this namespace.
+    fn check(&self, namespace: &str) -> Result<(), Rejection> {
         check_name("the name of a subscription", &self.name, NAME_BYTES_MAX)?;
         check_name("the name of a component", &self.component, components::NAME_BYTES_MAX)?;
         check_text("a topic", &self.topic, TOPIC_BYTES_MAX)?;
         self.dead_letter.iter().try_for_each(|topic| check_text("a dead letter topic", topic, TOPIC_BYTES_MAX))?;
+        for topic in iter::once(&self.topic).chain(&self.dead_letter) {
+            topic_key(namespace, &self.component, topic)?;
+        }
         check_text("a path", &self.path, PATH_BYTES_MAX)?;
         if !self.path.starts_with('/') {
             return Err(Rejection::invalid("a path begins with '/'"));
@@ -157,6 +169,7 @@ impl Request for Permit {
     const OPERATION: &'static str = "use";
     const NAME: &'static str = "topics-permit/1";
     const CREATES: bool = true;
+    const IS_PUBLIC: bool = false;
 
     fn wants(&self, each: &mut dyn FnMut(&str, &'static str)) {
         each(&self.name, self.wish.operation());
@@ -195,6 +208,7 @@ impl Request for GetSubscriptions {
 
 /// Declares a subscription, or another one under a name; whoever does needs the rights that it takes, too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SetSubscription {
     /// The subscription.
     pub subscription: Subscription,
@@ -220,8 +234,9 @@ impl Request for SetSubscription {
         self.subscription.bytes()
     }
 
-    fn decide(&self, topics: &Topics, _: &PartTurn<'_>) -> Result<Ruling<Change, ()>, Rejection> {
-        self.subscription.check()?;
+    fn decide(&self, topics: &Topics, turn: &PartTurn<'_>) -> Result<Ruling<Change, ()>, Rejection> {
+        let namespace = turn.key.as_str().split('/').next().unwrap_or_default();
+        self.subscription.check(namespace)?;
         if topics.subscriptions.contains(&self.subscription) {
             return Ok(Ruling::new(()));
         }
@@ -236,6 +251,7 @@ impl Request for SetSubscription {
 
 /// Removes a subscription.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RemoveSubscription {
     /// Its name.
     pub name: CompactString,

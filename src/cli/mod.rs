@@ -4,6 +4,7 @@
 //!
 //! People get tables, programs get `--json`; errors say what to do; exit codes are listed in `twin --help`.
 
+mod call;
 mod client;
 mod command;
 mod config;
@@ -117,6 +118,8 @@ pub enum Command {
     Secret(secret::SecretArgs),
     /// Read and write the keys that a service keeps
     State(state::StateArgs),
+    /// Ask a service's twin for anything its capabilities can be asked
+    Call(call::CallArgs),
     /// Say what a service may do with its twin
     Grant(grant::GrantArgs),
     /// Show who changed what, and when
@@ -147,6 +150,7 @@ async fn dispatch(global: &Global, command: Command) -> Result<(), Error> {
         Command::Config(args) => config::run(&client()?, args, json).await,
         Command::Secret(args) => secret::run(&client()?, args, json).await,
         Command::State(args) => state::run(&client()?, args, json).await,
+        Command::Call(args) => call::run(&client()?, args, json).await,
         Command::Grant(args) => grant::run(&client()?, args, json).await,
         Command::Journal(args) => journal::run(&client()?, args, json).await,
         Command::Key(args) => key::run(&client()?, args, json).await,

@@ -41,6 +41,12 @@ impl Source {
     }
 }
 
+/// A text on standard input.
+pub(super) fn text() -> Result<String, Error> {
+    let text = std::io::read_to_string(std::io::stdin().take(BYTES_MAX));
+    text.map_err(Error::io("standard input"))
+}
+
 /// A file as it is.
 pub(super) fn from_file(file: &Path) -> Result<Vec<u8>, Error> {
     let read = std::fs::File::open(file).and_then(|mut file| whole(&mut file));

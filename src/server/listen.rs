@@ -155,7 +155,8 @@ async fn answer(mut doors: Doors, mut request: Request<Incoming>, connection: Co
     let door = door(&request);
     let is_http1 = request.version() < Version::HTTP_2;
     request.extensions_mut().insert(connection);
-    let router = if matches!(door, Door::OtlpGrpc | Door::DaprGrpc) { &mut doors.grpc } else { &mut doors.http };
+    let router =
+        if matches!(door, Door::ApiGrpc | Door::OtlpGrpc | Door::DaprGrpc) { &mut doors.grpc } else { &mut doors.http };
     let mut response = match AssertUnwindSafe(router.call(request)).catch_unwind().await {
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},
@@ -185,6 +186,8 @@ fn door<B>(request: &Request<B>) -> Door {
     }
     if path.starts_with("/api/") {
         Door::Api
+    } else if path.starts_with("/twin.v1.") {
+        Door::ApiGrpc
     } else if path.starts_with("/v1.0") {
         Door::DaprHttp
     } else if path.starts_with("/dapr.proto.") {

@@ -4,6 +4,7 @@
 //! ([`principal`]) and how errors are said ([`problem`]). Start at [`Server`], what every door shares, and
 //! [`listen`], where requests come in.
 
+pub mod capabilities;
 pub mod channel;
 pub mod connection;
 #[cfg(feature = "dapr")]
@@ -262,7 +263,8 @@ impl Server {
         }
     }
 
-    /// Asks a service twin for a capability; a refusal by its grants is a rejection that names the rule.
+    /// Asks a service twin for a capability; a refusal by its grants is a rejection that names the rule. Whoever speaks
+    /// for some instances only does not ask in the name of others.
     pub async fn call<R: Request>(
         &self,
         service: &ServiceId,
@@ -270,6 +272,9 @@ impl Server {
         header: Header,
         key: Option<RequestKey>,
     ) -> Result<R::Reply, Failure> {
+        if let (Some(rights), Some(instance)) = (header.rights(), request.speaks_for()) {
+            rights.speak_for(instance).map_err(|narrowed| Rejection::Denied { rule: narrowed.to_string().into() })?;
+        }
         let ruled = self.ask(service, Use(request), header, key).await?;
         self.metrics.decided(R::Part::NAME, R::OPERATION, ruled.is_ok());
         ruled.map_err(|denial| Rejection::Denied { rule: denial.to_string().into() }.into())

@@ -22,7 +22,7 @@ use crate::{
         Append, Lease, Outcome, Read, Renew, Settle, Settled, Stored, Topic,
         topic::{READ_MAX, Start, Wish},
     },
-    capability::topics::{Permit, Topics},
+    capability::topics::{Permit, Topics, topic_key},
     model::{Header, Key, ServiceId},
     twin::{
         Failure, Message, Rejection, Wire,
@@ -66,12 +66,6 @@ impl Arrivals {
             notify.notify_waiters();
         }
     }
-}
-
-/// The key of a topic's twin: `namespace/component/topic`.
-pub fn topic_key(service: &ServiceId, component: &str, topic: &str) -> Result<Key, Failure> {
-    let key = Key::parse(&format!("{}/{component}/{topic}", service.namespace()));
-    key.map_err(|error| Rejection::invalid(format!("the topic: {error}")).into())
 }
 
 impl Server {
@@ -122,7 +116,7 @@ impl Server {
     ) -> Result<Vec<u64>, Failure> {
         let name = compact_str::format_compact!("{component}/{topic}");
         self.permit_topic(service, &name, Wish::Publish, header.clone()).await?;
-        let key = topic_key(service, component, topic)?;
+        let key = topic_key(service.namespace(), component, topic)?;
         let numbers = self.ask_topic(&key, Append { messages }, header).await?;
         self.arrivals.tell(&key);
         Ok(numbers)
@@ -141,7 +135,7 @@ impl Server {
     ) -> Result<Subscription, Failure> {
         let settler = Settler {
             server: Arc::clone(self),
-            topic: topic_key(service, component, topic)?,
+            topic: topic_key(service.namespace(), component, topic)?,
             group: service.as_str().into(),
             header,
             outstanding: Arc::new(Outstanding::new(outstanding_max.clamp(1, OUTSTANDING_MAX))),

@@ -83,9 +83,17 @@ pub trait Request: Serialize + DeserializeOwned + Send + Sync + 'static {
     const CREATES: bool = false;
     /// Whether only the twin itself may ask it.
     const INTERNAL: bool = false;
+    /// Whether it is asked from outside as it is. One that is not has doors of its own: they seal what it carries, or do
+    /// what it permits.
+    const IS_PUBLIC: bool = !Self::INTERNAL;
 
     /// Hands out every right it takes: a name within the capability, and the operation on it.
     fn wants(&self, each: &mut dyn FnMut(&str, &'static str));
+
+    /// The instance in whose name it is asked.
+    fn speaks_for(&self) -> Option<&str> {
+        None
+    }
 
     /// The pages its turn reads; names lie within the part.
     fn needs(&self) -> Needs {
@@ -231,24 +239,39 @@ impl Right {
     }
 }
 
-/// Bytes that serialize as bytes.
+/// Bytes that serialize as bytes; for people, as a text if they are one, otherwise as numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Bytes(pub Vec<u8>);
 
 impl Serialize for Bytes {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&self.0)
+        match std::str::from_utf8(&self.0) {
+            Ok(text) if serializer.is_human_readable() => serializer.serialize_str(text),
+            Ok(_) | Err(_) => serializer.serialize_bytes(&self.0),
+        }
     }
 }
 
 impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Taken;
-        impl de::Visitor<'_> for Taken {
+        impl<'de> de::Visitor<'de> for Taken {
             type Value = Bytes;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("bytes")
+                f.write_str("a text or a list of bytes")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Bytes, E> {
+                Ok(Bytes(text.as_bytes().to_vec()))
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut numbers: A) -> Result<Bytes, A::Error> {
+                let mut bytes = Vec::new();
+                while let Some(byte) = numbers.next_element()? {
+                    bytes.push(byte);
+                }
+                Ok(Bytes(bytes))
             }
 
             fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Bytes, E> {
@@ -258,6 +281,10 @@ impl<'de> Deserialize<'de> for Bytes {
             fn visit_byte_buf<E: de::Error>(self, bytes: Vec<u8>) -> Result<Bytes, E> {
                 Ok(Bytes(bytes))
             }
+        }
+        if deserializer.is_human_readable() {
+            // As bytes a text may be none, with half of a character.
+            return deserializer.deserialize_any(Taken);
         }
         deserializer.deserialize_byte_buf(Taken)
     }
@@ -366,5 +393,23 @@ impl dyn Hosted {
     pub fn part<P: Part>(&self) -> Option<&P> {
         let any: &dyn Any = self;
         any.downcast_ref::<Host<P>>().map(|host| &host.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_a_text_for_people_if_they_are_one() {
+        for (bytes, json) in [(&b""[..], "\"\""), (b"{\"a\":1}", "\"{\\\"a\\\":1}\""), (b"\xff\x00a", "[255,0,97]")] {
+            let bytes = Bytes(bytes.to_vec());
+            assert_eq!(serde_json::to_string(&bytes).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Bytes>(json).unwrap(), bytes);
+            assert_eq!(from_bytes::<Bytes>(&to_bytes(&bytes)).unwrap(), bytes);
+        }
+        for wrong in ["[256]", "[-1]", "7", "null", "\"\\ud800\""] {
+            assert!(serde_json::from_str::<Bytes>(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! `twin grant`, `secret`, `config` and `state` against a real node.
+//! `twin grant`, `secret`, `config`, `state` and `call` against a real node.
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which fail by it")]
 
 use std::{io::Write as _, process::Stdio};
@@ -160,4 +160,31 @@ fn a_services_own_key_reaches_its_own_capabilities_and_no_others() {
         let ran = run(denied);
         assert_eq!(ran.code, 5, "{denied:?} {}", ran.errors);
     }
+}
+
+#[test]
+fn anything_a_capability_can_be_asked_is_asked_by_its_name() {
+    let node = Node::start();
+    let listed = fine(node.run(&["call", "--list"]));
+    assert!(listed.contains("CAPABILITY") && listed.contains("set-callers"), "{listed}");
+    let get = json!({"capability": "state", "request": "get", "operation": "get", "creates": true});
+    assert!(node.json(&["call", "--list"]).as_array().unwrap().contains(&get));
+
+    let write = br#"{"store": "statestore", "operations": [{"key": "a", "operation": {"set": {"value": "x"}}}]}"#;
+    assert_eq!(fine(fed(&node, &["call", "shop/orders", "state", "write", "-"], write)), "[\n  1\n]\n");
+    let keys = r#"{"store": "statestore", "keys": ["a"]}"#;
+    assert_eq!(node.json(&["call", "shop/orders", "state", "get", keys])[0]["value"], "x");
+    assert_eq!(node.json(&["call", "shop/orders", "state", "stores"])[0]["keys"], 1);
+    assert_eq!(fine(node.run(&["call", "shop/orders", "state", "add-store", r#"{"store": "b"}"#])), "done\n");
+
+    let unknown = node.run(&["call", "shop/orders", "state", "peek"]);
+    assert!(unknown.code == 3 && unknown.errors.contains("add-store, get, list"), "{}", unknown.errors);
+    fine(node.run(&["grant", "deny", "shop/orders", "state:statestore/a"]));
+    let key = node.json(&["key", "new", "service", "shop/orders"])["key"].as_str().unwrap().to_owned();
+    let denied = node.run(&["--key", &key, "call", "shop/orders", "state", "get", keys]);
+    assert!(denied.code == 5 && denied.errors.contains("deny * state:statestore/a"), "{}", denied.errors);
+    for wrong in [&["call"][..], &["call", "shop/orders", "state"], &["call", "shop/orders", "state", "get", "{"]] {
+        assert_eq!(node.run(wrong).code, 2, "{wrong:?}");
+    }
+    assert_eq!(node.run(&["call", "--list", "shop/orders"]).code, 2);
 }

@@ -69,6 +69,8 @@ async fn every_operation_answers_as_it_is_described() {
         ),
         ("GET", of("/subscriptions"), Value::Null),
         ("DELETE", of("/subscriptions/new"), Value::Null),
+        ("GET", "/api/v1/capabilities".into(), Value::Null),
+        ("POST", of("/capabilities/state/stores"), Value::Null),
         ("PUT", of("/secrets/db"), json!("hunter2")),
         ("GET", of("/secrets"), Value::Null),
         ("GET", of("/secrets/db"), Value::Null),

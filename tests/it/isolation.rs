@@ -13,7 +13,7 @@ use service_twin::{
     twin::part::{Part, Request},
 };
 
-use crate::api_world::World;
+use crate::{api_world::World, capabilities::Grpc};
 
 /// The service that looks around.
 const OWN: &str = "shop/main";
@@ -123,12 +123,47 @@ const SAMPLES: &[(&str, &[Way])] = &[
     ),
 ];
 
+/// What each public request is asked with by its name, in an order in which its owner can do all of them.
+const BY_NAME: &[(&str, &str)] = &[
+    ("state-stores/1", ""),
+    ("state-add-store/1", r#"{"store":"{thing}"}"#),
+    (
+        "state-write/1",
+        r#"{"store":"statestore","operations":[
+            {"key":"{thing}","operation":{"set":{"value":"x"}}},{"key":"{thing}","operation":"delete"}]}"#,
+    ),
+    ("state-get/1", r#"{"store":"statestore","keys":["{thing}"]}"#),
+    ("state-list/1", r#"{"store":"{thing}","prefix":"{thing}"}"#),
+    ("state-remove-store/1", r#"{"store":"{thing}"}"#),
+    ("secrets-list/1", r#"{"secret":"{thing}"}"#),
+    ("secrets-ack/1", r#"{"secret":"{thing}","instance":"i1","version":1}"#),
+    ("secrets-delete/1", r#"{"secret":"{thing}"}"#),
+    ("configuration-put/1", r#"{"edits":[{"key":"{thing}","value":"2"}]}"#),
+    ("configuration-get/1", r#"{"keys":["{thing}"]}"#),
+    ("configuration-status/1", "{}"),
+    ("configuration-applied/1", r#"{"instance":"{thing}","version":1}"#),
+    ("configuration-changed/1", r#"{"version":2}"#),
+    ("configuration-rollback/1", r#"{"version":2,"keys":["{thing}"]}"#),
+    ("components-add/1", r#"{"component":{"name":"{thing}","kind":"secrets"}}"#),
+    ("components-list/1", ""),
+    ("components-remove/1", r#"{"name":"{thing}"}"#),
+    (
+        "topics-subscription-set/1",
+        r#"{"subscription":{"name":"{thing}","component":"pubsub","topic":"{thing}","path":"/take"}}"#,
+    ),
+    ("topics-subscriptions/1", ""),
+    ("topics-subscription-remove/1", r#"{"name":"{thing}"}"#),
+    ("invoke-set-callers/1", r#"{"callers":[{"service":"shop/*","method":"*"}]}"#),
+    ("invoke-callers/1", ""),
+];
+
 /// A request as the registry knows it.
 struct Known {
     name: &'static str,
     capability: &'static str,
     operation: &'static str,
     is_internal: bool,
+    is_public: bool,
 }
 
 fn registered() -> Vec<Known> {
@@ -138,12 +173,26 @@ fn registered() -> Vec<Known> {
 
         fn request<R: Request>(&mut self) {
             let (capability, operation) = (R::Part::NAME, R::OPERATION);
-            self.0.push(Known { name: R::NAME, capability, operation, is_internal: R::INTERNAL });
+            let (is_internal, is_public) = (R::INTERNAL, R::IS_PUBLIC);
+            self.0.push(Known { name: R::NAME, capability, operation, is_internal, is_public });
         }
     }
     let mut names = Names(Vec::new());
     capability::register(&mut names);
     names.0
+}
+
+/// Capability and request of each of [`BY_NAME`], with its body.
+fn by_name() -> Vec<((&'static str, &'static str), &'static str)> {
+    let named = |(name, body): &(&'static str, &'static str)| {
+        let (name, _) = name.split_once('/').unwrap();
+        (name.split_once('-').unwrap(), *body)
+    };
+    BY_NAME.iter().map(named).collect()
+}
+
+fn path_by_name(service: &str, (capability, request): (&str, &str)) -> String {
+    format!("/api/v1/twins/{service}/capabilities/{capability}/{request}")
 }
 
 fn filled(text: &str, thing: &str) -> String {
@@ -226,15 +275,7 @@ async fn every_request_of_the_registry_has_a_sample() {
     );
     let owner = format!("shop/{}", TWINS[0]);
     let key = service_key(&world, &owner).await;
-    // What it takes to be allowed to all of it.
-    let all: Vec<_> = registered
-        .iter()
-        .map(|known| format!("{}:*", known.capability))
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .map(|scope| json!({"effect": "allow", "scope": scope}))
-        .collect();
-    world.done("PATCH", &format!("/api/v1/twins/{owner}/access"), json!({ "add": all })).await;
+    allow_all(&world, &owner).await;
     for (_, ways) in SAMPLES {
         for way in *ways {
             let (method, path, body) = match way {
@@ -249,6 +290,98 @@ async fn every_request_of_the_registry_has_a_sample() {
     for Known { capability, operation, name, .. } in registered.iter().filter(|known| !known.is_internal) {
         let line = format!("capability=\"{capability}\",operation=\"{operation}\",decision=\"allowed\"");
         assert!(metrics.contains(&line), "the samples of {name} do not reach it");
+    }
+}
+
+/// Grants a service what it takes to be allowed to all of it.
+async fn allow_all(world: &World, service: &str) {
+    let scopes: BTreeSet<_> = registered().iter().map(|known| format!("{}:*", known.capability)).collect();
+    let all: Vec<_> = scopes.into_iter().map(|scope| json!({"effect": "allow", "scope": scope})).collect();
+    world.done("PATCH", &format!("/api/v1/twins/{service}/access"), json!({ "add": all })).await;
+}
+
+#[tokio::test]
+async fn every_public_request_of_the_registry_is_asked_by_its_name() {
+    let public: BTreeSet<_> = registered().iter().filter(|known| known.is_public).map(|known| known.name).collect();
+    assert_eq!(BY_NAME.iter().map(|(name, _)| *name).collect::<BTreeSet<_>>(), public, "each needs a sample here");
+    let (world, _) = furnished().await;
+    let [native, other] = NAMESPACES.map(|namespace| format!("{namespace}/{}", TWINS[0]));
+    let mut grpc = Grpc::to(&world).await;
+    let keys = [service_key(&world, &native).await, service_key(&world, &other).await];
+    allow_all(&world, &native).await;
+    allow_all(&world, &other).await;
+    for (request, body) in by_name() {
+        let body = filled(body, THINGS[0]);
+        let answer = seen(&world, &keys[0], "POST", &path_by_name(&native, request), &body).await;
+        assert_eq!(answer.status, 200, "{request:?}: {}", answer.body);
+        let said = grpc.call(&keys[1], &other, request, &body).await;
+        assert!(said.is_ok(), "{request:?}: {said:?}");
+    }
+}
+
+/// Every document that has one field more than this one, in whichever of its objects.
+fn with_one_more(document: &Value) -> Vec<Value> {
+    let mut all = Vec::new();
+    match document {
+        Value::Object(fields) => {
+            let mut more = fields.clone();
+            more.insert("unknown".into(), json!(1));
+            all.push(Value::Object(more));
+            for (name, inner) in fields {
+                for changed in with_one_more(inner) {
+                    let mut fields = fields.clone();
+                    fields.insert(name.clone(), changed);
+                    all.push(Value::Object(fields));
+                }
+            }
+        }
+        Value::Array(items) => {
+            for (at, inner) in items.iter().enumerate() {
+                for changed in with_one_more(inner) {
+                    let mut items = items.clone();
+                    items[at] = changed;
+                    all.push(Value::Array(items));
+                }
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+    all
+}
+
+#[tokio::test]
+async fn no_public_request_takes_a_field_that_it_does_not_know() {
+    let world = World::new().await;
+    for (request, body) in by_name() {
+        let body = if body.is_empty() { "{}".to_owned() } else { filled(body, THINGS[0]) };
+        for wrong in with_one_more(&serde_json::from_str(&body).unwrap()) {
+            let path = path_by_name(OWN, request);
+            let answer = seen(&world, &world.operator, "POST", &path, &wrong.to_string()).await;
+            assert_eq!(answer.status, 400, "{request:?} took {wrong}: {}", answer.body);
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_request_by_its_name_shows_whether_anything_of_another_service_is_there() {
+    let (world, key) = furnished().await;
+    let mut grpc = Grpc::to(&world).await;
+    for (request, body) in by_name() {
+        let (mut native, mut over_grpc) = (Vec::new(), Vec::new());
+        for namespace in NAMESPACES {
+            for (twin, thing) in TWINS.iter().flat_map(|twin| THINGS.map(|thing| (twin, thing))) {
+                let (service, body) = (format!("{namespace}/{twin}"), filled(body, thing));
+                native.push(seen(&world, &key, "POST", &path_by_name(&service, request), &body).await);
+                let status = grpc.call(&key, &service, request, &body).await.unwrap_err();
+                let mut headers = status.metadata().clone().into_headers();
+                headers.remove("date");
+                over_grpc.push((status.code(), status.message().to_owned(), status.details().to_vec(), headers));
+            }
+        }
+        assert_eq!(native[0].status, 403, "{request:?}: {}", native[0].body);
+        assert_eq!(over_grpc[0].0, tonic::Code::PermissionDenied, "{request:?}: {}", over_grpc[0].1);
+        assert!(native.windows(2).all(|pair| pair[0] == pair[1]), "{request:?}: {native:#?}");
+        assert!(over_grpc.windows(2).all(|pair| pair[0] == pair[1]), "{request:?}: {over_grpc:#?}");
     }
 }
 

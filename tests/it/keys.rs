@@ -219,6 +219,17 @@ async fn a_key_of_one_instance_speaks_for_no_other() {
             assert_eq!(answer.status(), status, "{path} {instance}");
         }
     }
+    for (path, secret) in [("secrets/ack", Some("db")), ("configuration/applied", None)] {
+        for (instance, status) in [("i1", 200), ("i2", 403)] {
+            let mut body = json!({"instance": instance, "version": 1});
+            if let Some(secret) = secret {
+                body["secret"] = secret.into();
+            }
+            let request = world.bare("POST", &format!("{OWN}/capabilities/{path}")).bearer_auth(&key);
+            let answer = request.json(&body).send().await.unwrap();
+            assert_eq!(answer.status(), status, "by its name: {path} {instance}");
+        }
+    }
     let logs = |instance: &str| {
         let attribute = |name: &str, value: &str| json!({"key": name, "value": {"stringValue": value}});
         let attributes = [

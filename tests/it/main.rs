@@ -10,6 +10,8 @@ mod applications;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod bad_input;
 #[cfg(all(feature = "server", feature = "cli"))]
+mod capabilities;
+#[cfg(all(feature = "server", feature = "cli"))]
 mod cli;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod cli_capabilities;

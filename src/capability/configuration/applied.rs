@@ -35,6 +35,7 @@ pub struct InstanceView {
 
 /// Says that an instance applied a version, or why it could not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Applied {
     /// Who.
     pub instance: CompactString,
@@ -72,6 +73,10 @@ impl Request for Applied {
     type Reply = ();
     const OPERATION: &'static str = "ack";
     const NAME: &'static str = "configuration-applied/1";
+
+    fn speaks_for(&self) -> Option<&str> {
+        Some(&self.instance)
+    }
 
     fn wants(&self, each: &mut dyn FnMut(&str, &'static str)) {
         each("", "get");

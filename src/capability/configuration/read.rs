@@ -12,8 +12,10 @@ use crate::twin::{
 
 /// Reads some keys, or all of them; one that is not there is left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Get {
     /// The keys, at most [`super::KEYS_AT_ONCE_MAX`]; all if empty.
+    #[serde(default)]
     pub keys: Vec<CompactString>,
 }
 

@@ -19,6 +19,7 @@ use crate::twin::{
 
 /// What happens to one key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Edit {
     /// The key.
     pub key: CompactString,
@@ -32,6 +33,7 @@ pub struct Edit {
 
 /// Changes some keys in one commit, all or none; answers with the version that makes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Put {
     /// The edits; a key at most once.
     pub edits: Vec<Edit>,
@@ -179,6 +181,7 @@ impl Writing {
 
 /// Reads which keys a version changed, while what it replaced is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Changed {
     /// The version.
     pub version: u64,
@@ -212,6 +215,7 @@ fn undo(turn: &PartTurn<'_>, version: u64) -> Result<Undo, Rejection> {
 
 /// Takes the newest version back; answers with the version that makes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Rollback {
     /// The newest version, which is taken back.
     pub version: u64,

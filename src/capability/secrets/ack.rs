@@ -22,6 +22,7 @@ type Moved = Vec<(CompactString, u64)>;
 
 /// Says that an instance uses a version of a secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Ack {
     /// The secret.
     pub secret: CompactString,
@@ -59,6 +60,10 @@ impl Request for Ack {
     type Reply = ();
     const OPERATION: &'static str = "ack";
     const NAME: &'static str = "secrets-ack/1";
+
+    fn speaks_for(&self) -> Option<&str> {
+        Some(&self.instance)
+    }
 
     fn wants(&self, each: &mut dyn FnMut(&str, &'static str)) {
         each(&self.secret, "get");

@@ -36,6 +36,7 @@ impl Request for Prepare {
     const OPERATION: &'static str = "set";
     const NAME: &'static str = "secrets-prepare/1";
     const CREATES: bool = true;
+    const IS_PUBLIC: bool = false;
 
     fn wants(&self, each: &mut dyn FnMut(&str, &'static str)) {
         each(&self.secret, if self.reads { "get" } else { "set" });
@@ -75,6 +76,7 @@ impl Request for Get {
     const OPERATION: &'static str = "get";
     const NAME: &'static str = "secrets-get/1";
     const CREATES: bool = true;
+    const IS_PUBLIC: bool = false;
 
     fn wants(&self, each: &mut dyn FnMut(&str, &'static str)) {
         each(&self.secret, "get");
@@ -118,6 +120,7 @@ impl Request for Compare {
     const OPERATION: &'static str = "set";
     const NAME: &'static str = "secrets-compare/1";
     const CREATES: bool = true;
+    const IS_PUBLIC: bool = false;
 
     fn wants(&self, each: &mut dyn FnMut(&str, &'static str)) {
         each(&self.secret, "set");
@@ -142,6 +145,7 @@ impl Request for Compare {
 
 /// Lists secrets, without their values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GetSecrets {
     /// Only this one, with who uses which version of it.
     pub secret: Option<CompactString>,

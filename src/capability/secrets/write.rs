@@ -46,6 +46,7 @@ impl Request for Put {
     const OPERATION: &'static str = "set";
     const NAME: &'static str = "secrets-put/1";
     const CREATES: bool = true;
+    const IS_PUBLIC: bool = false;
 
     fn wants(&self, each: &mut dyn FnMut(&str, &'static str)) {
         each(&self.secret, "set");
@@ -88,6 +89,7 @@ impl Request for Put {
 
 /// Deletes a secret with every version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Delete {
     /// Its name.
     pub secret: CompactString,

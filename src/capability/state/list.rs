@@ -20,15 +20,22 @@ const PAGE_MAX: u16 = 100;
 
 /// Lists keys of a store that start so, in order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct List {
     /// The store.
     pub store: CompactString,
     /// What the keys start with; anything if empty.
+    #[serde(default)]
     pub prefix: CompactString,
     /// Only keys greater than this.
     pub after: Option<CompactString>,
     /// Most keys to answer; at most 100.
+    #[serde(default = "page_max")]
     pub limit: u16,
+}
+
+const fn page_max() -> u16 {
+    PAGE_MAX
 }
 
 /// One key.

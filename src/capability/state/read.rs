@@ -17,6 +17,7 @@ use crate::{
 
 /// Reads some keys of a store; at most [`super::OPERATIONS_MAX`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Get {
     /// The store.
     pub store: CompactString,

@@ -26,6 +26,7 @@ pub struct GetStores;
 
 /// Adds a store; one that is there stays as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AddStore {
     /// Its name.
     pub store: CompactString,
@@ -33,6 +34,7 @@ pub struct AddStore {
 
 /// Removes an empty store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RemoveStore {
     /// Its name.
     pub store: CompactString,

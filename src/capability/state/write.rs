@@ -37,7 +37,7 @@ pub enum Match {
 
 /// What happens to a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Operation {
     /// It is written.
     Set {
@@ -52,10 +52,12 @@ pub enum Operation {
 
 /// One operation on one key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Op {
     /// The key.
     pub key: CompactString,
     /// What must hold.
+    #[serde(default)]
     pub matching: Match,
     /// What happens.
     pub operation: Operation,
@@ -95,6 +97,7 @@ pub fn commits(store: &str, operations: Vec<Op>) -> Vec<Vec<Op>> {
 /// Does at most [`OPERATIONS_MAX`] operations in order, all or none; answers with the ETags they made, `None` for a
 /// deletion.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Write {
     /// The store.
     pub store: CompactString,

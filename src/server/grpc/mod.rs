@@ -1,5 +1,6 @@
 //! The gRPC door.
 
+mod capabilities;
 #[cfg(feature = "dapr")]
 mod dapr;
 mod otlp;
@@ -33,6 +34,7 @@ pub fn router(server: &Arc<Server>) -> Router {
         LogsServiceServer::new(otlp).accept_compressed(CompressionEncoding::Gzip).max_decoding_message_size(bytes_max),
     )
     .into_axum_router();
+    let router = router.merge(capabilities::router().with_state(Arc::clone(server)));
     #[cfg(feature = "dapr")]
     let router = router.merge(dapr::router().with_state(Arc::clone(server)));
     router

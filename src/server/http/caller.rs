@@ -223,19 +223,32 @@ impl<T: DeserializeOwned> FromRequest<Arc<Server>> for Document<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, server: &Arc<Server>) -> Result<Self, Problem> {
+        let Raw(bytes) = Raw::from_request(request, server).await?;
+        let bytes: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
+        serde_json::from_slice(bytes).map(Self).map_err(|error| unreadable(&error))
+    }
+}
+
+/// A body in JSON that nobody has read yet.
+pub(crate) struct Raw(pub(crate) Bytes);
+
+impl FromRequest<Arc<Server>> for Raw {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, server: &Arc<Server>) -> Result<Self, Problem> {
         let kind = text(request.headers(), "content-type").map_or("application/json", essence);
         if !(kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))) {
             let detail = format!("the body is '{}'; send application/json", kind.chars().take(80).collect::<String>());
             return Err(Problem::new(Code::UnsupportedMediaType, detail));
         }
-        let bytes = body(request, server.config.body_bytes_max).await?;
-        let bytes: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
-        let value = serde_json::from_slice(bytes).map_err(|error| {
-            let code = if error.is_data() { Code::Invalid } else { Code::MalformedBody };
-            Problem::new(code, format!("the body: {}", plainly(&error.to_string())))
-        })?;
-        Ok(Self(value))
+        body(request, server.config.body_bytes_max).await.map(Self)
     }
+}
+
+/// What is wrong with a body in JSON.
+pub(crate) fn unreadable(error: &serde_json::Error) -> Problem {
+    let code = if error.is_data() { Code::Invalid } else { Code::MalformedBody };
+    Problem::new(code, format!("the body: {}", plainly(&error.to_string())))
 }
 
 /// A part of a body that is an object, and no list of what its fields would hold, which serde takes for one.

@@ -18,6 +18,7 @@ use axum::{
     routing::{MethodRouter, get, post},
 };
 pub use caller::Caller;
+pub(in crate::server) use caller::{Object, unreadable};
 #[cfg(feature = "dapr")]
 pub(in crate::server) use caller::{body, essence};
 

@@ -126,7 +126,6 @@ pub(super) async fn applied(
     Document(Object(body)): Document<Object<AppliedBody>>,
 ) -> Result<StatusCode, Problem> {
     let service = caller.used(&namespace, &name)?;
-    caller.speak_for(&body.instance)?;
     let AppliedBody { instance, version, error } = body;
     caller.call(&service, Applied { instance, version, error }).await?;
     Ok(StatusCode::NO_CONTENT)

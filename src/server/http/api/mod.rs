@@ -2,6 +2,7 @@
 
 mod access;
 mod callers;
+mod capabilities;
 mod channel;
 mod commands;
 mod configuration;
@@ -76,6 +77,7 @@ pub fn routes() -> Vec<(&'static str, MethodRouter<Arc<Server>>)> {
         ),
         ("/api/v1/twins/{namespace}/{name}/endpoints", get(endpoints::list)),
         ("/api/v1/twins/{namespace}/{name}/endpoints/{instance}", put(endpoints::set).delete(endpoints::remove)),
+        ("/api/v1/twins/{namespace}/{name}/capabilities/{capability}/{request}", post(capabilities::call)),
         ("/api/v1/twins/{namespace}/{name}/secrets", get(secrets::list)),
         (
             "/api/v1/twins/{namespace}/{name}/secrets/{secret}",
@@ -99,6 +101,7 @@ pub fn routes() -> Vec<(&'static str, MethodRouter<Arc<Server>>)> {
         ),
         ("/api/v1/twins/{namespace}/{name}/events", get(events::of_twin)),
         ("/api/v1/events", get(events::of_all)),
+        ("/api/v1/capabilities", get(capabilities::list)),
         ("/api/v1/keys", get(keys::list).post(keys::mint)),
         ("/api/v1/keys/revoke", post(keys::revoke_issued_before)),
         ("/api/v1/keys/{key}", delete(keys::revoke)),

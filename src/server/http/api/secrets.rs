@@ -161,7 +161,6 @@ pub(super) async fn ack(
     Document(Object(body)): Document<Object<AckBody>>,
 ) -> Result<StatusCode, Problem> {
     let service = caller.used(&namespace, &name)?;
-    caller.speak_for(&body.instance)?;
     caller.call(&service, Ack { secret: secret.into(), instance: body.instance, version: body.version }).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -12,7 +12,6 @@ use crate::{
     server::{
         http::caller::{Caller, Document, Object, json},
         problem::Problem,
-        topics::topic_key,
     },
 };
 
@@ -46,9 +45,6 @@ pub(super) async fn set(
     let service = caller.used(&namespace, &name)?;
     caller.server.admit(&caller.identity.principal, &service, &caller.header()).await?;
     let SetBody { component, topic, path, dead_letter, metadata } = body;
-    for topic in [Some(&topic), dead_letter.as_ref()].into_iter().flatten() {
-        topic_key(&service, &component, topic).map_err(|failure| caller.server.problem(&failure))?;
-    }
     let subscription = Subscription { name: subscription.into(), component, topic, path, dead_letter, metadata };
     caller.call(&service, SetSubscription { subscription }).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -63,6 +63,8 @@ pub(super) enum Kind {
     Look,
     /// Writes, whatever the twin's revision is.
     Note,
+    /// The same, and the answer has no ETag.
+    Keyed,
     /// Writes, if the twin has the revision that the caller expects.
     Write,
     /// Goes on until one of both sides ends it.

@@ -311,6 +311,19 @@ pub(super) static OPERATIONS: &[Operation] = &[
         )
     }
     .refuses(USED),
+    Operation {
+        method: "post",
+        kind: Kind::Keyed,
+        ..plain(
+            "/api/v1/twins/{namespace}/{name}/capabilities/{capability}/{request}",
+            "callCapability",
+            "Asks a capability by the name of a request; `listCapabilities` names them",
+            "any",
+        )
+    }
+    .takes("any", "The request's fields; nothing for one without", r#"{"store": "statestore", "keys": ["order-1"]}"#)
+    .or_nothing()
+    .refuses(USED),
     plain("/api/v1/twins/{namespace}/{name}/secrets", "listSecrets", "Lists secrets, without their values", "[Secret]")
         .refuses(USED),
     plain(
@@ -461,6 +474,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     .refuses(USED),
     stream("/api/v1/twins/{namespace}/{name}/events", "watchTwin", "Follows one twin", EVENTS),
     stream("/api/v1/events", "watchAll", "Follows every twin", EVENTS).refuses(FORBIDDEN),
+    plain("/api/v1/capabilities", "listCapabilities", "Lists what capabilities can be asked by name", "[CapabilityRequest]"),
     plain("/api/v1/keys", "listKeys", "Lists keys", "Keys")
         .query(&[("after", "Cursor", "Go on after this key: `next` of the page before"), ("limit", "1..200", LIMIT)])
         .refuses(&[Code::Denied, Code::Invalid]),

@@ -37,6 +37,8 @@ fn part(name: &str) -> Value {
         "key" => ("KeyId", "The key's public id", json!("0123456789abcdef")),
         "secret" => ("Name", "The secret", json!("db-password")),
         "component" => ("Name", "The component's name", json!("localsecrets")),
+        "capability" => ("string", "The capability", json!("state")),
+        "request" => ("string", "The request, by its name within the capability", json!("get")),
         "subscription" => ("Name", "The subscription's name", json!("orders")),
         "store" => ("StoreName", "The store", json!("statestore")),
         "state_key" => ("StateKey", "The key, percent-encoded: `/` is `%2F`", json!("order-1")),
@@ -82,7 +84,7 @@ fn headers(kind: Kind) -> Vec<Value> {
             let meaning = "Go on after this event; of one twin it is a revision";
             headers.push(parameter("header", "Last-Event-ID", &id, meaning));
         }
-        Kind::Write | Kind::Note => {
+        Kind::Write | Kind::Note | Kind::Keyed => {
             if kind == Kind::Write {
                 let tag = json!({ "type": "string", "pattern": "^(\\*|[0-9]+|\"[0-9]+\")$" });
                 let meaning = "The ETag, or revision, expected; 412 if the twin has another one";

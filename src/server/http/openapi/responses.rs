@@ -47,7 +47,7 @@ pub(super) fn of(operation: &Operation) -> Value {
             }
         }
         Kind::Look => fine["headers"] = tag(),
-        Kind::Open | Kind::Plain | Kind::Stream | Kind::Telemetry => {}
+        Kind::Open | Kind::Plain | Kind::Keyed | Kind::Stream | Kind::Telemetry => {}
     }
     responses.insert(operation.status.to_string(), fine);
     if let Some(why) = operation.otherwise {
@@ -101,7 +101,7 @@ fn refusals(operation: &Operation) -> BTreeSet<StatusCode> {
         (!operation.query.is_empty(), &[Code::BadQuery]),
         (is_about_a_twin, TWIN),
         (operation.body.is_some(), BODY),
-        (matches!(operation.kind, Kind::Write | Kind::Note), WRITE),
+        (matches!(operation.kind, Kind::Write | Kind::Note | Kind::Keyed), WRITE),
         (operation.kind == Kind::Write, &[Code::PreconditionFailed]),
         (true, operation.refusals),
     ];

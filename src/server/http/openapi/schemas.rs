@@ -469,6 +469,12 @@ schemas! {
         "url" "string" "http://HOST:PORT and nothing else";
         "protocol?" "http|grpc" "What it speaks; http if absent";
     }
+    answered CapabilityRequest: "What a capability can be asked" {
+        "capability" "string" "The capability";
+        "request" "string" "The request, by its name within the capability";
+        "operation" "string" "What grants, tokens and metrics know it by";
+        "creates" "boolean" "Whether a twin may come into being with it";
+    }
     answered Component: "A name of a capability" {
         "name" "string" "The name";
         "kind" "secrets|configuration|pubsub" "What it stands for";
