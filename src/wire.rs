@@ -8,6 +8,10 @@ use std::{
     time::Duration,
 };
 
+use hyper::{
+    HeaderMap,
+    header::{CONNECTION, HeaderName, HeaderValue, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE},
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
     server::conn::auto,
@@ -44,6 +48,35 @@ pub(crate) fn builder(head_timeout: Duration) -> auto::Builder<TokioExecutor> {
     builder
 }
 
+/// Between two ends only, and not for whoever is behind (RFC 9110, section 7.6.1).
+const HOP_BY_HOP: [HeaderName; 7] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    PROXY_AUTHORIZATION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// Takes out what was meant for this end alone. That trailers are understood stays, since we hand them on.
+pub(crate) fn strip(headers: &mut HeaderMap) {
+    let speaks_of_trailers = headers.get(TE).is_some_and(|te| te == "trailers");
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|names| names.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+    if speaks_of_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
 /// Whether a connection has brought a request.
 #[derive(Clone, Default)]
 pub(crate) struct Spoke(Arc<AtomicBool>);
@@ -63,5 +96,29 @@ impl Spoke {
             () = tokio::time::sleep(silence_max) => {}
         }
         if self.0.load(Ordering::Relaxed) { Some(served.await) } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_meant_for_this_end_alone_goes_no_further() {
+        let pairs = [
+            ("connection", "close, x-own"),
+            ("x-own", "1"),
+            ("keep-alive", "timeout=5"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("te", "trailers"),
+            ("content-type", "text/plain"),
+        ];
+        let mut headers: HeaderMap =
+            pairs.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect();
+        strip(&mut headers);
+        let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["content-type", "te"]);
     }
 }

@@ -1,8 +1,8 @@
 //! Invocation: which services a service calls, and who may call it.
 //!
-//! Two twins rule on a call. The caller's asks its grants, such as `invoke:billing/POST /charge`: the service as the
-//! caller names it (`namespace/name` in another namespace), the method, a space, the path. The target's asks its list of
-//! callers; without a list whoever has the grant may call. The call itself goes past both.
+//! Two twins rule on a call. The caller's asks its grants, such as `invoke:billing/POST /charge`: the service's name (in
+//! another namespace `/namespace/name`), a slash, the method, a space, the path. The target's asks its list of callers;
+//! without a list whoever has the grant may call. The call itself goes past both.
 
 use compact_str::{CompactString, format_compact};
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Registry, check_text};
 use crate::{
-    model::{ServiceId, Timestamp},
+    model::{Principal, ServiceId, Timestamp},
     twin::{
         Event, Rejection,
         part::{Part, PartTurn, Request, Ruling},
@@ -19,7 +19,9 @@ use crate::{
 
 /// Most entries of a list of callers.
 pub const CALLERS_MAX: usize = 32;
-/// Longest entry, in bytes.
+/// Longest service of an entry, in bytes.
+pub const SERVICE_BYTES_MAX: usize = 256;
+/// Longest method and path, in bytes.
 pub const METHOD_BYTES_MAX: usize = 256;
 /// A refusal that is repeated within this time is not journaled again.
 const REFUSED_AGAIN: std::time::Duration = std::time::Duration::from_secs(60);
@@ -75,8 +77,9 @@ fn holds(pattern: &str, text: &str) -> bool {
     pattern.strip_suffix('*').map_or(pattern == text, |start| text.starts_with(start))
 }
 
-fn hash(caller: &ServiceId, method: &str) -> u64 {
-    xxh3_64(format!("{caller} {method}").as_bytes())
+/// Whatever it calls: a caller cannot fill the journal with paths.
+fn hash(caller: &ServiceId) -> u64 {
+    xxh3_64(caller.as_str().as_bytes())
 }
 
 impl Part for Invocation {
@@ -87,8 +90,8 @@ impl Part for Invocation {
     fn apply(&mut self, change: &Change, at: Timestamp) {
         match change {
             Change::CallersSet { callers } => self.callers.clone_from(callers),
-            Change::CallerRefused { caller, method } => {
-                let hash = hash(caller, method);
+            Change::CallerRefused { caller, .. } => {
+                let hash = hash(caller);
                 self.refused.retain(|(known, _)| *known != hash);
                 if self.refused.len() >= REFUSED_MAX {
                     self.refused.remove(0);
@@ -173,7 +176,7 @@ impl Request for Admit {
         if invocation.callers.as_ref().is_none_or(|callers| callers.iter().any(may)) {
             return Ok(Ruling::new(true));
         }
-        let hash = hash(caller, method);
+        let hash = hash(caller);
         let is_known = |(known, at): &(u64, Timestamp)| *known == hash && turn.now < at.after(REFUSED_AGAIN);
         if invocation.refused.iter().any(is_known) {
             return Ok(Ruling::new(false));
@@ -222,11 +225,15 @@ impl Request for SetCallers {
         each("", "set");
     }
 
-    fn decide(&self, invocation: &Invocation, _: &PartTurn<'_>) -> Result<Ruling<Change, ()>, Rejection> {
+    fn decide(&self, invocation: &Invocation, turn: &PartTurn<'_>) -> Result<Ruling<Change, ()>, Rejection> {
+        if matches!(turn.principal(), Principal::Service { .. }) {
+            // Whoever may call everything has the right by that grant, too.
+            return Err(Rejection::Denied { rule: "only operators state who may call a service".into() });
+        }
         let callers = self.callers.as_deref().unwrap_or_default();
         Rejection::within("callers", CALLERS_MAX, callers.len())?;
         for caller in callers {
-            check_text("a caller", &caller.service, METHOD_BYTES_MAX)?;
+            check_text("a caller", &caller.service, SERVICE_BYTES_MAX)?;
             check_text("what a caller may call", &caller.method, METHOD_BYTES_MAX)?;
             if caller.service != "*" && !caller.service.contains('/') {
                 let detail = format!("the caller '{}' is no service: write 'namespace/name', or '*'", caller.service);
@@ -245,7 +252,7 @@ pub fn name_of(caller: &ServiceId, target: &ServiceId, method: &str) -> CompactS
     if caller.namespace() == target.namespace() {
         format_compact!("{}/{method}", target.name())
     } else {
-        format_compact!("{target}/{method}")
+        format_compact!("/{target}/{method}")
     }
 }
 
@@ -257,7 +264,7 @@ mod tests {
     fn a_call_is_named_as_the_caller_sees_it() {
         let of = |text: &str| ServiceId::parse(text).unwrap();
         assert_eq!(name_of(&of("shop/a"), &of("shop/b"), "GET /x"), "b/GET /x");
-        assert_eq!(name_of(&of("shop/a"), &of("farm/b"), "GET /x"), "farm/b/GET /x");
+        assert_eq!(name_of(&of("shop/a"), &of("farm/b"), "GET /x"), "/farm/b/GET /x");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 use std::{
     fmt,
+    future::Future,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -17,20 +18,24 @@ use std::{
 use ahash::HashMap;
 use axum::{
     body::Body,
-    http::{Request, Response, Uri, uri::PathAndQuery},
+    http::{Request, Response, StatusCode, Uri, uri::PathAndQuery},
 };
 use compact_str::CompactString;
 use hyper::{
     client::conn::http2::{Builder, SendRequest},
     upgrade::OnUpgrade,
 };
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use parking_lot::Mutex;
 use serde::Deserialize;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+};
 
 use super::{
     Server,
+    connection::Connection,
     identity::Identity,
     pass::Pass,
     problem::{Code, Problem},
@@ -43,6 +48,8 @@ pub const UPGRADE: &str = "twin-channel";
 pub const UNREACHED: &str = "twin-unreached";
 /// Most channels of one service.
 const CHANNELS_MAX: usize = 64;
+/// Calls of other services on one channel at once; what is pushed finds room beside them.
+const CALLS_MAX: usize = 128;
 /// How often a channel without traffic is asked whether it lives.
 const PING_EVERY: Duration = Duration::from_secs(15);
 /// How long the answer to that may take.
@@ -68,6 +75,9 @@ pub struct Channel {
     sender: SendRequest<Body>,
     /// Requests that wait for their answer.
     waiting: AtomicUsize,
+    calls: Arc<Semaphore>,
+    /// Ends it: another one has taken its place.
+    replaced: Notify,
 }
 
 impl fmt::Debug for Channel {
@@ -77,25 +87,49 @@ impl fmt::Debug for Channel {
 }
 
 /// Why an application does not answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the application was not reached: {0}")]
-pub struct Unreached(pub String);
+#[derive(Debug, thiserror::Error)]
+#[error("the application was not reached: {why}")]
+pub struct Unreached {
+    /// The reason, for the log.
+    pub why: String,
+    /// The request, if nothing of it was sent: it may take another way.
+    pub unsent: Option<Box<Request<Body>>>,
+}
+
+impl Unreached {
+    /// What was asked may have arrived.
+    pub fn new(why: impl fmt::Display) -> Self {
+        Self { why: why.to_string(), unsent: None }
+    }
+}
 
 impl Channel {
     /// Asks the application; the answer is here with its head, its body comes as it is read.
     pub async fn ask(&self, path: PathAndQuery, mut request: Request<Body>) -> Result<Response<Body>, Unreached> {
-        let unreached = |error: &dyn fmt::Display| Unreached(error.to_string());
         let uri = Uri::builder().scheme("http").authority("app").path_and_query(path).build();
-        *request.uri_mut() = uri.map_err(|error| unreached(&error))?;
+        *request.uri_mut() = uri.map_err(Unreached::new)?;
         *request.version_mut() = axum::http::Version::HTTP_2;
         let _waiting = Waiting::new(&self.waiting);
         let mut sender = self.sender.clone();
-        sender.ready().await.map_err(|error| unreached(&error))?;
-        let response = sender.send_request(request).await.map_err(|error| unreached(&error))?;
+        if let Err(error) = sender.ready().await {
+            return Err(Unreached { why: error.to_string(), unsent: Some(Box::new(request)) });
+        }
+        let response = sender.try_send_request(request).await.map_err(|mut error| {
+            let unsent = error.take_message().map(Box::new);
+            Unreached { why: error.error().to_string(), unsent }
+        })?;
         if let Some(why) = response.headers().get(UNREACHED) {
-            return Err(Unreached(String::from_utf8_lossy(why.as_bytes()).into_owned()));
+            return Err(Unreached::new(String::from_utf8_lossy(why.as_bytes())));
+        }
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Unreached::new("it answered with another protocol"));
         }
         Ok(response.map(Body::new))
+    }
+
+    /// Room for a call of another service, for as long as the permit is held.
+    pub fn call_permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.calls).try_acquire_owned().ok()
     }
 }
 
@@ -117,43 +151,91 @@ impl Drop for Waiting<'_> {
 
 /// The channels that are open.
 #[derive(Debug, Default)]
-pub struct Channels(Mutex<HashMap<ServiceId, Vec<Arc<Channel>>>>);
+pub struct Channels(Mutex<HashMap<ServiceId, OfService>>);
+
+#[derive(Debug, Default)]
+struct OfService {
+    open: Vec<Arc<Channel>>,
+    /// Open, about to be, or about to end.
+    places: usize,
+}
 
 impl Channels {
     /// The channel to the instance of a service that has the least to do.
     pub fn any(&self, service: &ServiceId) -> Option<Arc<Channel>> {
-        let mut open = self.0.lock();
-        let channels = open.get_mut(service)?;
+        let mut all = self.0.lock();
+        let open = &mut all.get_mut(service)?.open;
         // Whoever was asked last comes last among equals.
-        let least = channels.iter().enumerate().min_by_key(|(_, channel)| channel.waiting.load(Ordering::Relaxed));
-        let at = least.map(|(at, _)| at)?;
-        let channel = channels.remove(at);
-        channels.push(Arc::clone(&channel));
+        let good = open.iter().enumerate().filter(|(_, channel)| !channel.sender.is_closed());
+        let at = good.min_by_key(|(_, channel)| channel.waiting.load(Ordering::Relaxed)).map(|(at, _)| at)?;
+        let channel = open.remove(at);
+        open.push(Arc::clone(&channel));
         Some(channel)
     }
 
-    fn has_room(&self, service: &ServiceId, instance: &str) -> bool {
-        let open = self.0.lock();
-        let others = open.get(service).into_iter().flatten().filter(|channel| channel.instance != instance);
-        others.count() < CHANNELS_MAX
-    }
-
-    /// Takes a channel in; an earlier one of the same instance, which it has given up, is let go.
+    /// Takes a channel in; an earlier one of the same instance, which that has given up, ends.
     fn add(&self, service: &ServiceId, channel: Arc<Channel>) {
-        let mut open = self.0.lock();
-        let channels = open.entry(service.clone()).or_default();
-        channels.retain(|known| known.instance != channel.instance);
-        channels.push(channel);
+        let mut all = self.0.lock();
+        let open = &mut all.entry(service.clone()).or_default().open;
+        open.retain(|known| {
+            let stays = known.instance != channel.instance;
+            if !stays {
+                known.replaced.notify_one();
+            }
+            stays
+        });
+        open.push(channel);
     }
 
     fn remove(&self, service: &ServiceId, channel: &Arc<Channel>) {
-        let mut open = self.0.lock();
-        if let Some(channels) = open.get_mut(service) {
-            channels.retain(|known| !Arc::ptr_eq(known, channel));
-            if channels.is_empty() {
-                open.remove(service);
-            }
+        if let Some(of_service) = self.0.lock().get_mut(service) {
+            of_service.open.retain(|known| !Arc::ptr_eq(known, channel));
         }
+    }
+}
+
+/// A place among the channels of a service.
+struct Place {
+    server: Arc<Server>,
+    service: ServiceId,
+}
+
+impl Place {
+    fn take(server: &Arc<Server>, service: &ServiceId) -> Result<Self, Problem> {
+        let mut all = server.channels.0.lock();
+        let of_service = all.entry(service.clone()).or_default();
+        if of_service.places >= CHANNELS_MAX {
+            let detail = format!("the service has {CHANNELS_MAX} channels open, as many as it may");
+            return Err(Problem::new(Code::Overloaded, detail));
+        }
+        of_service.places += 1;
+        Ok(Self { server: Arc::clone(server), service: service.clone() })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut all = self.server.channels.0.lock();
+        let Some(of_service) = all.get_mut(&self.service) else { return };
+        of_service.places -= 1;
+        if of_service.places == 0 {
+            all.remove(&self.service);
+        }
+    }
+}
+
+/// What a channel's connection does beside the one who keeps it; all of it ends with it.
+#[derive(Clone, Debug, Default)]
+struct Tasks(Arc<Mutex<JoinSet<()>>>);
+
+impl<F> hyper::rt::Executor<F> for Tasks
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        let mut tasks = self.0.lock();
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(async move { drop(future.await) });
     }
 }
 
@@ -167,31 +249,32 @@ pub struct Opening {
     pub protocol: Protocol,
     /// Who asked.
     pub identity: Identity,
-    /// The connection, once it is upgraded.
+    /// The connection that was asked on; it counts as open.
+    pub connection: Connection,
+    /// The same, once it is upgraded.
     pub upgrade: OnUpgrade,
 }
 
 impl Server {
     /// Lets an instance open a channel, and keeps it for as long as it is good.
     pub fn open_channel(self: &Arc<Self>, opening: Opening) -> Result<(), Problem> {
-        if !self.channels.has_room(&opening.service, &opening.instance) {
-            let detail = format!("the service has {CHANNELS_MAX} channels open, as many as it may");
-            return Err(Problem::new(Code::Overloaded, detail));
-        }
+        let place = Place::take(self, &opening.service)?;
         let permit = self.stream()?;
         let server = Arc::clone(self);
         tokio::spawn(async move {
             let (service, instance) = (opening.service.clone(), opening.instance.clone());
-            if let Err(error) = server.keep_channel(opening, permit).await {
+            if let Err(error) = server.keep_channel(opening).await {
                 tracing::debug!(%error, %service, %instance, "a channel ended early");
             }
+            drop((place, permit));
         });
         Ok(())
     }
 
-    async fn keep_channel(self: Arc<Self>, opening: Opening, _permit: OwnedSemaphorePermit) -> hyper::Result<()> {
-        let Opening { service, instance, protocol, identity, upgrade } = opening;
-        let mut builder = Builder::new(TokioExecutor::new());
+    async fn keep_channel(self: Arc<Self>, opening: Opening) -> hyper::Result<()> {
+        let Opening { service, instance, protocol, identity, connection: _held, upgrade } = opening;
+        let tasks = Tasks::default();
+        let mut builder = Builder::new(tasks.clone());
         builder
             .timer(TokioTimer::new())
             .adaptive_window(true)
@@ -199,30 +282,33 @@ impl Server {
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(true);
         let (sender, connection) = builder.handshake(upgrade.await?).await?;
-        let channel = Arc::new(Channel { instance, protocol, sender, waiting: AtomicUsize::new(0) });
+        let (waiting, calls) = (AtomicUsize::new(0), Arc::new(Semaphore::new(CALLS_MAX)));
+        let channel = Arc::new(Channel { instance, protocol, sender, waiting, calls, replaced: Notify::new() });
         let mut pass = Pass::new(Arc::clone(&self), &identity);
         self.channels.add(&service, Arc::clone(&channel));
         let served = tokio::select! {
             served = connection => served,
             _ = pass.over() => Ok(()),
-            () = self.stopping() => Ok(()),
+            () = channel.replaced.notified() => Ok(()),
             () = self.push(identity, Arc::clone(&channel)) => Ok(()),
         };
         self.channels.remove(&service, &channel);
+        // Whatever is still under way on it ends, too.
+        tasks.0.lock().abort_all();
         served
     }
 
-    /// Pushes to an application what its service subscribed to, until the future is dropped.
+    /// Pushes to an application what its service subscribed to, until the node stops and the last of it is settled.
     #[cfg(feature = "dapr")]
     async fn push(self: &Arc<Self>, identity: Identity, channel: Arc<Channel>) {
         match super::dapr::Session::of(Arc::clone(self), identity) {
             Ok(session) => super::dapr::push::run(session, channel).await,
-            Err(_) => std::future::pending().await,
+            Err(_) => self.stopping().await,
         }
     }
 
     #[cfg(not(feature = "dapr"))]
     async fn push(&self, _: Identity, _: Arc<Channel>) {
-        std::future::pending().await
+        self.stopping().await;
     }
 }

@@ -5,7 +5,7 @@
 //! one that does not count, clears that for good. What came through a proxy says nothing about a connection, and clears
 //! it, too.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{any::Any, net::IpAddr, sync::Arc};
 
 use axum::http::{Extensions, HeaderMap, Version};
 use parking_lot::Mutex;
@@ -24,6 +24,8 @@ pub struct Connection {
     /// Whether it speaks HTTP/2, as SDKs do on a connection of their own.
     is_http2: bool,
     heard: Arc<Mutex<Heard>>,
+    /// What counts it as open, for as long as anybody has it.
+    _held: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 #[derive(Debug, Default)]
@@ -37,7 +39,12 @@ enum Heard {
 impl Connection {
     /// A connection on which nothing was sent yet.
     pub fn new(peer: IpAddr) -> Self {
-        Self { peer, is_http2: false, heard: Arc::default() }
+        Self { peer, is_http2: false, heard: Arc::default(), _held: None }
+    }
+
+    /// The same with what counts it as open.
+    pub(super) fn holding(self, held: impl Any + Send + Sync) -> Self {
+        Self { _held: Some(Arc::new(held)), ..self }
     }
 
     /// The same, as a request of this version of HTTP came on it.

@@ -17,7 +17,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tower::Service as _;
 
@@ -80,9 +80,8 @@ pub async fn serve(server: Arc<Server>, listener: TcpListener, grace: Duration) 
             };
             let (doors, builder, watcher) = (doors.clone(), builder.clone(), graceful.watcher());
             tokio::spawn(async move {
-                let _counted = Counted::new(Arc::clone(&doors.server));
-                connection(&doors, &builder, watcher, stream, peer).await;
-                drop(permit);
+                let counted = (Counted::new(Arc::clone(&doors.server)), permit);
+                connection(&doors, &builder, watcher, stream, peer, counted).await;
             });
         }
     }
@@ -90,7 +89,12 @@ pub async fn serve(server: Arc<Server>, listener: TcpListener, grace: Duration) 
     if graceful.count() > 0 {
         tokio::time::sleep(FAREWELL.min(grace)).await;
     }
-    if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
+    let ended = async {
+        graceful.shutdown().await;
+        // Channels finish what they push.
+        doors.server.streams_ended().await;
+    };
+    if tokio::time::timeout(grace, ended).await.is_err() {
         tracing::warn!(grace_s = grace.as_secs(), "connections were still open after the grace time");
     }
 }
@@ -117,6 +121,7 @@ async fn connection(
     watcher: hyper_util::server::graceful::Watcher,
     stream: TcpStream,
     peer: SocketAddr,
+    counted: (Counted, OwnedSemaphorePermit),
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, %peer, "TCP_NODELAY was not set");
@@ -124,7 +129,7 @@ async fn connection(
     let spoke = Spoke::default();
     let service = {
         let (doors, spoke) = (doors.clone(), spoke.clone());
-        let connection = Connection::new(peer.ip().to_canonical());
+        let connection = Connection::new(peer.ip().to_canonical()).holding(counted);
         hyper::service::service_fn(move |request: Request<Incoming>| {
             spoke.note();
             let (doors, connection) = (doors.clone(), connection.speaking(request.version()));

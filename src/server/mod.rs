@@ -340,6 +340,12 @@ impl Server {
         Arc::clone(&self.streams).try_acquire_owned().map_err(|_| Problem::new(Code::Overloaded, detail()))
     }
 
+    /// Ends when no stream is open any more.
+    pub async fn streams_ended(&self) {
+        let all = u32::try_from(OPEN_STREAMS_MAX).unwrap_or(u32::MAX);
+        drop(self.streams.acquire_many(all).await);
+    }
+
     /// Tells the event numbers of this start from those of an earlier one.
     pub fn started(&self) -> u64 {
         self.started.unix_ms()

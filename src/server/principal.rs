@@ -260,11 +260,14 @@ pub(super) fn has_token(headers: &HeaderMap) -> bool {
     headers.contains_key(header::AUTHORIZATION) || headers.contains_key(DAPR_TOKEN)
 }
 
-/// The one token of a request. It may come more than once, but always the same.
+/// The one token of a request. It may come more than once, but always the same. Beside Dapr's header, an `Authorization`
+/// that is no key of ours is somebody else's.
 fn token(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let wrong = |detail| Problem::new(Code::KeyInvalid, detail);
     let mut found = None;
-    let bearers = headers.get_all(header::AUTHORIZATION).iter().map(|value| value.to_str().ok().and_then(bearer));
+    let is_foreign = headers.contains_key(DAPR_TOKEN) && !is_bearer_key(headers);
+    let bearers = headers.get_all(header::AUTHORIZATION).iter().filter(|_| !is_foreign);
+    let bearers = bearers.map(|value| value.to_str().ok().and_then(bearer));
     let plain = headers.get_all(DAPR_TOKEN).iter().map(|value: &HeaderValue| value.to_str().ok().map(str::trim));
     for token in bearers.chain(plain) {
         let token = token.ok_or_else(|| wrong("the Authorization header must be 'Bearer ' and a key 'twk_…'"))?;
@@ -273,6 +276,12 @@ fn token(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
         }
     }
     Ok(found)
+}
+
+/// Whether an `Authorization` of a request is a key of ours.
+pub(super) fn is_bearer_key(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::AUTHORIZATION).iter().filter_map(|value| value.to_str().ok());
+    values.filter_map(bearer).any(|token| token.starts_with(crate::token::PREFIX))
 }
 
 /// `Bearer <token>`; the scheme in any case (RFC 9110, section 11.1).

@@ -1,7 +1,7 @@
 //! Topics on their way in and out: the right to them is asked of the service's twin, the messages of the topic's.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -19,13 +19,13 @@ use super::{
 };
 use crate::{
     bus::{
-        Append, Lease, Outcome, Read, Renew, Settle, Stored, Topic,
-        topic::{Start, Wish},
+        Append, Lease, Outcome, Read, Renew, Settle, Settled, Stored, Topic,
+        topic::{READ_MAX, Start, Wish},
     },
     capability::topics::{Permit, Topics, topic_key},
     model::{Header, Key, ServiceId},
     twin::{
-        Failure, Message, Wire,
+        Failure, Message, Rejection, Wire,
         part::{Part as _, Right},
         service::access::CheckAccess,
     },
@@ -187,8 +187,14 @@ impl Subscription {
         }
         self.pass.check().await?;
         let server = &self.settler.server;
-        let permit = server.still_permit_topic(&self.service, &self.name, Wish::Subscribe, self.settler.header());
-        permit.await.map_err(|failure| server.problem(&failure))?;
+        while let Err(failure) =
+            server.still_permit_topic(&self.service, &self.name, Wish::Subscribe, self.settler.header()).await
+        {
+            if !is_passing(&failure) {
+                return Err(server.problem(&failure));
+            }
+            tokio::time::sleep(PROBLEM_PAUSE).await;
+        }
         Ok(self.next.take().expect("it was found above"))
     }
 
@@ -217,10 +223,10 @@ struct Outstanding {
 
 #[derive(Debug, Default)]
 struct Held {
-    /// Handed over.
-    numbers: BTreeSet<u64>,
+    /// Handed over, and for the how many-th time.
+    attempts: BTreeMap<u64, u32>,
     /// What became of those that were; the topic does not know yet.
-    settled: Vec<(u64, Outcome)>,
+    settled: Vec<Settled>,
 }
 
 impl Outstanding {
@@ -229,38 +235,38 @@ impl Outstanding {
     }
 
     fn room(&self) -> usize {
-        self.max.saturating_sub(self.held.lock().numbers.len())
+        self.max.saturating_sub(self.held.lock().attempts.len())
     }
 
-    fn add(&self, number: u64) {
-        self.held.lock().numbers.insert(number);
+    fn add(&self, number: u64, attempts: u32) {
+        self.held.lock().attempts.insert(number, attempts);
     }
 
     fn settle(&self, number: u64, outcome: Outcome) {
         let mut held = self.held.lock();
-        if held.numbers.remove(&number) {
-            held.settled.push((number, outcome));
+        if let Some(attempts) = held.attempts.remove(&number) {
+            held.settled.push(Settled { number, attempts, outcome });
             self.freed.notify_waiters();
         }
     }
 
-    fn take_settled(&self) -> Vec<(u64, Outcome)> {
+    fn take_settled(&self) -> Vec<Settled> {
         std::mem::take(&mut self.held.lock().settled)
     }
 
     /// Gives back what could not be told.
-    fn put_back(&self, settled: Vec<(u64, Outcome)>) {
+    fn put_back(&self, settled: Vec<Settled>) {
         self.held.lock().settled.extend(settled);
     }
 
-    fn numbers(&self) -> Vec<u64> {
-        self.held.lock().numbers.iter().copied().collect()
+    fn all(&self) -> Vec<(u64, u32)> {
+        self.held.lock().attempts.iter().map(|(number, attempts)| (*number, *attempts)).collect()
     }
 
     /// What is to be said in the end: of what was not settled, that it comes again at once.
-    fn last_words(&self) -> Vec<(u64, Outcome)> {
-        let Held { numbers, settled } = std::mem::take(&mut *self.held.lock());
-        settled.into_iter().chain(numbers.into_iter().map(|number| (number, Outcome::Back))).collect()
+    fn last_words(&self) -> Vec<Settled> {
+        let Held { attempts, settled } = std::mem::take(&mut *self.held.lock());
+        settled.into_iter().chain(attempts.into_iter().map(settled_as(Outcome::Back))).collect()
     }
 }
 
@@ -281,7 +287,7 @@ impl Settler {
     }
 
     /// Says what became of messages, apart from taking others.
-    async fn tell(&self, outcomes: Vec<(u64, Outcome)>) {
+    async fn tell(&self, outcomes: Vec<Settled>) {
         if outcomes.is_empty() {
             return;
         }
@@ -361,7 +367,7 @@ impl Pump {
         let read = match self.read(&leased).await {
             Ok(read) => read,
             Err(failure) => {
-                self.settler.tell(leased.iter().map(|(number, _)| (*number, Outcome::Back)).collect()).await;
+                self.settler.tell(leased.into_iter().map(settled_as(Outcome::Back)).collect()).await;
                 return Err(failure);
             }
         };
@@ -369,25 +375,25 @@ impl Pump {
         for &(number, attempts) in &leased {
             match read.get(&number) {
                 Some(message) => {
-                    self.settler.outstanding.add(number);
+                    self.settler.outstanding.add(number, attempts);
                     // There is room for as many as may be outstanding; one that nobody takes is given back in the end.
                     drop(found.try_send(Ok(Delivery { number, attempts, message: message.clone() })));
                 }
                 // Its time is over, or it was let go.
-                None => gone.push((number, Outcome::Done)),
+                None => gone.push(Settled { number, attempts, outcome: Outcome::Done }),
             }
         }
         self.settler.tell(gone).await;
         Ok(!leased.is_empty())
     }
 
-    /// Reads what was leased, a run without gaps at once.
+    /// Reads what was leased, a run without gaps at once, as far as one read reaches.
     async fn read(&self, leased: &[(u64, u32)]) -> Result<HashMap<u64, Stored>, Failure> {
         let mut messages = HashMap::default();
         let mut at = 0;
         while let Some(&(from, _)) = leased.get(at) {
             let follows = |(offset, (number, _)): &(u64, &(u64, u32))| *number == from + offset;
-            let run = (0..).zip(&leased[at..]).take_while(follows).count();
+            let run = (0..).zip(&leased[at..]).take_while(follows).count().min(usize::from(READ_MAX));
             let read = Read { from, limit: u16::try_from(run).unwrap_or(u16::MAX) };
             let Settler { server, topic, .. } = &self.settler;
             messages.extend(server.ask_topic(topic, read, self.settler.header()).await?);
@@ -420,20 +426,24 @@ impl Pump {
 
     /// What is still being worked on does not go to somebody else.
     async fn renew(&self) {
-        let numbers = self.settler.outstanding.numbers();
-        if numbers.is_empty() {
+        let messages = self.settler.outstanding.all();
+        if messages.is_empty() {
             return;
         }
         let Settler { server, topic, group, .. } = &self.settler;
-        let renew = Renew { group: group.clone(), numbers, lease_ms: lease_ms() };
+        let renew = Renew { group: group.clone(), messages, lease_ms: lease_ms() };
         if let Err(error) = server.ask_topic(topic, renew, self.settler.header()).await {
             tracing::debug!(%error, %topic, "leases were not renewed; what they are for may come twice");
         }
     }
 }
 
-fn is_wanted_again(outcomes: &[(u64, Outcome)]) -> bool {
-    outcomes.iter().any(|(_, outcome)| *outcome != Outcome::Done)
+fn settled_as(outcome: Outcome) -> impl Fn((u64, u32)) -> Settled {
+    move |(number, attempts)| Settled { number, attempts, outcome }
+}
+
+fn is_wanted_again(outcomes: &[Settled]) -> bool {
+    outcomes.iter().any(|settled| settled.outcome != Outcome::Done)
 }
 
 fn lease_ms() -> u64 {
@@ -444,6 +454,7 @@ fn lease_ms() -> u64 {
 fn is_passing(failure: &Failure) -> bool {
     match failure {
         Failure::Overloaded { .. }
+        | Failure::Rejected(Rejection::Throttled { .. })
         | Failure::Expired
         | Failure::Backoff { .. }
         | Failure::Panicked { .. }

@@ -21,10 +21,7 @@ use hyper::{
     service::service_fn,
     upgrade::Upgraded,
 };
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    service::TowerToHyperService,
-};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, sync::mpsc, task::JoinHandle};
@@ -46,12 +43,22 @@ async fn grant(world: &World, service: &str, scope: &str) {
 
 /// Asks for a channel; what the node answers if it does not open one.
 async fn upgrade(world: &World, key: &str, service: &str, query: &str) -> Result<Upgraded, StatusCode> {
+    upgrade_as(world, key, service, "i1", query).await
+}
+
+async fn upgrade_as(
+    world: &World,
+    key: &str,
+    service: &str,
+    instance: &str,
+    query: &str,
+) -> Result<Upgraded, StatusCode> {
     let address = world.node.url().strip_prefix("http://").unwrap().to_owned();
     let stream = TcpStream::connect(&address).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection.with_upgrades());
     let request = Request::builder()
-        .uri(format!("/api/v1/twins/{service}/instances/i1/channel{query}"))
+        .uri(format!("/api/v1/twins/{service}/instances/{instance}/channel{query}"))
         .header("host", &address)
         .header("authorization", format!("Bearer {key}"))
         .header("connection", "upgrade")
@@ -252,7 +259,7 @@ async fn a_call_takes_a_grant_of_the_callers_and_a_place_in_the_targets_list() {
     assert_eq!((header("dapr-caller-app-id"), header("dapr-callee-app-id")), (Some("checkout"), Some("billing")));
     assert_eq!((header("dapr-api-token"), header("authorization"), header("x-given")), (None, None, Some("7")));
 
-    for method in ["refund", "charge/../refund", "charge%2f..%2frefund"] {
+    for method in ["refund", "charge/../refund", "charge%2f..%2frefund", "charge/..;/refund"] {
         let refused = call("billing", method).await;
         assert!([400, 403].contains(&refused.status), "{method} {}", refused.status);
     }
@@ -270,7 +277,8 @@ async fn a_call_takes_a_grant_of_the_callers_and_a_place_in_the_targets_list() {
     assert_eq!(set.status, 204);
     assert_eq!(call("billing", "charge/later").await.status, 200);
     app.asked().await;
-    assert_eq!(call("billing", "charge").await.status, 403);
+    let closed = call("billing", "charge").await;
+    assert_eq!(told(&closed, "billing"), told(&absent, "nobody"), "whom it lets in is not told either");
     let (_, refused) = event(&mut events, "twin.caller.refused").await;
     assert_eq!(
         (&refused["data"]["caller"], &refused["data"]["method"]),
@@ -397,7 +405,21 @@ async fn an_application_over_grpc_is_pushed_to_and_invoked_from_both_doors_and_b
     let connection = upgrade(&world, &orders, "shop/orders", "?protocol=grpc").await.unwrap();
     let (tell, mut told) = mpsc::channel(256);
     tokio::spawn(async move {
-        let service = TowerToHyperService::new(AppCallbackServer::new(Callback(tell)));
+        let callback = AppCallbackServer::new(Callback(tell));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let mut callback = callback.clone();
+            async move {
+                if request.uri().path() != "/shop.Orders/Track" {
+                    return tower::Service::call(&mut callback, request).await;
+                }
+                let trailers = [("grpc-status".parse().unwrap(), "0".parse().unwrap())].into_iter().collect();
+                let frames =
+                    [hyper::body::Frame::data(Bytes::from_static(&[0; 5])), hyper::body::Frame::trailers(trailers)];
+                let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames.map(Ok::<_, Infallible>)));
+                let answer = Response::builder().header("content-type", "application/grpc");
+                Ok(answer.body(tonic::body::Body::new(body)).unwrap())
+            }
+        });
         drop(
             hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(connection, service).await,
         );
@@ -434,17 +456,75 @@ async fn an_application_over_grpc_is_pushed_to_and_invoked_from_both_doors_and_b
     let failed = client.invoke_service(invoke("fail")).await.unwrap_err();
     assert_eq!((failed.code(), failed.message()), (tonic::Code::NotFound, "no such order"));
 
-    // Its own methods, by its name in the metadata: here one that happens to be of the callback.
-    let mut direct = dapr::dapr::proto::runtime::v1::app_callback_client::AppCallbackClient::new(channel);
-    let mut request = tonic::Request::new(InvokeRequest {
-        method: "direct".into(),
-        data: Some(prost_types::Any::default()),
-        ..InvokeRequest::default()
+    // Its own methods, by its name in the metadata; what it serves for its node is for that alone.
+    let mut direct = tonic::client::Grpc::new(channel);
+    for (path, code) in [
+        ("/shop.Orders/Track", tonic::Code::Ok),
+        ("/dapr.proto.runtime.v1.AppCallback/OnInvoke", tonic::Code::InvalidArgument),
+    ] {
+        let mut request = tonic::Request::new(());
+        request.metadata_mut().insert("dapr-api-token", checkout.parse().unwrap());
+        request.metadata_mut().insert("dapr-app-id", "orders".parse().unwrap());
+        direct.ready().await.unwrap();
+        let codec = tonic_prost::ProstCodec::<(), ()>::default();
+        let answered = direct.unary(request, path.parse().unwrap(), codec).await;
+        assert_eq!(answered.map_or_else(|status| status.code(), |_| tonic::Code::Ok), code, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn an_instance_that_opens_another_channel_has_one_and_a_service_has_its_bound() {
+    let world = World::new().await;
+    let orders = key(&world, "shop/orders").await;
+    let first = App::open(&world, &orders, "shop/orders", json!([])).await;
+    let _second = App::open(&world, &orders, "shop/orders", json!([])).await;
+    tokio::time::timeout(SOON, first.served).await.expect("the first channel is still open").unwrap();
+    let mut open = Vec::new();
+    let refused = loop {
+        match upgrade_as(&world, &orders, "shop/orders", &format!("i{}", open.len() + 2), "").await {
+            Ok(connection) => open.push(connection),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!((refused, open.len()), (StatusCode::SERVICE_UNAVAILABLE, 63));
+}
+
+#[tokio::test]
+async fn a_key_that_is_revoked_ends_what_is_under_way_on_both_sides_of_a_call() {
+    let world = World::new().await;
+    let (id, checkout) = world.mint(json!({"kind": "service", "service": "shop/checkout"})).await;
+    let feed = key(&world, "shop/feed").await;
+    grant(&world, "shop/checkout", "invoke:feed/*").await;
+    let connection = upgrade(&world, &feed, "shop/feed", "").await.unwrap();
+    tokio::spawn(async move {
+        let service = service_fn(|_: Request<Incoming>| async {
+            let first =
+                futures_util::stream::iter([Ok::<_, Infallible>(hyper::body::Frame::data(Bytes::from_static(b"a")))]);
+            let body = futures_util::StreamExt::chain(first, futures_util::stream::pending());
+            Ok::<_, Infallible>(Response::new(http_body_util::StreamBody::new(body)))
+        });
+        drop(
+            hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(connection, service).await,
+        );
     });
-    request.metadata_mut().insert("dapr-api-token", checkout.parse().unwrap());
-    request.metadata_mut().insert("dapr-app-id", "orders".parse().unwrap());
-    direct.on_invoke(request).await.unwrap();
-    assert_eq!(next().await, ("direct".to_owned(), Vec::new()));
+    let call = async || {
+        let request = world.bare("GET", "/v1.0/invoke/feed/method/items").header("dapr-api-token", &checkout);
+        let login = request.header("authorization", "Bearer somebodys-login");
+        login.send().await.unwrap()
+    };
+    let first = async {
+        // The channel may be a moment away.
+        loop {
+            let mut answer = call().await;
+            if answer.status() == 200 {
+                assert_eq!(answer.chunk().await.unwrap().unwrap(), "a");
+                break answer;
+            }
+        }
+    };
+    let mut answer = tokio::time::timeout(SOON, first).await.unwrap();
+    world.done("DELETE", &format!("/api/v1/keys/{id}"), Value::Null).await;
+    tokio::time::timeout(SOON, answer.chunk()).await.expect("the stream goes on").unwrap_err();
 }
 
 #[tokio::test]

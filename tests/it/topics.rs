@@ -139,6 +139,24 @@ async fn subscribers_of_one_service_share_and_what_one_leaves_undone_another_get
 }
 
 #[tokio::test]
+async fn whoever_comes_back_to_many_messages_gets_each_of_them() {
+    const COUNT: usize = 600;
+    let world = World::new().await;
+    let orders = key(&world, "shop/orders").await;
+    drop(Taking::begin(&world, &orders, "orders", None).await.unwrap());
+    for first in (0..COUNT).step_by(100) {
+        let event = |number| json!({"entryId": format!("{number}"), "event": format!("m{number}"), "contentType": "text/plain"});
+        let entries: Vec<Value> = (first..first + 100).map(event).collect();
+        let request = world.bare("POST", "/v1.0/publish/bulk/pubsub/orders").bearer_auth(&orders).json(&entries);
+        assert_eq!(request.send().await.unwrap().status(), 204);
+    }
+    let mut taking = Taking::begin(&world, &orders, "orders", None).await.unwrap();
+    for number in 0..COUNT {
+        assert_eq!(taking.take().await, format!("m{number}"));
+    }
+}
+
+#[tokio::test]
 async fn an_id_that_was_there_before_is_the_same_message() {
     let world = World::new().await;
     let orders = key(&world, "shop/orders").await;

@@ -116,8 +116,8 @@ pub struct Read {
     pub limit: u16,
 }
 
-/// Most messages of one read.
-pub(super) const READ_MAX: u16 = 64;
+/// Most messages of one read; what is asked for beyond is not answered.
+pub const READ_MAX: u16 = 64;
 
 impl Message for Read {
     type Twin = Topic;

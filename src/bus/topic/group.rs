@@ -13,7 +13,7 @@ use crate::{
     twin::{Decide, Decision, Message, Needs, Rejection, Turn, Wire, from_bytes, to_bytes},
 };
 
-/// Messages of a group that are handed out at once.
+/// Messages of a group that are handed out or wait to come again; while there are so many, nobody gets a new one.
 pub(super) const LEASES_MAX: usize = 1024;
 /// Longest name of a group, in bytes.
 pub(super) const GROUP_BYTES_MAX: usize = 300;
@@ -70,8 +70,8 @@ pub struct Lease {
     pub lease_ms: u64,
     /// Where the group begins if it was never there.
     pub from: Start,
-    /// What became of messages that were handed out before.
-    pub settle: Vec<(u64, Outcome)>,
+    /// What became of messages that were handed out before, and for the how many-th time.
+    pub settle: Vec<Settled>,
 }
 
 /// What was handed out.
@@ -148,10 +148,12 @@ impl Group {
     }
 
     /// Takes in what became of messages; whether one of them was handed out.
-    fn settle(&mut self, outcomes: &[(u64, Outcome)], now: Timestamp) -> bool {
+    fn settle(&mut self, settled: &[Settled], now: Timestamp) -> bool {
         let mut changed = false;
-        for (number, outcome) in outcomes {
-            let Some(at) = self.leases.iter().position(|held| held.number == *number) else { continue };
+        for Settled { number, attempts, outcome } in settled {
+            // Whoever had it before it went to somebody else has no say any more.
+            let is_it = |held: &Held| (held.number, held.attempts) == (*number, *attempts);
+            let Some(at) = self.leases.iter().position(is_it) else { continue };
             let held = self.leases.swap_remove(at);
             changed = true;
             match outcome {
@@ -183,7 +185,8 @@ impl Group {
         self.again.sort_by_key(|held| (held.at, held.number));
         let due = self.again.iter().take_while(|held| held.at <= now).count().min(room);
         let mut out: Vec<Held> = self.again.drain(..due).collect();
-        while out.len() < room && self.next < end {
+        let kept = self.leases.len() + self.again.len();
+        while out.len() < room && kept + out.len() < LEASES_MAX && self.next < end {
             out.push(Held { number: self.next, attempts: 0, at: until });
             self.next += 1;
         }
@@ -203,8 +206,8 @@ impl Group {
 pub struct Renew {
     /// The group.
     pub group: CompactString,
-    /// The messages.
-    pub numbers: Vec<u64>,
+    /// The messages, and how often each was handed out.
+    pub messages: Vec<(u64, u32)>,
     /// How long the consumer has for them from now on, in milliseconds.
     pub lease_ms: u64,
 }
@@ -214,7 +217,7 @@ impl Message for Renew {
     type Reply = ();
 
     fn heap_bytes(&self) -> usize {
-        self.group.len() + size_of_val(&*self.numbers)
+        self.group.len() + size_of_val(&*self.messages)
     }
 
     fn needs(&self) -> Needs {
@@ -231,7 +234,7 @@ impl Decide<Renew> for Topic {
         self.enter(turn, Wish::Subscribe)?;
         let Some(mut group) = self.group(turn, &renew.group) else { return Ok(Decision::new(())) };
         let until = turn.now.after(Duration::from_millis(renew.lease_ms));
-        let held = group.leases.iter_mut().filter(|held| renew.numbers.contains(&held.number));
+        let held = group.leases.iter_mut().filter(|held| renew.messages.contains(&(held.number, held.attempts)));
         let count = held.map(|held| held.at = until.max(held.at)).count();
         let decision = Decision::new(());
         Ok(if count > 0 { decision.page(&page(&renew.group), Some(to_bytes(&group))) } else { decision })
@@ -249,13 +252,24 @@ pub enum Outcome {
     Back,
 }
 
-/// Settles messages that were handed out; one that is not is passed over.
+/// What became of a message that was handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// Its number.
+    pub number: u64,
+    /// How often it was handed out by then.
+    pub attempts: u32,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// Settles messages that were handed out; one that is not, or was handed out again since, is passed over.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Settle {
     /// The group.
     pub group: CompactString,
-    /// Numbers, and what became of each.
-    pub outcomes: Vec<(u64, Outcome)>,
+    /// What became of each.
+    pub outcomes: Vec<Settled>,
 }
 
 impl Message for Settle {
@@ -272,7 +286,7 @@ impl Message for Settle {
 }
 
 impl Wire for Settle {
-    const NAME: &'static str = "settle/1";
+    const NAME: &'static str = "settle/2";
 }
 
 impl Decide<Settle> for Topic {
@@ -304,14 +318,36 @@ mod tests {
 
     #[test]
     fn who_has_no_room_is_called_when_a_lease_ends_and_not_before() {
-        let again = vec![Held { number: 1_000, attempts: 1, at: at(1) }];
-        let mut group = Group { next: 1, leases: Vec::new(), again };
+        let mut group = Group { next: 1, leases: Vec::new(), again: Vec::new() };
         let end = 1 + u64::try_from(LEASES_MAX).unwrap();
         assert_eq!(group.lease(end, &lease(u16::MAX), at(0)).messages.len(), LEASES_MAX);
-        let full = group.lease(end, &lease(1), at(500));
+        let full = group.lease(end + 1, &lease(1), at(500));
         assert_eq!((full.messages.len(), full.due_at), (0, Some(at(1_000))));
         group.take_back(at(1_000));
         let back = group.lease(end, &lease(u16::MAX), at(1_000));
         assert_eq!(back.messages.first(), Some(&(1, 2)), "handed out for the second time");
+    }
+
+    #[test]
+    fn a_consumer_that_fails_everything_gets_no_more_than_fits() {
+        let mut group = Group { next: 1, leases: Vec::new(), again: Vec::new() };
+        for round in 0..20 {
+            let leased = group.lease(u64::MAX, &lease(256), at(round)).messages;
+            let failed = leased.iter().map(|&(number, attempts)| Settled { number, attempts, outcome: Outcome::Again });
+            group.settle(&failed.collect::<Vec<_>>(), at(round));
+        }
+        assert_eq!((group.leases.len(), group.again.len()), (0, LEASES_MAX));
+        assert!(to_bytes(&group).len() < crate::model::limits::PAGE_BYTES_MAX, "{}", to_bytes(&group).len());
+    }
+
+    #[test]
+    fn whoever_lost_a_message_to_another_has_no_say_in_it() {
+        let mut group = Group { next: 1, leases: Vec::new(), again: Vec::new() };
+        assert_eq!(group.lease(2, &lease(1), at(0)).messages, [(1, 1)]);
+        group.take_back(at(1_000));
+        assert_eq!(group.lease(2, &lease(1), at(1_000)).messages, [(1, 2)]);
+        let late = Settled { number: 1, attempts: 1, outcome: Outcome::Done };
+        assert!(!group.settle(&[late], at(1_001)));
+        assert!(group.settle(&[Settled { attempts: 2, ..late }], at(1_001)));
     }
 }

@@ -7,8 +7,8 @@ use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    append::{Append, Read, Stored, Trim},
-    group::{Group, Lease, Leased, Outcome, Renew, Settle, Start},
+    append::{Append, READ_MAX, Read, Stored, Trim},
+    group::{Group, Lease, Leased, Outcome, Renew, Settle, Settled, Start},
 };
 use crate::{
     model::{Lane, Principal, ServiceId, Timestamp},

@@ -4,7 +4,7 @@
 //! What comes is passed on to the service's port as it is; the wire is described where the node keeps it
 //! (`server/channel.rs`).
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
 
 use http_body_util::{Either, Empty, Full};
 use hyper::{
@@ -24,7 +24,7 @@ use super::{
     flags::{App, Protocol},
     health::{Health, root},
 };
-use crate::cli::print;
+use crate::{cli::print, wire};
 
 /// The protocol that the connection is upgraded to.
 const CHANNEL: &str = "twin-channel";
@@ -34,6 +34,8 @@ const UNREACHED: HeaderName = HeaderName::from_static("twin-unreached");
 const APP_TOKEN: HeaderName = HeaderName::from_static("dapr-api-token");
 /// How long the node may take to open it.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long what is under way may take once it is over.
+pub(super) const LEAVE_MAX: Duration = Duration::from_secs(5);
 /// The pause before it is opened again.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How often a connection without traffic is asked whether it lives.
@@ -69,13 +71,14 @@ impl Channel {
         Ok(Self { node: node.to_owned(), path, token: bearer, app })
     }
 
-    /// Keeps it open while the service is healthy. What goes wrong is said once, until it goes well again.
-    pub(super) async fn keep(&self, mut health: watch::Receiver<Health>) -> Infallible {
+    /// Keeps it open while the service is healthy, until it is to leave; then what is under way is finished. What goes
+    /// wrong is said once, until it goes well again.
+    pub(super) async fn keep(&self, mut health: watch::Receiver<Health>, mut leaving: watch::Receiver<bool>) {
         let mut is_said = false;
-        loop {
-            if health.wait_for(|health| *health == Health::Healthy).await.is_err() {
-                // Nobody watches any more: the service has ended.
-                std::future::pending::<()>().await;
+        while !*leaving.borrow() {
+            tokio::select! {
+                Ok(_) = health.wait_for(|health| *health == Health::Healthy) => {}
+                _ = leaving.wait_for(|leaving| *leaving) => break,
             }
             match tokio::time::timeout(OPEN_TIMEOUT, self.open())
                 .await
@@ -83,11 +86,14 @@ impl Channel {
             {
                 Ok(connection) => {
                     is_said = false;
-                    tokio::select! {
-                        () = self.serve(connection) => {}
-                        // Who is not asked whether it is well stays so; then nobody tells any more.
-                        Ok(_) = health.wait_for(|health| *health != Health::Healthy) => continue,
-                    }
+                    let over = async {
+                        tokio::select! {
+                            // Who is not asked whether it is well stays so; then nobody tells any more.
+                            Ok(_) = health.wait_for(|health| *health != Health::Healthy) => {}
+                            _ = leaving.wait_for(|leaving| *leaving) => {}
+                        }
+                    };
+                    self.serve(connection, over).await;
                 }
                 Err(error) if !is_said => {
                     print::aside(&format!(
@@ -98,7 +104,10 @@ impl Channel {
                 }
                 Err(_) => {}
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::select! {
+                () = tokio::time::sleep(PAUSE) => {}
+                _ = leaving.wait_for(|leaving| *leaving) => {}
+            }
         }
     }
 
@@ -128,8 +137,9 @@ impl Channel {
         hyper::upgrade::on(response).await.map_err(io::Error::other)
     }
 
-    /// Answers the node until the connection ends.
-    async fn serve(&self, connection: Upgraded) {
+    /// Answers the node until the connection ends, or it is over: then nothing new is taken, and what is under way has some
+    /// time.
+    async fn serve(&self, connection: Upgraded, over: impl Future<Output = ()>) {
         let service = service_fn(|request| {
             let app = Arc::clone(&self.app);
             async move { Ok::<_, Infallible>(app.answer(request).await) }
@@ -139,7 +149,15 @@ impl Channel {
             .adaptive_window(true)
             .keep_alive_interval(PING_EVERY)
             .serve_connection(connection, service);
-        if let Err(error) = served.await {
+        let mut served = pin!(served);
+        let ended = tokio::select! {
+            ended = &mut served => ended,
+            () = over => {
+                served.as_mut().graceful_shutdown();
+                tokio::time::timeout(LEAVE_MAX, served).await.unwrap_or(Ok(()))
+            }
+        };
+        if let Err(error) = ended {
             tracing::debug!(%error, "the way in from the node ended early");
         }
     }
@@ -158,11 +176,11 @@ impl Way {
             request.headers_mut().insert(APP_TOKEN, token.clone());
         }
         match self.client.request(request).await {
+            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                unreached("it answered with another protocol")
+            }
             Ok(mut response) => {
-                // Between these two ends only; HTTP/2 knows none of them.
-                for name in ["connection", "keep-alive", "transfer-encoding", "upgrade", "proxy-connection"] {
-                    response.headers_mut().remove(name);
-                }
+                wire::strip(response.headers_mut());
                 response.map(Either::Left)
             }
             Err(error) => unreached(&root(&io::Error::other(error))),

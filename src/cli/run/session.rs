@@ -7,7 +7,7 @@ use tokio::{sync::watch, task::JoinSet};
 
 use super::{
     RunArgs,
-    channel::Channel,
+    channel::{self, Channel},
     child::Child,
     commands::Commands,
     environment, files,
@@ -156,9 +156,11 @@ async fn supervise(
         let (instance, health) = (instance.clone(), health.clone());
         beside.spawn(async move { match instance.beat(health).await {} });
     }
+    let (leave, leaving) = watch::channel(false);
+    let mut way_in = JoinSet::new();
     if let Some(channel) = channel {
         let health = health.clone();
-        beside.spawn(async move { match channel.keep(health).await {} });
+        way_in.spawn(async move { channel.keep(health, leaving).await });
     }
     if let Some(commands) = &commands {
         let (commands, mut health) = (Arc::clone(commands), health.clone());
@@ -176,7 +178,15 @@ async fn supervise(
             code = child.ended() => break Ended { code: code.map_err(failed())?, was_asked: false },
             signal = asked.next() => {
                 print::aside("ending; a second signal ends it at once");
-                let code = child.end(signal, up.plan.grace, asked.next()).await.map_err(failed())?;
+                // Its node sends it nothing new while it ends.
+                leave.send_replace(true);
+                let is_urgent = tokio::select! {
+                    _ = way_in.join_next() => false,
+                    () = tokio::time::sleep(channel::LEAVE_MAX) => false,
+                    _ = asked.next() => true,
+                };
+                let grace = if is_urgent { Duration::ZERO } else { up.plan.grace };
+                let code = child.end(signal, grace, asked.next()).await.map_err(failed())?;
                 break Ended { code, was_asked: true };
             }
             Ok(()) = health.changed() => {

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     capability::topics::Subscription,
-    server::channel::{Channel, Protocol, Unreached},
+    server::channel::{Channel, Protocol, UNREACHED, Unreached},
 };
 
 /// Largest list of subscriptions or verdict that is read, in bytes.
@@ -55,7 +55,7 @@ pub struct Subscribed {
     pub wanted: Wanted,
     /// Where to: a path over HTTP; over gRPC what tells handlers apart.
     pub path: String,
-    /// Messages at once; one keeps them in order.
+    /// Messages at once; one keeps them in order, but for those that come again.
     pub concurrency: usize,
     /// Whether the service declared it to its twin, rather than the application to us.
     pub is_declared: bool,
@@ -165,13 +165,12 @@ impl App {
         media: &'static str,
         body: Vec<u8>,
     ) -> Result<Answered, Unreached> {
-        let unreached = |error: &dyn std::fmt::Display| Unreached(error.to_string());
-        let path = path.parse::<PathAndQuery>().map_err(|error| unreached(&error))?;
+        let path = path.parse::<PathAndQuery>().map_err(Unreached::new)?;
         let mut request = Request::new(Body::from(body));
         *request.method_mut() = method;
         request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
         let (head, body) = self.0.ask(path, request).await?.into_parts();
-        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| unreached(&error))?;
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(Unreached::new)?;
         Ok(Answered { status: head.status, body: body.to_bytes().into() })
     }
 
@@ -183,7 +182,7 @@ impl App {
                 Protocol::Grpc => self.subscriptions_grpc().await,
             }
         });
-        let listed = listed.await.map_err(|_| Unreached("it does not list its subscriptions in time".to_owned()))??;
+        let listed = listed.await.map_err(|_| Unreached::new("it does not list its subscriptions in time"))??;
         let mut taken = Vec::new();
         for stated in listed {
             match stated {
@@ -203,6 +202,9 @@ impl App {
     async fn subscriptions_http(&self) -> Result<Vec<Result<Subscribed, String>>, Unreached> {
         let Answered { status, body } =
             self.http(Method::GET, "/dapr/subscribe", "application/json", Vec::new()).await?;
+        if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED {
+            return Err(Unreached::new(format!("GET /dapr/subscribe: {status}")));
+        }
         if !status.is_success() {
             // It has none, and most say so by not knowing the path.
             return Ok(Vec::new());
@@ -217,28 +219,27 @@ impl App {
         match self.grpc().list_topic_subscriptions(()).await {
             Ok(listed) => Ok(listed.into_inner().subscriptions.into_iter().map(of_grpc).collect()),
             Err(status) if status.code() == Code::Unimplemented => Ok(Vec::new()),
-            Err(status) => Err(Unreached(status.message().to_owned())),
+            Err(status) => Err(Unreached::new(status.message())),
         }
     }
 
     /// Hands a message over, and takes what the application says of it.
-    pub(super) async fn deliver(&self, handed: Handed, subscribed: &Subscribed) -> Verdict {
+    pub(super) async fn deliver(&self, handed: Handed, subscribed: &Subscribed) -> Result<Verdict, Unreached> {
         let delivered = tokio::time::timeout(WORK_TIMEOUT, async {
             match self.0.protocol {
                 Protocol::Http => self.deliver_http(handed, subscribed).await,
                 Protocol::Grpc => self.deliver_grpc(handed, subscribed).await,
             }
         });
-        let instance = &self.0.instance;
-        let verdict = delivered.await.unwrap_or_else(|_| Err(Unreached("it took too long".to_owned())));
-        verdict.unwrap_or_else(|error| {
-            tracing::debug!(%error, %instance, topic = subscribed.wanted.topic, "a message was not taken, and comes again");
-            Verdict::Retry
+        delivered.await.unwrap_or_else(|_| {
+            let (instance, topic) = (&self.0.instance, &subscribed.wanted.topic);
+            tracing::debug!(%instance, topic, "an application works too long on a message, which comes again");
+            Ok(Verdict::Retry)
         })
     }
 
     async fn deliver_http(&self, handed: Handed, subscribed: &Subscribed) -> Result<Verdict, Unreached> {
-        let event = serde_json::to_vec(&handed.event).map_err(|error| Unreached(error.to_string()))?;
+        let event = serde_json::to_vec(&handed.event).map_err(Unreached::new)?;
         let Answered { status, body } = self.http(Method::POST, &subscribed.path, EVENT, event).await?;
         Ok(verdict(status, &body).unwrap_or_else(|| {
             tracing::warn!(%status, path = subscribed.path, "an application has no route for a message, which is dropped");
@@ -261,13 +262,20 @@ impl App {
                 );
                 Ok(Verdict::Drop)
             }
-            Err(status) => Err(Unreached(status.message().to_owned())),
+            Err(status) if status.metadata().contains_key(UNREACHED) => Err(Unreached::new(status.message())),
+            // The application's own word.
+            Err(_) => Ok(Verdict::Retry),
         }
     }
 
     /// Invokes a method of an application that speaks gRPC.
-    pub(super) async fn on_invoke(&self, request: InvokeRequest) -> Result<InvokeResponse, Status> {
-        self.grpc().on_invoke(request).await.map(tonic::Response::into_inner)
+    pub(super) async fn on_invoke(
+        &self,
+        request: tonic::Request<InvokeRequest>,
+        bytes_max: usize,
+    ) -> Result<InvokeResponse, Status> {
+        let mut client = self.grpc().max_decoding_message_size(bytes_max);
+        client.on_invoke(request).await.map(tonic::Response::into_inner)
     }
 }
 
@@ -301,10 +309,10 @@ fn verdict(status: StatusCode, body: &[u8]) -> Option<Verdict> {
 
 impl tower::Service<Request<tonic::body::Body>> for App {
     type Response = Response<Body>;
-    type Error = Unreached;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Unreached>> + Send>>;
+    type Error = std::convert::Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Self::Error>> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Unreached>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))
     }
 
@@ -312,7 +320,11 @@ impl tower::Service<Request<tonic::body::Body>> for App {
         let channel = Arc::clone(&self.0);
         Box::pin(async move {
             let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-            channel.ask(path, request.map(Body::new)).await
+            Ok(channel.ask(path, request.map(Body::new)).await.unwrap_or_else(|error| {
+                let mut status = Status::unavailable(error.to_string());
+                status.metadata_mut().insert(UNREACHED, tonic::metadata::MetadataValue::from_static("1"));
+                status.into_http()
+            }))
         })
     }
 }

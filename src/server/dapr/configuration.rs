@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use ahash::HashMap;
+use compact_str::CompactString;
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::watch;
@@ -40,12 +41,18 @@ fn shown(item: Item) -> (String, Shown) {
     (item.key.into(), Shown { value: item.value, version: item.version.to_string(), metadata })
 }
 
-/// Open subscriptions: by service and id, what ends them.
+/// Open subscriptions, by service and id.
 #[derive(Default)]
-pub struct Subscriptions(Mutex<HashMap<(ServiceId, String), watch::Sender<bool>>>);
+pub struct Subscriptions(Mutex<HashMap<(ServiceId, String), Open>>);
+
+struct Open {
+    /// The key it was opened with.
+    key_id: CompactString,
+    end: watch::Sender<bool>,
+}
 
 impl Subscriptions {
-    fn open(&self, service: &ServiceId) -> Result<(String, watch::Receiver<bool>), Refusal> {
+    fn open(&self, service: &ServiceId, key_id: &str) -> Result<(String, watch::Receiver<bool>), Refusal> {
         let mut open = self.0.lock();
         if open.keys().filter(|(owner, _)| owner == service).count() >= SUBSCRIPTIONS_MAX {
             let message = format!("a service has at most {SUBSCRIPTIONS_MAX} configuration subscriptions at once");
@@ -53,22 +60,22 @@ impl Subscriptions {
         }
         let id = uuid::Uuid::new_v4().to_string();
         let (end, ended) = watch::channel(false);
-        open.insert((service.clone(), id.clone()), end);
+        open.insert((service.clone(), id.clone()), Open { key_id: key_id.into(), end });
         Ok((id, ended))
     }
 
     /// Ends a subscription; whether there was one.
     pub fn end(&self, service: &ServiceId, id: &str) -> bool {
         let ended = self.0.lock().remove(&(service.clone(), id.to_owned()));
-        ended.map(|end| end.send_replace(true)).is_some()
+        ended.map(|open| open.end.send_replace(true)).is_some()
     }
 
-    /// Ends every subscription of a service.
-    pub fn end_all(&self, service: &ServiceId) {
-        self.0.lock().retain(|(owner, _), end| {
-            let stays = owner != service;
+    /// Ends every subscription of a service that was opened with this key.
+    pub fn end_all(&self, service: &ServiceId, key_id: &str) {
+        self.0.lock().retain(|(owner, _), open| {
+            let stays = owner != service || open.key_id != key_id;
             if !stays {
-                end.send_replace(true);
+                open.end.send_replace(true);
             }
             stays
         });
@@ -126,7 +133,7 @@ impl Session {
         self.component(Block::ConfigurationGet, store, Kind::Configuration).await?;
         let watch = self.server.watch(Some(&self.service), None);
         let (told, _) = self.configuration_items(store, &keys).await?;
-        let (id, ended) = self.server.subscriptions.open(&self.service)?;
+        let (id, ended) = self.server.subscriptions.open(&self.service, self.key_id())?;
         let pass = Pass::new(Arc::clone(&self.server), &self.identity);
         Ok(Following { session: Arc::new(self), id, store: store.to_owned(), keys, watch, pass, ended, told })
     }

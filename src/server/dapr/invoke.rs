@@ -1,5 +1,7 @@
 //! Invocation as Dapr's clients ask for it, to applications that speak HTTP and those that speak gRPC.
 
+use std::{sync::Arc, time::Duration};
+
 use axum::{
     body::Body,
     http::{HeaderValue, Method, Request, Response, StatusCode, header, uri::PathAndQuery},
@@ -14,16 +16,16 @@ use crate::{
     model::ServiceId,
     server::{
         channel::Protocol,
-        invocation::{Call, Uncalled},
+        http,
+        invocation::{Call, Carried, Uncalled},
+        pass::Pass,
     },
 };
 
-/// The answer of a method that was invoked, read whole.
-struct Invoked {
-    status: StatusCode,
-    content_type: String,
-    body: Vec<u8>,
-}
+/// Most that is told of an answer that refuses, in bytes.
+const MESSAGE_BYTES_MAX: usize = 1024;
+/// What an application serves for its node alone.
+const CALLBACK: &str = "/dapr.proto.runtime.v1.AppCallback";
 
 impl Session {
     /// A service as clients name it: in the caller's own namespace, or `namespace/name`.
@@ -40,39 +42,30 @@ impl Session {
         request: Request<Body>,
     ) -> Result<Response<Body>, Refusal> {
         let call = self.new_call(app, request.method(), path.path())?;
-        let channel =
+        let carried =
             self.server.admit_call(&call, self.header()).await.map_err(|error| self.uncalled(&call, error))?;
-        match channel.protocol {
-            Protocol::Http => {
-                let carried = self.server.carry_call(&call, &channel, path, request).await;
-                carried.map_err(|error| self.uncalled(&call, error))
-            }
-            Protocol::Grpc if is_grpc(&request) => {
-                let carried = self.server.carry_call(&call, &channel, path, request).await;
-                carried.map_err(|error| self.uncalled(&call, error))
-            }
-            Protocol::Grpc => {
-                let (head, body) = request.into_parts();
-                let value = self.whole(body).await?;
-                let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-                let request = InvokeRequest {
-                    method: path.path().trim_start_matches('/').to_owned(),
-                    data: Some(prost_types::Any { type_url: String::new(), value }),
-                    content_type: content_type.unwrap_or_default().to_owned(),
-                    http_extension: Some(HttpExtension {
-                        verb: verb_of(&head.method).into(),
-                        querystring: path.query().unwrap_or_default().to_owned(),
-                    }),
-                };
-                let InvokeResponse { data, content_type } =
-                    App(channel).on_invoke(request).await.map_err(|status| of_status(&status))?;
-                let mut response = Response::new(Body::from(data.unwrap_or_default().value));
-                if let Ok(kind) = HeaderValue::try_from(content_type) {
-                    response.headers_mut().insert(header::CONTENT_TYPE, kind);
-                }
-                Ok(response)
-            }
+        if carried.channel.protocol == Protocol::Http || is_grpc(&request) {
+            return self.carry(&call, carried, path, request).await;
         }
+        let (head, body) = request.into_parts();
+        let body = http::body(Request::new(body), self.server.config.body_bytes_max).await?;
+        let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        let extension = HttpExtension {
+            verb: verb_of(&head.method).into(),
+            querystring: path.query().unwrap_or_default().to_owned(),
+        };
+        let request = InvokeRequest {
+            method: String::new(),
+            data: Some(prost_types::Any { type_url: String::new(), value: body.into() }),
+            content_type: content_type.unwrap_or_default().to_owned(),
+            http_extension: Some(extension),
+        };
+        let InvokeResponse { data, content_type } = self.on_invoke(&call, carried, &path, request).await?;
+        let mut response = Response::new(Body::from(data.unwrap_or_default().value));
+        if let Ok(kind) = HeaderValue::try_from(content_type) {
+            response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        }
+        Ok(response)
     }
 
     /// Invokes a method over gRPC.
@@ -80,6 +73,9 @@ impl Session {
         let extension = request.http_extension.clone().unwrap_or_default();
         let method = method_of(extension.verb());
         let mut path = format!("/{}", request.method.trim_start_matches('/'));
+        if path.contains('#') {
+            return Err(Refusal::malformed(format!("the method '{}' is no path", request.method)));
+        }
         if !extension.querystring.is_empty() {
             path.push(if path.contains('?') { '&' } else { '?' });
             path.push_str(&extension.querystring);
@@ -87,10 +83,10 @@ impl Session {
         let path = path.parse::<PathAndQuery>();
         let path = path.map_err(|_| Refusal::malformed(format!("the method '{}' is no path", request.method)))?;
         let call = self.new_call(app, &method, path.path())?;
-        let channel =
+        let carried =
             self.server.admit_call(&call, self.header()).await.map_err(|error| self.uncalled(&call, error))?;
-        if channel.protocol == Protocol::Grpc {
-            return App(channel).on_invoke(request).await.map_err(|status| of_status(&status));
+        if carried.channel.protocol == Protocol::Grpc {
+            return self.on_invoke(&call, carried, &path, request).await;
         }
         let mut sent = Request::new(Body::from(request.data.unwrap_or_default().value));
         *sent.method_mut() = method;
@@ -99,26 +95,80 @@ impl Session {
             let value = value.filter(|value| !value.is_empty()).and_then(|value| HeaderValue::try_from(value).ok());
             value.map(|value| sent.headers_mut().insert(name, value));
         }
-        let carried = self.server.carry_call(&call, &channel, path, sent).await;
-        let Invoked { status, content_type, body } =
-            self.read(carried.map_err(|error| self.uncalled(&call, error))?).await?;
-        if status.is_success() {
-            let data = Some(prost_types::Any { type_url: String::new(), value: body });
-            return Ok(InvokeResponse { data, content_type });
+        let (head, body) = self.carry(&call, carried, path, sent).await?.into_parts();
+        let bytes_max = self.server.config.body_bytes_max;
+        let within = Duration::from_secs(self.server.config.deadline_s);
+        let read = tokio::time::timeout(within, Limited::new(body, bytes_max).collect()).await;
+        let unread = |why: &str| Refusal::internal("ERR_DIRECT_INVOKE", format!("the answer of {app}: {why}"));
+        let read = read.map_err(|_| unread("it does not come to its end"))?;
+        let body = read.map_err(|error| unread(&format!("{error} (at most {bytes_max} bytes)")))?.to_bytes();
+        if head.status.is_success() {
+            let kind = head.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+            let data = Some(prost_types::Any { type_url: String::new(), value: body.into() });
+            return Ok(InvokeResponse { data, content_type: kind.unwrap_or_default().to_owned() });
         }
-        let message = String::from_utf8_lossy(&body).into_owned();
-        Err(Refusal {
-            code: "ERR_DIRECT_INVOKE".into(),
-            http: status,
-            grpc: code_of(status),
-            message,
-            details: Vec::new(),
-        })
+        // It becomes a header of the answer.
+        let message = String::from_utf8_lossy(&body[..body.len().min(MESSAGE_BYTES_MAX)]).into_owned();
+        let (code, grpc) = ("ERR_DIRECT_INVOKE".into(), code_of(head.status));
+        Err(Refusal { code, http: head.status, grpc, message, details: Vec::new() })
+    }
+
+    async fn carry(
+        &self,
+        call: &Call,
+        carried: Carried,
+        path: PathAndQuery,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Refusal> {
+        let pass = Pass::new(Arc::clone(&self.server), &self.identity);
+        let answered = self.server.carry_call(call, carried, path, request, pass).await;
+        answered.map_err(|error| self.uncalled(call, error))
+    }
+
+    /// Invokes an application that speaks gRPC, with the path that was ruled on.
+    async fn on_invoke(
+        &self,
+        call: &Call,
+        carried: Carried,
+        path: &PathAndQuery,
+        request: InvokeRequest,
+    ) -> Result<InvokeResponse, Refusal> {
+        let mut extension = request.http_extension.clone().unwrap_or_default();
+        path.query().unwrap_or_default().clone_into(&mut extension.querystring);
+        let method = path.path().trim_start_matches('/').to_owned();
+        let request = InvokeRequest { method, http_extension: Some(extension), ..request };
+        let mut request = tonic::Request::new(request);
+        let trace = self.header.trace().map(ToString::to_string);
+        let stated = call.stated().map(|(name, value)| (name, value.to_owned()));
+        for (name, value) in stated.into_iter().chain(trace.map(|trace| ("traceparent", trace))) {
+            if let Ok(value) = value.parse() {
+                request.metadata_mut().insert(name, value);
+            }
+        }
+        let app = App(Arc::clone(&carried.channel));
+        let asked = async { Ok(app.on_invoke(request, self.server.config.body_bytes_max).await) };
+        let status = |answered: &Result<_, tonic::Status>| match answered {
+            Ok(_) => 200,
+            Err(status) => of_status(status).http.as_u16(),
+        };
+        match self.server.timed(call, asked, status).await {
+            Ok(answered) => answered.map_err(|status| of_status(&status)),
+            Err(unreached) => {
+                tracing::debug!(%unreached, target = %call.target, "a call is not answered");
+                let target = call.target.name().into();
+                Err(self.uncalled(call, Uncalled::Unanswered { target }))
+            }
+        }
     }
 
     fn new_call(&self, app: &str, method: &Method, path: &str) -> Result<Call, Refusal> {
         let target = self.target(app)?;
-        let call = Call::new(&self.service, &target, method.as_str(), path);
+        if path.starts_with(CALLBACK) {
+            return Err(Refusal::malformed(
+                "what an application serves for its runtime is not invoked; see InvokeService",
+            ));
+        }
+        let call = Call::new(&self.service, &target, method, path);
         call.map_err(|rejection| Refusal::malformed(rejection.to_string()))
     }
 
@@ -133,21 +183,6 @@ impl Session {
                 ..Refusal::internal("ERR_DIRECT_INVOKE", format!("failed to invoke, id: {target}, err: {error}"))
             },
         }
-    }
-
-    async fn whole(&self, body: Body) -> Result<Vec<u8>, Refusal> {
-        let bytes_max = self.server.config.body_bytes_max;
-        let read = Limited::new(body, bytes_max).collect().await;
-        let read =
-            read.map_err(|error| Refusal::malformed(format!("the body (at most {bytes_max} bytes): {error}")))?;
-        Ok(read.to_bytes().into())
-    }
-
-    async fn read(&self, response: Response<Body>) -> Result<Invoked, Refusal> {
-        let (head, body) = response.into_parts();
-        let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-        let content_type = content_type.unwrap_or_default().to_owned();
-        Ok(Invoked { status: head.status, content_type, body: self.whole(body).await? })
     }
 }
 
@@ -213,8 +248,8 @@ fn verb_of(method: &Method) -> Verb {
     Verb::from_str_name(method.as_str()).unwrap_or(Verb::None)
 }
 
-/// Paths of the node itself: what names an application there does not mean to invoke it by that.
-const OWN: [&str; 3] = ["/v1.0", "/api/", "/dapr.proto.runtime.v1.Dapr/"];
+/// Paths of the Dapr API itself: what names an application there does not mean to invoke it by that.
+const OWN: [&str; 4] = ["/v1.0/", "/v1.0-alpha", "/v1.0-beta", "/dapr.proto.runtime.v1.Dapr/"];
 
 /// The app id that a request names in its head, whatever else its path is.
 pub fn named<B>(request: &Request<B>) -> Option<CompactString> {

@@ -82,10 +82,14 @@ impl Session {
         Ok(Self { service: service.clone(), header: identity.header(), server, identity })
     }
 
-    /// Ends what this service holds of the node, and nothing else.
+    /// Ends what holders of this key have open, and forgets what the service said of itself; nothing else.
     pub fn end(&self) {
         self.server.extended.forget(&self.service);
-        self.server.subscriptions.end_all(&self.service);
+        self.server.subscriptions.end_all(&self.service, self.key_id());
+    }
+
+    fn key_id(&self) -> &str {
+        self.identity.principal.key_id().unwrap_or_default()
     }
 
     /// What travels beside a message of this session; the time for it begins now.

@@ -366,6 +366,13 @@ impl Taking {
         self.subscription.settle(number, outcome);
     }
 
+    /// Gives back a message that nobody has tried.
+    pub fn give_back(&mut self, id: &str) {
+        if let Some(at) = self.unsettled.iter().position(|unsettled| unsettled.id == id) {
+            self.subscription.settle(self.unsettled.remove(at).number, Outcome::Back);
+        }
+    }
+
     /// Puts a message that goes nowhere any more into the topic for those.
     async fn bury(&self, number: u64) -> Result<(), Refusal> {
         let Some(topic) = self.wanted.dead_letter_topic.as_deref().filter(|topic| !topic.is_empty()) else {

@@ -14,7 +14,8 @@ use super::{
 };
 use crate::{
     model::ServiceId,
-    server::{channel::Channel, problem::Problem},
+    server::{Phase, channel::Channel},
+    twin::{Failure, Rejection},
 };
 
 /// How long a subscription rests that could not begin, or was refused.
@@ -81,9 +82,17 @@ pub async fn run(session: Session, channel: Arc<Channel>) {
     };
     let mut pushing = JoinSet::new();
     let mut under_way = Vec::<(Arc<Subscribed>, AbortHandle)>::new();
-    loop {
+    while session.server.phase() != Phase::Stopping {
         // What the application states counts before what is declared of the same topic.
-        let declared = session.declared().await;
+        let declared = match session.declared().await {
+            Ok(declared) => declared,
+            Err(failure) => {
+                tracing::warn!(%failure, service = %session.service, "declared subscriptions are not known; they are asked for again");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        under_way.retain(|(_, task)| !task.is_finished());
         let mut wanted: Vec<_> = stated.iter().cloned().chain(declared).collect();
         wanted.sort_by(|one, other| one.place().cmp(&other.place()));
         wanted.dedup_by(|one, other| one.place() == other.place());
@@ -99,21 +108,26 @@ pub async fn run(session: Session, channel: Arc<Channel>) {
             let task = pushing.spawn(push(session.clone(), app.clone(), Arc::clone(&subscribed)));
             under_way.push((subscribed, task));
         }
-        // Whoever fell behind looks anew.
-        while changes.next().await.is_ok_and(|published| !published.event.name.starts_with(DECLARED)) {}
+        tokio::select! {
+            // Whoever fell behind looks anew.
+            () = async {
+                while changes.next().await.is_ok_and(|published| !published.event.name.starts_with(DECLARED)) {}
+            } => {}
+            () = session.server.stopping() => {}
+        }
         while pushing.try_join_next().is_some() {}
     }
+    // Each settles what it has.
+    while pushing.join_next().await.is_some() {}
 }
 
 impl Session {
     /// What the service has declared, as far as it can be pushed.
-    async fn declared(&self) -> Vec<Subscribed> {
+    async fn declared(&self) -> Result<Vec<Subscribed>, Failure> {
         let declared = match self.server.subscriptions(&self.service, self.header()).await {
-            Ok(declared) => declared,
-            Err(failure) => {
-                tracing::warn!(%failure, service = %self.service, "declared subscriptions are not pushed");
-                return Vec::new();
-            }
+            // It may not have any.
+            Err(Failure::Rejected(Rejection::Denied { .. })) => Vec::new(),
+            declared => declared?,
         };
         let subscribed = declared.into_iter().filter_map(|subscription| {
             let name = subscription.name.clone();
@@ -124,47 +138,63 @@ impl Session {
                 })
                 .ok()
         });
-        subscribed.collect()
+        Ok(subscribed.collect())
     }
 }
 
-/// Pushes one topic, again and again should it end.
+/// Pushes one topic, again and again should it end, until the node stops.
 async fn push(session: Session, app: App, subscribed: Arc<Subscribed>) {
     let mut is_said = false;
-    loop {
+    while session.server.phase() != Phase::Stopping {
         let ahead = subscribed.concurrency * AHEAD;
         let ended = match session.clone().topic_take(subscribed.wanted.clone(), ahead).await {
             Ok(taking) => {
-                is_said = false;
                 let _listed = Listed::new(&session.server.pushed, &session.service, &subscribed);
-                let Err(problem) = hand_over(taking, &app, &subscribed).await;
-                problem.detail.into_owned()
+                hand_over(taking, &app, &subscribed, &mut is_said).await
             }
             Err(refusal) => refusal.message,
         };
         let (service, topic) = (&session.service, &subscribed.wanted.topic);
-        if !is_said {
+        if !is_said && session.server.phase() != Phase::Stopping {
             tracing::warn!(%service, topic, reason = ended, "a subscription of an application rests; it is tried again");
             is_said = true;
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            () = session.server.stopping() => {}
+        }
     }
 }
 
-async fn hand_over(
-    mut taking: Taking,
-    app: &App,
-    subscribed: &Subscribed,
-) -> Result<std::convert::Infallible, Problem> {
+/// Hands messages over until that goes wrong or the node stops; what is being worked on is settled first.
+async fn hand_over(mut taking: Taking, app: &App, subscribed: &Subscribed, is_said: &mut bool) -> String {
+    let server = taking.server();
     let mut working = FuturesUnordered::new();
+    let mut ended = None;
     loop {
         tokio::select! {
-            handed = taking.next(), if working.len() < subscribed.concurrency => {
-                let handed = handed?;
-                let id = handed.id.clone();
-                working.push(async move { (id, app.deliver(handed, subscribed).await) });
-            }
-            Some((id, verdict)) = working.next(), if !working.is_empty() => taking.settle(&id, verdict).await,
+            handed = taking.next(), if ended.is_none() && working.len() < subscribed.concurrency => match handed {
+                Ok(handed) => working.push(async move {
+                    let id = handed.id.clone();
+                    (id, app.deliver(handed, subscribed).await)
+                }),
+                Err(problem) => ended = Some(problem.detail.into_owned()),
+            },
+            Some((id, delivered)) = working.next(), if !working.is_empty() => match delivered {
+                Ok(verdict) => {
+                    *is_said = false;
+                    taking.settle(&id, verdict).await;
+                }
+                // It was not tried.
+                Err(unreached) => {
+                    taking.give_back(&id);
+                    ended = Some(unreached.to_string());
+                }
+            },
+            () = server.stopping(), if ended.is_none() => ended = Some("the node is stopping".to_owned()),
+        }
+        if let Some(ended) = ended.take_if(|_| working.is_empty()) {
+            return ended;
         }
     }
 }

@@ -18,9 +18,9 @@ use axum::{
     routing::{MethodRouter, get, post},
 };
 pub use caller::Caller;
-#[cfg(feature = "dapr")]
-pub(in crate::server) use caller::essence;
 pub(in crate::server) use caller::{Object, unreadable};
+#[cfg(feature = "dapr")]
+pub(in crate::server) use caller::{body, essence};
 
 use super::{
     Phase, Server,

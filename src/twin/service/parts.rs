@@ -262,7 +262,9 @@ impl<R: Request> Decide<Use<R>> for Service {
                 "what an earlier twin of this name kept is still being removed; try again in a moment",
             ));
         }
-        self.meter.allows(turn.now)?;
+        if !R::INTERNAL {
+            self.meter.allows(turn.now)?;
+        }
         let mut denial = None;
         request.wants(&mut |name, operation| {
             if denial.is_none() {
@@ -289,7 +291,9 @@ impl<R: Request> Decide<Use<R>> for Service {
     }
 
     fn observe(&mut self, _: &Use<R>, turn: &Turn<'_>) -> Changes<Change> {
-        self.meter.count(turn.now);
+        if !R::INTERNAL {
+            self.meter.count(turn.now);
+        }
         Changes::new()
     }
 }

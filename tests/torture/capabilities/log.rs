@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use service_twin::{
-    bus::{Lease, Outcome, Read, Settle, Stored, Topic, topic::Start},
+    bus::{Lease, Outcome, Read, Settle, Settled, Stored, Topic, topic::Start},
     model::{Clock, SystemClock, Timestamp},
     runtime::{Config, Runtime},
     store::{
@@ -80,7 +80,8 @@ async fn rest(runtime: &Runtime, topic: &str, group: &str) -> Vec<u64> {
         if leased.is_empty() {
             return rest;
         }
-        let outcomes = leased.iter().map(|(number, _)| (*number, Outcome::Done)).collect();
+        let outcomes =
+            leased.iter().map(|&(number, attempts)| Settled { number, attempts, outcome: Outcome::Done }).collect();
         runtime.twin(topic).ask(Settle { group: group.into(), outcomes }).await.unwrap();
         rest.extend(leased.iter().map(|(number, _)| *number));
     }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use http_body_util::{Either, Full};
 use hyper::{
-    HeaderMap, Request, Response, StatusCode, Uri, Version,
+    Request, Response, StatusCode, Uri, Version,
     body::{Bytes, Incoming},
-    header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE},
+    header::{CONTENT_TYPE, EXPECT, HOST, HeaderValue},
     http::uri::{Authority, Scheme},
 };
 use hyper_util::{
@@ -25,14 +25,6 @@ use crate::{cli::error::Error, model::ServiceId, wire};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection to the node is kept that nobody uses.
 const IDLE_MAX: Duration = Duration::from_secs(60);
-/// Between two ends only, and not for whoever is behind (RFC 9110, section 7.6.1).
-const HOP_BY_HOP: [HeaderName; 5] = [
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("proxy-authorization"),
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
 
 /// What is answered: the node's own stream, or a text of ours.
 pub(super) type Answer = Response<Either<Incoming, Full<Bytes>>>;
@@ -71,7 +63,7 @@ impl Forward {
             request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         match self.try_answer(request, caller).await {
             Ok(mut response) => {
-                strip(response.headers_mut());
+                wire::strip(response.headers_mut());
                 response.map(Either::Left)
             }
             Err(why) => why.answer(is_grpc),
@@ -81,13 +73,8 @@ impl Forward {
     async fn try_answer(&self, mut request: Request<Incoming>, caller: &Caller) -> Result<Response<Incoming>, Why> {
         // Judged as it came: stripping takes out whatever `Connection` names.
         let judged = judge(request.uri(), request.headers());
-        let speaks_of_trailers = request.headers().get(TE).is_some_and(|te| te == "trailers");
         let headers = request.headers_mut();
-        strip(headers);
-        headers.remove(TE);
-        if speaks_of_trailers {
-            headers.insert(TE, HeaderValue::from_static("trailers"));
-        }
+        wire::strip(headers);
         // The body was waited for by our own end; the name is the node's own.
         headers.remove(EXPECT);
         headers.remove(HOST);
@@ -101,20 +88,6 @@ impl Forward {
         *request.uri_mut() = uri.map_err(|_| Why::NoPath)?;
         let client = if request.version() == Version::HTTP_2 { &self.http2 } else { &self.http1 };
         client.request(request).await.map_err(|error| Why::Unreachable(self.node.clone(), cause(&error)))
-    }
-}
-
-/// Takes out what was meant for this end alone.
-fn strip(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|names| names.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    for name in named.iter().chain(&HOP_BY_HOP).chain([&CONNECTION]) {
-        headers.remove(name);
     }
 }
 
@@ -175,25 +148,6 @@ impl Why {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_meant_for_this_end_alone_goes_no_further() {
-        let pairs = [
-            ("connection", "close, x-own"),
-            ("x-own", "1"),
-            ("keep-alive", "timeout=5"),
-            ("transfer-encoding", "chunked"),
-            ("upgrade", "h2c"),
-            ("content-type", "text/plain"),
-            ("dapr-api-token", "t"),
-        ];
-        let mut headers: HeaderMap =
-            pairs.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect();
-        strip(&mut headers);
-        let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
-        left.sort_unstable();
-        assert_eq!(left, ["content-type", "dapr-api-token"]);
-    }
 
     #[test]
     fn a_refusal_is_told_in_the_callers_own_protocol() {

@@ -20,7 +20,7 @@ struct View {
 /// Reads the list of callers; `null` if there is none.
 pub(super) async fn view(caller: Caller, At((namespace, name)): At<Id>) -> Result<Response, Problem> {
     let service = caller.used(&namespace, &name)?;
-    let callers = caller.call(&service, GetCallers).await?;
+    let callers = caller.look(&service, GetCallers).await?;
     Ok(json(None, &View { callers }))
 }
 
