@@ -155,6 +155,7 @@ const BY_NAME: &[(&str, &str)] = &[
     ("topics-subscription-remove/1", r#"{"name":"{thing}"}"#),
     ("invoke-set-callers/1", r#"{"callers":[{"service":"shop/*","method":"*"}]}"#),
     ("invoke-callers/1", ""),
+    ("endpoints-list/1", ""),
 ];
 
 /// A request as the registry knows it.
