@@ -228,6 +228,7 @@ pub fn kinds(builder: Builder) -> Builder {
         .wire::<bus::Read>()
         .wire::<bus::Lease>()
         .wire::<bus::Renew>()
+        .wire::<bus::Seek>()
         .wire::<bus::Settle>()
         .wire::<bus::Trim>();
     let mut wires = Wires(Some(builder.wire::<MintKey>().wire::<RevokeKey>().wire::<LookUp>()));

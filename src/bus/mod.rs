@@ -6,4 +6,4 @@
 
 pub mod topic;
 
-pub use topic::{Append, Group, Lease, Leased, Outcome, Read, Renew, Settle, Settled, Stored, Topic, Trim};
+pub use topic::{Append, Group, Lease, Leased, Outcome, Read, Renew, Seek, Settle, Settled, Stored, Topic, Trim};

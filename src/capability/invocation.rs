@@ -219,6 +219,8 @@ impl Request for SetCallers {
     type Reply = ();
     const OPERATION: &'static str = "set";
     const NAME: &'static str = "invoke-set-callers/1";
+    // Operators have a path for it, and nobody else may.
+    const IS_PUBLIC: bool = false;
     const CREATES: bool = true;
 
     fn wants(&self, each: &mut dyn FnMut(&str, &'static str)) {

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     bus::{
-        Append, Lease, Outcome, Read, Renew, Settle, Settled, Stored, Topic,
+        Append, Lease, Outcome, Read, Renew, Seek, Settle, Settled, Stored, Topic,
         topic::{READ_MAX, Start, Wish},
     },
     capability::topics::{Permit, Topics, topic_key},
@@ -120,6 +120,23 @@ impl Server {
         let numbers = self.ask_topic(&key, Append { messages }, header).await?;
         self.arrivals.tell(&key);
         Ok(numbers)
+    }
+
+    /// Has the subscriptions of a service begin anew, and answers with the number of the message they begin with.
+    pub async fn replay(
+        &self,
+        service: &ServiceId,
+        component: &str,
+        topic: &str,
+        from: Start,
+        header: Header,
+    ) -> Result<u64, Failure> {
+        let name = compact_str::format_compact!("{component}/{topic}");
+        self.permit_topic(service, &name, Wish::Subscribe, header.clone()).await?;
+        let key = topic_key(service.namespace(), component, topic)?;
+        let next = self.ask_topic(&key, Seek { group: service.as_str().into(), from }, header).await?;
+        self.arrivals.tell(&key);
+        Ok(next)
     }
 
     /// Begins to take a topic's messages for a service: what comes from now on, shared with its other subscriptions.

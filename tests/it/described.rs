@@ -67,6 +67,7 @@ async fn every_operation_answers_as_it_is_described() {
             of("/subscriptions/new"),
             json!({"component": "pubsub", "topic": "orders", "path": "/orders", "metadata": {"a": "b"}}),
         ),
+        ("POST", of("/topics/replay"), json!({"component": "pubsub", "topic": "replayed", "from": "oldest"})),
         ("GET", of("/subscriptions"), Value::Null),
         ("DELETE", of("/subscriptions/new"), Value::Null),
         ("GET", "/api/v1/capabilities".into(), Value::Null),

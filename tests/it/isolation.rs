@@ -116,6 +116,7 @@ const SAMPLES: &[(&str, &[Way])] = &[
     (
         "topics-permit/1",
         &[
+            Native("POST", "/topics/replay", r#"{"component":"pubsub","topic":"{thing}","from":"oldest"}"#),
             Dapr("POST", "/v1.0/publish/pubsub/{thing}", "x"),
             Dapr("POST", "/v1.0/publish/{thing}/topic", "x"),
             Dapr("POST", "/v1.0/publish/bulk/pubsub/{thing}", r#"[{"entryId":"1","event":1}]"#),
@@ -153,7 +154,6 @@ const BY_NAME: &[(&str, &str)] = &[
     ),
     ("topics-subscriptions/1", ""),
     ("topics-subscription-remove/1", r#"{"name":"{thing}"}"#),
-    ("invoke-set-callers/1", r#"{"callers":[{"service":"shop/*","method":"*"}]}"#),
     ("invoke-callers/1", ""),
     ("endpoints-list/1", ""),
 ];

@@ -157,6 +157,31 @@ async fn whoever_comes_back_to_many_messages_gets_each_of_them() {
 }
 
 #[tokio::test]
+async fn what_is_kept_comes_again_from_where_it_is_wanted() {
+    let world = World::new().await;
+    let orders = key(&world, "shop/orders").await;
+    let replay = async |from: Value| {
+        let body = json!({"component": "pubsub", "topic": "orders", "from": from});
+        let request = world.bare("POST", "/api/v1/twins/shop/orders/topics/replay").bearer_auth(&orders).json(&body);
+        let answer = crate::api_world::Answer::of(request.send().await.unwrap()).await;
+        (answer.status, answer.json()["from"].as_u64())
+    };
+    let mut taking = Taking::begin(&world, &orders, "orders", None).await.unwrap();
+    for data in ["a", "b", "c"] {
+        publish(&world, &orders, "orders", data).await;
+        assert_eq!(taking.take().await, data);
+    }
+    assert_eq!(replay(json!("oldest")).await, (200, Some(1)));
+    assert_eq!((taking.take().await, taking.take().await, taking.take().await), ("a".into(), "b".into(), "c".into()));
+    assert_eq!(replay(json!({"number": 3})).await, (200, Some(3)));
+    assert_eq!(taking.take().await, "c");
+    assert_eq!(replay(json!("oldest")).await.0, 200);
+    assert_eq!(replay(json!("now")).await, (200, Some(4)));
+    publish(&world, &orders, "orders", "d").await;
+    while taking.take().await != "d" {}
+}
+
+#[tokio::test]
 async fn an_id_that_was_there_before_is_the_same_message() {
     let world = World::new().await;
     let orders = key(&world, "shop/orders").await;

@@ -47,8 +47,9 @@ fn page(group: &str) -> String {
     format!("g/{group}")
 }
 
-/// Where a group that was never there begins.
+/// Where a group begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Start {
     /// With what comes from now on.
     #[default]
@@ -101,6 +102,28 @@ impl Wire for Lease {
 }
 
 impl Topic {
+    /// The number of the message that is meant, of those that are kept.
+    fn start(&self, from: Start) -> u64 {
+        match from {
+            Start::Now => self.next,
+            Start::Oldest => self.first,
+            Start::Number(number) => number.clamp(self.first, self.next),
+        }
+    }
+
+    /// A group, or what it takes to have it.
+    fn member(&self, turn: &Turn<'_>, name: &CompactString) -> Result<(Option<Group>, Option<Change>), Rejection> {
+        if let Some(group) = self.group(turn, name) {
+            return Ok((Some(group), None));
+        }
+        if name.is_empty() || name.len() > GROUP_BYTES_MAX || name.contains(char::is_control) {
+            let detail = format!("a group has 1 to {GROUP_BYTES_MAX} bytes, no control characters");
+            return Err(Rejection::invalid(detail));
+        }
+        Rejection::within("groups of a topic", GROUPS_MAX, self.groups.len() + 1)?;
+        Ok((None, Some(Change::Joined { group: name.clone() })))
+    }
+
     fn group(&self, turn: &Turn<'_>, name: &str) -> Option<Group> {
         turn.page(&page(name))
             .and_then(|bytes| from_bytes(bytes).ok())
@@ -111,22 +134,10 @@ impl Topic {
 impl Decide<Lease> for Topic {
     fn decide(&self, lease: &Lease, turn: &Turn<'_>) -> Result<Decision<Change, Leased>, Rejection> {
         let mut decision = Decision::new(Leased::default()).changes(self.enter(turn, Wish::Subscribe)?);
-        let known = self.group(turn, &lease.group);
+        let (known, joins) = self.member(turn, &lease.group)?;
         let before = known.clone();
-        if known.is_none() {
-            if lease.group.is_empty() || lease.group.len() > GROUP_BYTES_MAX || lease.group.contains(char::is_control) {
-                return Err(Rejection::invalid(format!(
-                    "a group has 1 to {GROUP_BYTES_MAX} bytes, no control characters"
-                )));
-            }
-            Rejection::within("groups of a topic", GROUPS_MAX, self.groups.len() + 1)?;
-            decision = decision.change(Change::Joined { group: lease.group.clone() });
-        }
-        let next = match lease.from {
-            Start::Now => self.next,
-            Start::Oldest => self.first,
-            Start::Number(number) => number.clamp(self.first, self.next),
-        };
+        decision = decision.changes(joins);
+        let next = self.start(lease.from);
         let mut group = known.unwrap_or(Group { next, leases: Vec::new(), again: Vec::new() });
         group.settle(&lease.settle, turn.now);
         group.forget_before(self.first);
@@ -238,6 +249,43 @@ impl Decide<Renew> for Topic {
         let count = held.map(|held| held.at = until.max(held.at)).count();
         let decision = Decision::new(());
         Ok(if count > 0 { decision.page(&page(&renew.group), Some(to_bytes(&group))) } else { decision })
+    }
+}
+
+/// Has a group begin anew: what is kept from there on is handed out again, whatever became of it. Answers with the number
+/// of the first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Seek {
+    /// The group.
+    pub group: CompactString,
+    /// Where it begins.
+    pub from: Start,
+}
+
+impl Message for Seek {
+    type Twin = Topic;
+    type Reply = u64;
+
+    fn heap_bytes(&self) -> usize {
+        self.group.len()
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::Pages(vec![page(&self.group)])
+    }
+}
+
+impl Wire for Seek {
+    const NAME: &'static str = "seek/1";
+}
+
+impl Decide<Seek> for Topic {
+    fn decide(&self, seek: &Seek, turn: &Turn<'_>) -> Result<Decision<Change, u64>, Rejection> {
+        let changes = self.enter(turn, Wish::Subscribe)?;
+        let (_, joins) = self.member(turn, &seek.group)?;
+        let next = self.start(seek.from);
+        let group = Group { next, leases: Vec::new(), again: Vec::new() };
+        Ok(Decision::new(next).changes(changes).changes(joins).page(&page(&seek.group), Some(to_bytes(&group))))
     }
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     append::{Append, READ_MAX, Read, Stored, Trim},
-    group::{Group, Lease, Leased, Outcome, Renew, Settle, Settled, Start},
+    group::{Group, Lease, Leased, Outcome, Renew, Seek, Settle, Settled, Start},
 };
 use crate::{
     model::{Lane, Principal, ServiceId, Timestamp},

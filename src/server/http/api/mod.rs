@@ -94,6 +94,7 @@ pub fn routes() -> Vec<(&'static str, MethodRouter<Arc<Server>>)> {
             "/api/v1/twins/{namespace}/{name}/state/{store}/{state_key}",
             get(state::get).put(state::put).delete(state::delete),
         ),
+        ("/api/v1/twins/{namespace}/{name}/topics/replay", post(subscriptions::replay)),
         ("/api/v1/twins/{namespace}/{name}/subscriptions", get(subscriptions::list)),
         (
             "/api/v1/twins/{namespace}/{name}/subscriptions/{subscription}",

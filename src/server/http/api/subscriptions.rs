@@ -1,13 +1,14 @@
-//! Subscriptions that a service has declared.
+//! Subscriptions that a service has declared, and messages that it wants again.
 
 use std::collections::BTreeMap;
 
 use axum::{http::StatusCode, response::Response};
 use compact_str::CompactString;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{At, Id};
 use crate::{
+    bus::topic::Start,
     capability::topics::{RemoveSubscription, SetSubscription, Subscription},
     server::{
         http::caller::{Caller, Document, Object, json},
@@ -58,4 +59,30 @@ pub(super) async fn remove(
     let service = caller.used(&namespace, &name)?;
     caller.call(&service, RemoveSubscription { name: subscription.into() }).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReplayBody {
+    component: CompactString,
+    topic: CompactString,
+    from: Start,
+}
+
+#[derive(Serialize)]
+struct Replayed {
+    from: u64,
+}
+
+/// Has the service's subscriptions to a topic begin anew.
+pub(super) async fn replay(
+    caller: Caller,
+    At((namespace, name)): At<Id>,
+    Document(Object(body)): Document<Object<ReplayBody>>,
+) -> Result<Response, Problem> {
+    let service = caller.used(&namespace, &name)?;
+    let ReplayBody { component, topic, from } = body;
+    let replayed = caller.server.replay(&service, &component, &topic, from, caller.header()).await;
+    let from = replayed.map_err(|failure| caller.server.problem(&failure))?;
+    Ok(json(None, &Replayed { from }))
 }

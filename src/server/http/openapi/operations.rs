@@ -440,6 +440,17 @@ pub(super) static OPERATIONS: &[Operation] = &[
         ..write("delete", "/api/v1/twins/{namespace}/{name}/state/{store}/{state_key}", "deleteState", "Deletes a key")
     }
     .refuses(USED),
+    Operation {
+        method: "post",
+        ..plain(
+            "/api/v1/twins/{namespace}/{name}/topics/replay",
+            "replayTopic",
+            "Has the service's subscriptions to a topic begin anew; what is kept from there on comes again",
+            "Replayed",
+        )
+    }
+    .takes("Replay", "", r#"{"component": "pubsub", "topic": "orders", "from": "oldest"}"#)
+    .refuses(USED),
     plain(
         "/api/v1/twins/{namespace}/{name}/subscriptions",
         "listSubscriptions",

@@ -483,6 +483,14 @@ schemas! {
         "kind" "secrets|configuration|pubsub" "What it stands for";
     }
     // Topics.
+    taken Replay: "Which messages come again" {
+        "component" "string" "The name under which the service knows its topics";
+        "topic" "string" "The topic";
+        "from" "ReplayFrom" "The first of them";
+    }
+    answered Replayed: "Which messages come again" {
+        "from" "integer" "The number of the first";
+    }
     answered Subscription: "Where in the application a topic's messages go" {
         "name" "string" "Its name";
         "component" "string" "The name under which the service knows its topics";

@@ -10,8 +10,21 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Value)> {
     twins().into_iter().chain(capabilities())
 }
 
-fn capabilities() -> [(&'static str, Value); 5] {
+fn capabilities() -> [(&'static str, Value); 6] {
     [
+        (
+            "ReplayFrom",
+            json!({
+                "oneOf": [
+                    { "type": "string", "enum": ["oldest", "now"] },
+                    {
+                        "type": "object", "required": ["number"], "additionalProperties": false,
+                        "properties": { "number": { "type": "integer", "minimum": 0 } },
+                    },
+                ],
+                "description": "The oldest message that is kept, none of those that are there, or the one of a number",
+            }),
+        ),
         ("Strings", json!({ "type": "object", "additionalProperties": { "type": "string" } })),
         (
             "ConfiguredKeys",
