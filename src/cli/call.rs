@@ -23,7 +23,7 @@ Examples:
   twin call --list                                     what there is
   twin call shop/orders state stores
   twin call shop/orders state get '{\"store\": \"statestore\", \"keys\": [\"order-1\", \"order-2\"]}'
-  twin call shop/orders invoke set-callers - < callers.json")]
+  twin call shop/orders components add - < component.json")]
 pub struct CallArgs {
     /// List every capability's requests
     #[arg(long, conflicts_with_all = ["service", "capability", "request", "body"])]

@@ -182,8 +182,8 @@ async fn what_no_request_is_is_refused_before_it_reaches_the_twin() {
         let status = grpc.call(&operator, "shop/orders", ("state", "get"), body).await.unwrap_err();
         assert!(status.code() == Code::InvalidArgument && status.message().contains(code), "{body} {status:?}");
     }
-    let nothing = call(&world, "invoke/set-callers", json!({})).await;
-    assert_eq!(nothing.problem(), (400, "invalid".into()), "a list that is left out takes none away");
+    let operators = call(&world, "invoke/set-callers", json!({ "callers": null })).await;
+    assert_eq!(operators.problem(), (404, "not-found".into()), "it has a path of its own");
     assert!(!metrics(&world).await.contains("twin_capability_decisions_total{"), "no twin was asked");
 }
 

@@ -166,7 +166,7 @@ fn a_services_own_key_reaches_its_own_capabilities_and_no_others() {
 fn anything_a_capability_can_be_asked_is_asked_by_its_name() {
     let node = Node::start();
     let listed = fine(node.run(&["call", "--list"]));
-    assert!(listed.contains("CAPABILITY") && listed.contains("set-callers"), "{listed}");
+    assert!(listed.contains("CAPABILITY") && listed.contains("subscription-set"), "{listed}");
     let get = json!({"capability": "state", "request": "get", "operation": "get", "creates": true});
     assert!(node.json(&["call", "--list"]).as_array().unwrap().contains(&get));
 
