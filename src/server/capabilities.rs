@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(names.len(), listed.len(), "two requests have one name");
         let is_plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
         assert!(names.iter().all(|(capability, request)| is_plain(capability) && is_plain(request)), "{names:?}");
-        assert!(names.contains(&("state", "get")) && names.contains(&("invoke", "set-callers")), "{names:?}");
+        assert!(names.contains(&("state", "get")) && names.contains(&("topics", "subscription-set")), "{names:?}");
     }
 
     #[test]
@@ -152,6 +152,9 @@ mod tests {
             ("secrets", "conclude"),
             ("state", "expire"),
             ("invoke", "permit"),
+            ("invoke", "set-callers"),
+            ("endpoints", "set"),
+            ("egress", "connect"),
             ("invoke", "admit"),
             ("topics", "permit"),
         ] {
