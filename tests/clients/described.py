@@ -43,6 +43,10 @@ def furnish(node: Node) -> None:
     node.key_for("shop", "orders")
     node.call("PATCH", f"{TWIN}/configuration", {"keys": {"colour": {"value": "red"}}})
     node.call("PUT", f"{TWIN}/components/vault", {"kind": "secrets"})
+    reach = {"effect": "allow", "scope": "egress:127.0.0.1:8080", "operations": ["connect", "connect-inner"]}
+    node.call("PATCH", f"{TWIN}/access", {"add": [reach]})
+    for instance in ("orders-1", "orders-2"):
+        node.call("PUT", f"{TWIN}/endpoints/{instance}", {"url": "http://127.0.0.1:8080"})
     for name in ("db", "api", "spare"):
         node.call("PUT", f"{TWIN}/secrets/{name}", raw=b"hunter2")
     for name in ("order-1", "order-2", "spare"):

@@ -265,7 +265,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
             "",
         )
     }
-    .takes("NewEndpoint", "", r#"{"url": "http://orders.internal:8080"}"#)
+    .takes("NewEndpoint", "", r#"{"url": "http://127.0.0.1:8080"}"#)
     .refuses(USED),
     Operation {
         method: "delete",
