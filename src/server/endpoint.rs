@@ -21,7 +21,7 @@ use std::{
 use ahash::HashMap;
 use axum::{
     body::Body,
-    http::{Method, Request, Response, Uri, Version, uri::PathAndQuery},
+    http::{Request, Response, Uri, Version, uri::PathAndQuery},
 };
 use compact_str::CompactString;
 use hyper_util::{
@@ -304,9 +304,6 @@ impl Way {
         let Endpoint { instance, url, protocol } = &self.reach.endpoint;
         let uri = Uri::builder().scheme("http").authority(self.reach.endpoint.authority()).path_and_query(path).build();
         *request.uri_mut() = uri.map_err(Unreached::new)?;
-        if request.method() == Method::CONNECT {
-            return Err(Unreached::new("a tunnel is no request"));
-        }
         *request.version_mut() = match protocol {
             Protocol::Http => Version::HTTP_11,
             Protocol::Grpc => Version::HTTP_2,

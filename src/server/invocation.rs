@@ -101,7 +101,8 @@ impl Call {
         }
     }
 
-    fn unanswered(&self, why: impl std::fmt::Display) -> Uncalled {
+    /// What the caller hears of a call that nobody answers; why is in the log.
+    pub fn unanswered(&self, why: impl std::fmt::Display) -> Uncalled {
         tracing::debug!(caller = %self.caller, target = %self.target, method = %self.method, %why, "a call is not answered");
         Uncalled::Unanswered { target: self.target() }
     }

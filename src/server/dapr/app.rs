@@ -27,7 +27,7 @@ use tonic::{Code, Status};
 
 use super::{
     event::topic_event,
-    pubsub::{EVENT, Handed, Verdict, Wanted},
+    pubsub::{EVENT, Handed, Verdict, Wanted, wants_raw},
     state::Metadata,
 };
 use crate::{
@@ -75,7 +75,7 @@ impl Subscribed {
         dead_letter_topic: &str,
         metadata: &Metadata,
     ) -> Result<Self, String> {
-        let raw = metadata.get("rawPayload").is_some_and(|raw| raw.eq_ignore_ascii_case("true"));
+        let raw = wants_raw(metadata);
         let concurrency = metadata.get(CONCURRENCY).map_or(Ok(1), |text| text.parse());
         let concurrency = concurrency.ok().filter(|count| (1..=CONCURRENCY_MAX).contains(count));
         let concurrency =
@@ -268,14 +268,17 @@ impl App {
         }
     }
 
-    /// Invokes a method of an application that speaks gRPC.
+    /// Invokes a method of an application that speaks gRPC; a status is the application's own.
     pub(super) async fn on_invoke(
         &self,
         request: tonic::Request<InvokeRequest>,
         bytes_max: usize,
-    ) -> Result<InvokeResponse, Status> {
+    ) -> Result<Result<InvokeResponse, Status>, Unreached> {
         let mut client = self.grpc().max_decoding_message_size(bytes_max);
-        client.on_invoke(request).await.map(tonic::Response::into_inner)
+        match client.on_invoke(request).await {
+            Err(status) if status.metadata().contains_key(UNREACHED) => Err(Unreached::new(status.message())),
+            answered => Ok(answered.map(tonic::Response::into_inner)),
+        }
     }
 }
 

@@ -146,18 +146,14 @@ impl Session {
             }
         }
         let app = App(Arc::clone(&carried.channel));
-        let asked = async { Ok(app.on_invoke(request, self.server.config.body_bytes_max).await) };
+        let asked = app.on_invoke(request, self.server.config.body_bytes_max);
         let status = |answered: &Result<_, tonic::Status>| match answered {
             Ok(_) => 200,
             Err(status) => of_status(status).http.as_u16(),
         };
         match self.server.timed(call, asked, status).await {
             Ok(answered) => answered.map_err(|status| of_status(&status)),
-            Err(unreached) => {
-                tracing::debug!(%unreached, target = %call.target, "a call is not answered");
-                let target = call.target.name().into();
-                Err(self.uncalled(call, Uncalled::Unanswered { target }))
-            }
+            Err(unreached) => Err(self.uncalled(call, call.unanswered(unreached))),
         }
     }
 

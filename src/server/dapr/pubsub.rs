@@ -65,8 +65,9 @@ struct Around<'a> {
     now: Timestamp,
 }
 
-fn is_true(metadata: &Metadata, name: &str) -> bool {
-    metadata.get(name).is_some_and(|value| value.eq_ignore_ascii_case("true"))
+/// Whether metadata ask for what is published and no event around it.
+pub fn wants_raw(metadata: &Metadata) -> bool {
+    metadata.get(RAW).is_some_and(|value| value.eq_ignore_ascii_case("true"))
 }
 
 fn is_json(content_type: &str) -> bool {
@@ -81,7 +82,7 @@ fn stored(published: Published, around: &Around<'_>) -> Result<Stored, Refusal> 
     let ttl_s = super::state::ttl_s(&metadata)?;
     let expires_at = ttl_s.map(|seconds| around.now.after(std::time::Duration::from_secs(seconds)));
     let fresh = || uuid::Uuid::new_v4().to_string();
-    if is_true(&metadata, RAW) {
+    if wants_raw(&metadata) {
         return Ok(Stored {
             id: fresh().into(),
             is_idempotent: false,

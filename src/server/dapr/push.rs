@@ -67,16 +67,23 @@ impl Drop for Listed<'_> {
     }
 }
 
-/// Pushes to an application what it states that it wants and what its service has declared, until the future is dropped.
+/// Pushes to an application what it states that it wants and what its service has declared, until the node stops and the
+/// last of it is settled.
 pub async fn run(session: Session, channel: Arc<Channel>) {
     let app = App(channel);
     let mut changes = session.server.watch(Some(&session.service), None);
     let stated = loop {
-        match app.subscriptions().await {
+        let asked = tokio::select! {
+            asked = app.subscriptions() => asked,
+            () = session.server.stopping() => return,
+        };
+        match asked {
             Ok(stated) => break stated,
             Err(error) => {
                 tracing::debug!(%error, service = %session.service, "an application was not asked for its subscriptions");
-                tokio::time::sleep(ASK_AGAIN).await;
+                if session.rests(ASK_AGAIN).await {
+                    return;
+                }
             }
         }
     };
@@ -88,7 +95,7 @@ pub async fn run(session: Session, channel: Arc<Channel>) {
             Ok(declared) => declared,
             Err(failure) => {
                 tracing::warn!(%failure, service = %session.service, "declared subscriptions are not known; they are asked for again");
-                tokio::time::sleep(PAUSE).await;
+                session.rests(PAUSE).await;
                 continue;
             }
         };
@@ -122,6 +129,11 @@ pub async fn run(session: Session, channel: Arc<Channel>) {
 }
 
 impl Session {
+    /// Waits, and not for a node that stops; whether it does.
+    async fn rests(&self, pause: Duration) -> bool {
+        tokio::time::timeout(pause, self.server.stopping()).await.is_ok()
+    }
+
     /// What the service has declared, as far as it can be pushed.
     async fn declared(&self) -> Result<Vec<Subscribed>, Failure> {
         let declared = match self.server.subscriptions(&self.service, self.header()).await {
@@ -159,10 +171,7 @@ async fn push(session: Session, app: App, subscribed: Arc<Subscribed>) {
             tracing::warn!(%service, topic, reason = ended, "a subscription of an application rests; it is tried again");
             is_said = true;
         }
-        tokio::select! {
-            () = tokio::time::sleep(PAUSE) => {}
-            () = session.server.stopping() => {}
-        }
+        session.rests(PAUSE).await;
     }
 }
 

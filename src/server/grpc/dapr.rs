@@ -26,7 +26,7 @@ use crate::server::{
         RUNTIME_VERSION, Refusal, Session,
         configuration::{Items, Shown},
         event::topic_event,
-        pubsub::{Published, Taking, Verdict, Wanted},
+        pubsub::{Published, Taking, Verdict, Wanted, wants_raw},
         secrets::Values,
         state::{Concurrency, Item, about},
     },
@@ -320,7 +320,7 @@ async fn subscribe_topic_events(
     let Some(Said::InitialRequest(initial)) = first.and_then(|first| first.subscribe_topic_events_request_type) else {
         return Err(Refusal::malformed("the first message of a subscription is its initial_request"));
     };
-    let raw = initial.metadata.get("rawPayload").is_some_and(|raw| raw.eq_ignore_ascii_case("true"));
+    let raw = wants_raw(&initial.metadata);
     let wanted = Wanted {
         component: initial.pubsub_name,
         topic: initial.topic,

@@ -107,6 +107,16 @@ pub(super) const fn write(
     Operation { method, kind: Kind::Write, ..read(path, id, summary, "Written") }
 }
 
+/// One that answers with its status alone.
+pub(super) const fn silent(
+    method: &'static str,
+    path: &'static str,
+    id: &'static str,
+    summary: &'static str,
+) -> Operation {
+    Operation { method, answer: Answer::Nothing, status: 204, ..plain(path, id, summary, "") }
+}
+
 pub(super) const fn note(
     method: &'static str,
     path: &'static str,

@@ -1,6 +1,6 @@
 //! Every operation, one row each.
 
-use super::operation::{Answer, Kind, OTLP, Operation, note, plain, read, stream, telemetry, text, write};
+use super::operation::{Answer, Kind, OTLP, Operation, note, plain, read, silent, stream, telemetry, text, write};
 use crate::server::problem::Code;
 
 const LIMIT: &str = "Most entries of the page";
@@ -212,40 +212,15 @@ pub(super) static OPERATIONS: &[Operation] = &[
     .takes("ConfigurationSet", "", r#"{"version": 2}"#)
     .answers(200, "ConfigurationSet")
     .refuses(USED),
-    Operation {
-        method: "post",
-        answer: Answer::Nothing,
-        status: 204,
-        ..plain(
-            "/api/v1/twins/{namespace}/{name}/configuration/applied",
-            "applyConfiguration",
-            "Notes that an instance applied a version, or could not",
-            "",
-        )
-    }
+    silent("post", "/api/v1/twins/{namespace}/{name}/configuration/applied", "applyConfiguration", "Notes that an instance applied a version, or could not")
     .takes("ConfigurationUse", "", r#"{"instance": "orders-1", "version": 1}"#)
     .refuses(USED),
     plain("/api/v1/twins/{namespace}/{name}/callers", "getCallers", "Reads who may invoke the service", "Callers")
         .refuses(USED),
-    Operation {
-        method: "put",
-        answer: Answer::Nothing,
-        status: 204,
-        ..plain("/api/v1/twins/{namespace}/{name}/callers", "setCallers", "States who may invoke the service", "")
-    }
+    silent("put", "/api/v1/twins/{namespace}/{name}/callers", "setCallers", "States who may invoke the service")
     .takes("CallersEdit", "", r#"{"callers": [{"service": "shop/checkout", "method": "POST /charge"}]}"#)
     .refuses(USED),
-    Operation {
-        method: "delete",
-        answer: Answer::Nothing,
-        status: 204,
-        ..plain(
-            "/api/v1/twins/{namespace}/{name}/callers",
-            "clearCallers",
-            "Takes the list of callers away: whoever was granted it may invoke the service",
-            "",
-        )
-    }
+    silent("delete", "/api/v1/twins/{namespace}/{name}/callers", "clearCallers", "Takes the list of callers away: whoever was granted it may invoke the service")
     .refuses(USED),
     plain(
         "/api/v1/twins/{namespace}/{name}/endpoints",
@@ -254,30 +229,10 @@ pub(super) static OPERATIONS: &[Operation] = &[
         "[Endpoint]",
     )
     .refuses(USED),
-    Operation {
-        method: "put",
-        answer: Answer::Nothing,
-        status: 204,
-        ..plain(
-            "/api/v1/twins/{namespace}/{name}/endpoints/{instance}",
-            "setEndpoint",
-            "Registers where an application is; the service's grants of egress have to allow it",
-            "",
-        )
-    }
+    silent("put", "/api/v1/twins/{namespace}/{name}/endpoints/{instance}", "setEndpoint", "Registers where an application is; the service's grants of egress have to allow it")
     .takes("NewEndpoint", "", r#"{"url": "http://127.0.0.1:8080"}"#)
     .refuses(USED),
-    Operation {
-        method: "delete",
-        answer: Answer::Nothing,
-        status: 204,
-        ..plain(
-            "/api/v1/twins/{namespace}/{name}/endpoints/{instance}",
-            "removeEndpoint",
-            "Removes an endpoint",
-            "",
-        )
-    }
+    silent("delete", "/api/v1/twins/{namespace}/{name}/endpoints/{instance}", "removeEndpoint", "Removes an endpoint")
     .refuses(USED),
     plain(
         "/api/v1/twins/{namespace}/{name}/components",
@@ -286,30 +241,10 @@ pub(super) static OPERATIONS: &[Operation] = &[
         "[Component]",
     )
     .refuses(USED),
-    Operation {
-        method: "put",
-        answer: Answer::Nothing,
-        status: 204,
-        ..plain(
-            "/api/v1/twins/{namespace}/{name}/components/{component}",
-            "addComponent",
-            "Adds a name for a capability",
-            "",
-        )
-    }
+    silent("put", "/api/v1/twins/{namespace}/{name}/components/{component}", "addComponent", "Adds a name for a capability")
     .takes("NewComponent", "", r#"{"kind": "secrets"}"#)
     .refuses(USED),
-    Operation {
-        method: "delete",
-        answer: Answer::Nothing,
-        status: 204,
-        ..plain(
-            "/api/v1/twins/{namespace}/{name}/components/{component}",
-            "removeComponent",
-            "Removes a name that was added",
-            "",
-        )
-    }
+    silent("delete", "/api/v1/twins/{namespace}/{name}/components/{component}", "removeComponent", "Removes a name that was added")
     .refuses(USED),
     Operation {
         method: "post",
@@ -349,12 +284,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     ])
     .body(&["application/octet-stream"], "", "", "")
     .refuses(USED),
-    Operation {
-        method: "delete",
-        answer: Answer::Nothing,
-        status: 204,
-        ..plain("/api/v1/twins/{namespace}/{name}/secrets/{secret}", "deleteSecret", "Deletes a secret", "")
-    }
+    silent("delete", "/api/v1/twins/{namespace}/{name}/secrets/{secret}", "deleteSecret", "Deletes a secret")
     .refuses(USED),
     Operation {
         answer: Answer::Text("application/octet-stream", "The value"),
@@ -367,17 +297,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     }
     .query(&[("version", "integer", "Which version: the newest, or the one before while it is valid")])
     .refuses(USED),
-    Operation {
-        method: "post",
-        answer: Answer::Nothing,
-        status: 204,
-        ..plain(
-            "/api/v1/twins/{namespace}/{name}/secrets/{secret}/ack",
-            "acknowledgeSecret",
-            "Notes that an instance uses a version",
-            "",
-        )
-    }
+    silent("post", "/api/v1/twins/{namespace}/{name}/secrets/{secret}/ack", "acknowledgeSecret", "Notes that an instance uses a version")
     .takes("SecretUse", "", r#"{"instance": "orders-1", "version": 1}"#)
     .refuses(USED),
     plain("/api/v1/twins/{namespace}/{name}/state", "listStores", "Lists the stores of the service", "[Store]")
@@ -458,30 +378,10 @@ pub(super) static OPERATIONS: &[Operation] = &[
         "[Subscription]",
     )
     .refuses(USED),
-    Operation {
-        method: "put",
-        answer: Answer::Nothing,
-        status: 204,
-        ..plain(
-            "/api/v1/twins/{namespace}/{name}/subscriptions/{subscription}",
-            "setSubscription",
-            "Declares where in the application a topic's messages go",
-            "",
-        )
-    }
+    silent("put", "/api/v1/twins/{namespace}/{name}/subscriptions/{subscription}", "setSubscription", "Declares where in the application a topic's messages go")
     .takes("NewSubscription", "", r#"{"component": "pubsub", "topic": "orders", "path": "/orders"}"#)
     .refuses(USED),
-    Operation {
-        method: "delete",
-        answer: Answer::Nothing,
-        status: 204,
-        ..plain(
-            "/api/v1/twins/{namespace}/{name}/subscriptions/{subscription}",
-            "removeSubscription",
-            "Removes a subscription",
-            "",
-        )
-    }
+    silent("delete", "/api/v1/twins/{namespace}/{name}/subscriptions/{subscription}", "removeSubscription", "Removes a subscription")
     .refuses(USED),
     stream("/api/v1/twins/{namespace}/{name}/events", "watchTwin", "Follows one twin", EVENTS),
     stream("/api/v1/events", "watchAll", "Follows every twin", EVENTS).refuses(FORBIDDEN),
