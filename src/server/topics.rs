@@ -9,7 +9,10 @@ use std::{
 use ahash::HashMap;
 use compact_str::CompactString;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinHandle,
+};
 
 use super::{
     Server,
@@ -165,8 +168,8 @@ impl Server {
         pump.lease(0).await?;
         // One more: whoever takes nothing still hears of a problem.
         let (found, messages) = mpsc::channel(OUTSTANDING_MAX + 1);
-        tokio::spawn(pump.run(found));
-        Ok(Subscription { messages, next: None, pass: pass(), service: service.clone(), name, settler })
+        let pump = tokio::spawn(pump.run(found));
+        Ok(Subscription { messages, next: None, pass: pass(), service: service.clone(), name, settler, pump })
     }
 }
 
@@ -190,6 +193,7 @@ pub struct Subscription {
     service: ServiceId,
     name: CompactString,
     settler: Settler,
+    pump: JoinHandle<()>,
 }
 
 impl Subscription {
@@ -219,6 +223,15 @@ impl Subscription {
     /// for which it could not be kept comes again.
     pub fn settle(&self, number: u64, outcome: Outcome) {
         self.settler.outstanding.settle(number, outcome);
+    }
+
+    /// Ends it, and waits until what became of its messages is kept.
+    pub async fn close(self) {
+        let Self { messages, pump, .. } = self;
+        drop(messages);
+        if let Err(error) = pump.await {
+            tracing::error!(%error, "a subscription ended with a bug");
+        }
     }
 
     /// Reads a message again that was handed over.

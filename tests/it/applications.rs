@@ -27,7 +27,9 @@ use serde_json::{Value, json};
 use tokio::{net::TcpStream, sync::mpsc, task::JoinHandle};
 use tonic::transport::Channel;
 
-use crate::api_world::{Answer, World, event};
+use service_twin::config::StoreKind;
+
+use crate::api_world::{Answer, World, config, event};
 
 /// How long is waited for what must come.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
@@ -229,6 +231,49 @@ async fn what_an_application_leaves_undone_another_instance_gets() {
     first.abort();
     let mut second = App::open(&world, &orders, "shop/orders", subscriptions).await;
     assert_eq!(second.pushed("/new").await, 1);
+}
+
+#[tokio::test]
+async fn a_node_that_stops_settles_what_it_has_pushed_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = config(folder.path(), StoreKind::Sled);
+    let world = World::start(folder, first.clone()).await;
+    let orders = key(&world, "shop/orders").await;
+    let subscriptions = json!([{"pubsubname": "pubsub", "topic": "new", "route": "/new"}]);
+    let connection = upgrade(&world, &orders, "shop/orders", "").await.unwrap();
+    let (tell, mut asked) = mpsc::channel(1);
+    let answer = Arc::new(tokio::sync::Notify::new());
+    let (list, may_answer) = (subscriptions.to_string(), Arc::clone(&answer));
+    tokio::spawn(async move {
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (tell, list, may_answer) = (tell.clone(), list.clone(), Arc::clone(&may_answer));
+            async move {
+                if request.uri().path() == "/dapr/subscribe" {
+                    return Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(list)));
+                }
+                tell.try_send(()).ok();
+                may_answer.notified().await;
+                Ok(Response::new(Full::default()))
+            }
+        });
+        drop(
+            hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(connection, service).await,
+        );
+    });
+    subscribed(&world, &orders, 1).await;
+    publish(&world, &orders, "new", 1).await;
+    tokio::time::timeout(SOON, asked.recv()).await.unwrap().unwrap();
+    let ready = format!("{}/readyz", world.node.url());
+    let World { node, folder, client, .. } = world;
+    let stopped = tokio::spawn(node.shutdown());
+    while client.get(&ready).send().await.is_ok_and(|answer| answer.status() == 200) {}
+    answer.notify_one();
+    stopped.await.unwrap();
+    let world = World::start(folder, first).await;
+    let mut app = App::open(&world, &orders, "shop/orders", subscriptions).await;
+    subscribed(&world, &orders, 1).await;
+    publish(&world, &orders, "new", 2).await;
+    assert_eq!(app.pushed("/new").await, 2, "the first one is done");
 }
 
 #[tokio::test]

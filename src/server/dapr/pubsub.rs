@@ -374,6 +374,11 @@ impl Taking {
         }
     }
 
+    /// Ends it, and waits until what became of its messages is kept; what nobody said anything of is given back.
+    pub async fn close(self) {
+        self.subscription.close().await;
+    }
+
     /// Puts a message that goes nowhere any more into the topic for those.
     async fn bury(&self, number: u64) -> Result<(), Refusal> {
         let Some(topic) = self.wanted.dead_letter_topic.as_deref().filter(|topic| !topic.is_empty()) else {

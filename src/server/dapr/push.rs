@@ -203,6 +203,7 @@ async fn hand_over(mut taking: Taking, app: &App, subscribed: &Subscribed, is_sa
             () = server.stopping(), if ended.is_none() => ended = Some("the node is stopping".to_owned()),
         }
         if let Some(ended) = ended.take_if(|_| working.is_empty()) {
+            taking.close().await;
             return ended;
         }
     }

@@ -351,7 +351,7 @@ async fn talk(
     answers: &mpsc::Sender<Result<wire::SubscribeTopicEventsResponseAlpha1, Status>>,
 ) -> Result<(), Status> {
     let server = taking.server();
-    loop {
+    let ended = loop {
         // Room first: a message that was taken is handed over without waiting.
         tokio::select! {
             word = said.message() => match word {
@@ -382,7 +382,9 @@ async fn talk(
             () = answers.closed() => break Ok(()),
             () = server.stopping() => break Err(Status::unavailable("the node is stopping; subscribe again")),
         }
-    }
+    };
+    taking.close().await;
+    ended
 }
 
 async fn invoke_service(session: Session, request: wire::InvokeServiceRequest) -> Result<InvokeResponse, Refusal> {
