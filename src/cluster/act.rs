@@ -47,11 +47,6 @@ impl Node {
         }
     }
 
-    pub(super) async fn adopt(self: Arc<Self>, life: Incarnation, slot: Slot, epoch: Epoch) {
-        let _busy = self.busy(slot);
-        self.owned(life, slot, epoch);
-    }
-
     pub(super) async fn hand_over(self: Arc<Self>, life: Incarnation, slot: Slot, to: Option<NodeId>) {
         let _busy = self.busy(slot);
         if let Some(host) = self.host() {
@@ -161,7 +156,7 @@ impl Node {
     }
 
     /// A claim was done.
-    fn owned(&self, life: Incarnation, slot: Slot, epoch: Epoch) {
+    pub(super) fn owned(&self, life: Incarnation, slot: Slot, epoch: Epoch) {
         let mut state = self.state.lock();
         if state.life != Some(life) {
             return;

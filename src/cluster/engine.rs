@@ -37,6 +37,9 @@ pub enum Watched<T> {
     Current,
 }
 
+/// What a watch shows.
+pub type Watching<T> = mpsc::Receiver<Watched<T>>;
+
 /// A presence record as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sighting {
@@ -63,7 +66,7 @@ pub trait Engine: Send + Sync + 'static {
     fn presence(&self, node: NodeId) -> Soon<'_, Result<Option<(Presence, Revision)>, Error>>;
 
     /// Watches presence.
-    fn watch_presence(&self) -> Soon<'_, Result<mpsc::Receiver<Watched<Sighting>>, Error>>;
+    fn watch_presence(&self) -> Soon<'_, Result<Watching<Sighting>, Error>>;
 
     /// Takes a slot whose record is at `expected` (`None`: was never owned); answers the new epoch.
     fn claim(
@@ -87,5 +90,5 @@ pub trait Engine: Send + Sync + 'static {
     fn owner(&self, slot: Slot) -> Soon<'_, Result<Option<Owner>, Error>>;
 
     /// Watches ownership.
-    fn watch_owners(&self) -> Soon<'_, Result<mpsc::Receiver<Watched<(Slot, Owner)>>, Error>>;
+    fn watch_owners(&self) -> Soon<'_, Result<Watching<(Slot, Owner)>, Error>>;
 }

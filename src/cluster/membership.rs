@@ -193,8 +193,13 @@ mod tests {
     }
 
     fn says(node: &str, incarnation: u64, state: State, revision: u64) -> Sighting {
-        let presence =
-            Presence { incarnation: Incarnation(incarnation), address: "a:1".into(), http: "a:2".into(), state, load: 3 };
+        let presence = Presence {
+            incarnation: Incarnation(incarnation),
+            address: "a:1".into(),
+            http: "a:2".into(),
+            state,
+            load: 3,
+        };
         Sighting { node: id(node), presence: Some(presence), revision: Revision(revision) }
     }
 
@@ -261,7 +266,8 @@ mod tests {
 
     #[test]
     fn what_a_new_watch_does_not_show_is_gone() {
-        let mut view = current(&[says("a", 1, State::Up, 1), says("b", 1, State::Up, 2), says("c", 1, State::Draining, 3)]);
+        let mut view =
+            current(&[says("a", 1, State::Up, 1), says("b", 1, State::Up, 2), says("c", 1, State::Draining, 3)]);
         assert_eq!(view.up().map(NodeId::as_str).collect::<Vec<_>>(), ["a", "b"]);
         view.begin();
         assert!(!view.is_current());

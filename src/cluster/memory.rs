@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Engine, Incarnation, NodeId, Owner, Presence, Revision, Soon,
-    engine::{Error, Sighting, Watched},
+    engine::{Error, Sighting, Watched, Watching},
 };
 use crate::store::{Epoch, Slot};
 
@@ -74,7 +74,12 @@ impl Inner {
         self.last
     }
 
-    fn put_presence(&mut self, node: NodeId, presence: Option<Presence>, expected: Revision) -> Result<Revision, Error> {
+    fn put_presence(
+        &mut self,
+        node: NodeId,
+        presence: Option<Presence>,
+        expected: Revision,
+    ) -> Result<Revision, Error> {
         if self.nodes.get(&node).map_or(Revision(0), |(_, revision)| *revision) != expected {
             return Err(Error::Conflict);
         }
@@ -131,7 +136,7 @@ impl MemoryEngine {
     }
 
     /// Shows what is there, then what comes, at the pace of the way.
-    fn show<T: Send + 'static>(&self, there: Vec<T>, mut coming: mpsc::Receiver<T>) -> mpsc::Receiver<Watched<T>> {
+    fn show<T: Send + 'static>(&self, there: Vec<T>, mut coming: mpsc::Receiver<T>) -> Watching<T> {
         let (show, shown) = mpsc::channel(64);
         let way = Arc::clone(&self.way);
         tokio::spawn(async move {
@@ -145,10 +150,10 @@ impl MemoryEngine {
             }
             loop {
                 let seen = tokio::select! {
-     biased;
-                    seen = coming.recv() => seen,
-                    () = show.closed() => None,
-                };
+                biased;
+                               seen = coming.recv() => seen,
+                               () = show.closed() => None,
+                           };
                 let Some(seen) = seen else { return };
                 if !way.pass().await || show.send(Watched::Seen(seen)).await.is_err() {
                     return;
@@ -172,7 +177,7 @@ impl Engine for MemoryEngine {
         self.write(move |inner| Ok(inner.nodes.get(&node).cloned()))
     }
 
-    fn watch_presence(&self) -> Soon<'_, Result<mpsc::Receiver<Watched<Sighting>>, Error>> {
+    fn watch_presence(&self) -> Soon<'_, Result<Watching<Sighting>, Error>> {
         let begun = self.write(|inner| {
             let (watch, coming) = mpsc::channel(WATCH_MAX);
             inner.presence_watches.push(watch);
@@ -213,7 +218,7 @@ impl Engine for MemoryEngine {
         self.write(move |inner| Ok(inner.owners.get(&slot).cloned()))
     }
 
-    fn watch_owners(&self) -> Soon<'_, Result<mpsc::Receiver<Watched<(Slot, Owner)>>, Error>> {
+    fn watch_owners(&self) -> Soon<'_, Result<Watching<(Slot, Owner)>, Error>> {
         let begun = self.write(|inner| {
             let (watch, coming) = mpsc::channel(WATCH_MAX);
             inner.owner_watches.push(watch);

@@ -25,6 +25,10 @@ mod node;
 pub mod ownership;
 pub mod placement;
 mod router;
+#[cfg(feature = "cluster")]
+pub mod transport;
+#[cfg(feature = "cluster")]
+mod uptime;
 
 use std::{fmt, time::Duration};
 
@@ -35,6 +39,8 @@ pub use engine::{Engine, Soon};
 pub use link::Links;
 pub use node::{Node, Phase};
 pub use router::Forwarded;
+#[cfg(feature = "cluster")]
+pub use uptime::SystemUptime;
 
 use crate::store::{Epoch, Slot};
 

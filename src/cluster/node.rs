@@ -328,17 +328,17 @@ impl Node {
         let mut leaving = self.leaving.subscribe();
         loop {
             let joined = tokio::select! {
-     biased;
-                joined = self.join() => Some(joined),
-                _ = leaving.wait_for(|leaving| *leaving) => None,
-            };
+            biased;
+                       joined = self.join() => Some(joined),
+                       _ = leaving.wait_for(|leaving| *leaving) => None,
+                   };
             let Some((presence, revision)) = joined else { break };
             self.phase.send_replace(Phase::Up);
             let end = tokio::select! {
-     biased;
-                end = self.beat(presence, revision) => end,
-                never = self.tend() => match never {},
-            };
+            biased;
+                       end = self.beat(presence, revision) => end,
+                       never = self.tend() => match never {},
+                   };
             self.lease_us.store(0, Ordering::Release);
             match end {
                 End::Left => break,
@@ -464,7 +464,9 @@ impl Node {
                     tracing::warn!(%error, "the presence of this node was not renewed");
                     match self.asked(self.engine.presence(node.clone())).await {
                         // It was written, although nobody said so: the next renewal goes on from there.
-                        Ok(Some((found, number))) if found.incarnation == me.incarnation && found.state != State::Dead => {
+                        Ok(Some((found, number)))
+                            if found.incarnation == me.incarnation && found.state != State::Dead =>
+                        {
                             revision = revision.max(number);
                         }
                         Ok(Some((found, number))) if number > revision => {
@@ -542,19 +544,23 @@ impl Node {
             busy: &state.busy,
         };
         let actions = plan(basis, self.config.moves_max.saturating_sub(state.busy.len()));
+        let mut adopted = Vec::new();
         for action in actions {
-            state.busy.insert(action.slot());
             match action {
                 Action::Claim { slot, expected } => {
+                    state.busy.insert(slot);
                     deeds.spawn(Arc::clone(self).claim(life, slot, expected));
                 }
-                Action::Adopt { slot, epoch } => {
-                    deeds.spawn(Arc::clone(self).adopt(life, slot, epoch));
-                }
                 Action::HandOver { slot, to } => {
+                    state.busy.insert(slot);
                     deeds.spawn(Arc::clone(self).hand_over(life, slot, to));
                 }
+                Action::Adopt { slot, epoch } => adopted.push((slot, epoch)),
             }
+        }
+        drop(state);
+        for (slot, epoch) in adopted {
+            self.owned(life, slot, epoch);
         }
     }
 }

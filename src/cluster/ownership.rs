@@ -94,15 +94,6 @@ pub enum Action {
     },
 }
 
-impl Action {
-    /// The slot it is about.
-    pub fn slot(&self) -> Slot {
-        match self {
-            Self::Claim { slot, .. } | Self::Adopt { slot, .. } | Self::HandOver { slot, .. } => *slot,
-        }
-    }
-}
-
 /// What a plan rests on.
 #[derive(Clone, Copy, Debug)]
 pub struct Basis<'a> {
@@ -216,6 +207,13 @@ mod tests {
             plan(basis, room)
         }
 
+        fn slots(&self, room: usize) -> Vec<Slot> {
+            let slot = |action: &Action| match action {
+                Action::Claim { slot, .. } | Action::Adopt { slot, .. } | Action::HandOver { slot, .. } => *slot,
+            };
+            self.plan(room).iter().map(slot).collect()
+        }
+
         fn wished_to(&self, node: &str) -> Vec<Slot> {
             (0..SLOTS).map(Slot).filter(|slot| self.wishes.of(*slot) == Some(&id(node))).collect()
         }
@@ -226,7 +224,7 @@ mod tests {
         let mut world = World::of(&[("me", 1, State::Up), ("other", 1, State::Up)]);
         let mine = world.wished_to("me");
         assert!(!mine.is_empty() && mine.len() < usize::from(SLOTS));
-        assert_eq!(world.plan(99).iter().map(Action::slot).collect::<Vec<_>>(), mine);
+        assert_eq!(world.slots(99), mine);
         assert_eq!(world.plan(2).len(), 2);
         world.busy.insert(mine[0]);
         assert_eq!(world.plan(99).len(), mine.len() - 1);
@@ -243,8 +241,7 @@ mod tests {
         world.table.apply(Slot(3), Owner { released: true, ..owned("lives", 1, 13) });
         world.table.apply(Slot(4), owned("lives", 2, 14));
         world.table.apply(Slot(5), owned("me", 0, 15));
-        let claimed: Vec<_> = world.plan(4).iter().map(Action::slot).collect();
-        assert_eq!(claimed, [Slot(0), Slot(3), Slot(5), Slot(6)]);
+        assert_eq!(world.slots(4), [Slot(0), Slot(3), Slot(5), Slot(6)]);
         assert_eq!(world.plan(1), [Action::Claim { slot: Slot(0), expected: Some(Epoch(10)) }]);
     }
 
@@ -256,7 +253,8 @@ mod tests {
             world.held.insert(slot, Epoch(7));
         }
         let theirs = world.wished_to("other");
-        let planned: Vec<_> = theirs.iter().map(|slot| Action::HandOver { slot: *slot, to: Some(id("other")) }).collect();
+        let planned: Vec<_> =
+            theirs.iter().map(|slot| Action::HandOver { slot: *slot, to: Some(id("other")) }).collect();
         assert_eq!(world.plan(99), planned);
         let mut alone = World::of(&[("me", 1, State::Draining)]);
         (alone.table, alone.held, alone.leaving) = (world.table, world.held, true);

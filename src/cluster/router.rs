@@ -119,9 +119,7 @@ impl Node {
         }
         let Some(owner) = state.table.get(slot).filter(|owner| !owner.released) else { return Way::Nowhere };
         let epoch = owner.epoch;
-        if owner.node == self.config.node
-            || state.view.standing(&owner.node, owner.incarnation) != Standing::Live
-        {
+        if owner.node == self.config.node || state.view.standing(&owner.node, owner.incarnation) != Standing::Live {
             return Way::Nowhere;
         }
         let Some(seen) = state.view.get(&owner.node) else { return Way::Nowhere };

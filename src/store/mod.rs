@@ -36,7 +36,7 @@ impl Slot {
     pub const COUNT: usize = 4096;
 
     /// The slot of an id, by the hash of its key.
-    #[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "12 bits")]
+    #[expect(clippy::as_conversions, reason = "12 bits")]
     pub fn of(hash: u64) -> Self {
         Self((hash >> 52) as u16)
     }

@@ -22,7 +22,7 @@ const MAY_USE: [(&str, &[&str]); 12] = [
 const TOP: [&str; 4] = ["config", "app", "demo", "bench"];
 
 /// Foreign crates, the only files (or folders) that may name them, and why.
-const AT_HOME: [(&[&str], &[&str], &str); 8] = [
+const AT_HOME: [(&[&str], &[&str], &str); 9] = [
     (&["actix", "actix_rt"], &["src/runtime/"], "only the runtime knows what drives a shard"),
     (
         &["sled"],
@@ -30,10 +30,11 @@ const AT_HOME: [(&[&str], &[&str], &str); 8] = [
         "only its store knows the engine",
     ),
     (
-        &["axum", "prost", "opentelemetry_proto", "tower", "tower_http", "utoipa"],
+        &["axum", "opentelemetry_proto", "tower", "tower_http", "utoipa"],
         &["src/server/", "src/demo/"],
         "foreign wire types stop at the edge; the demo's services are ordinary ones",
     ),
+    (&["prost"], &["src/server/", "src/demo/", "src/cluster/transport/"], "messages of gRPC are spoken where gRPC is"),
     (&["biscuit_auth", "biscuit_prost"], &["src/token/"], "only tokens know how they are signed and written"),
     (
         &["hyper", "hyper_util"],
@@ -41,7 +42,7 @@ const AT_HOME: [(&[&str], &[&str], &str); 8] = [
         "bytes of HTTP are moved at the edge; 'twin run' is a service's own door",
     ),
     (&["serde_saphyr"], &["src/cli/run/resources/"], "only what reads Dapr's resources knows YAML"),
-    (&["tonic"], &["src/server/", "src/cluster/transport.rs"], "gRPC is spoken at the edge and between nodes"),
+    (&["tonic"], &["src/server/", "src/cluster/transport/"], "gRPC is spoken at the edge and between nodes"),
     (
         &["opentelemetry", "opentelemetry_sdk", "opentelemetry_otlp"],
         &["src/demo/", "src/demo.rs", "src/cli/demo/", "src/cli/demo.rs"],

@@ -11,7 +11,10 @@ use std::{
 
 use parking_lot::Mutex;
 use service_twin::{
-    cluster::{Hosting, Served, ServedTo, Soon, memory::{Records, Way}},
+    cluster::{
+        Hosting, Served, ServedTo, Soon,
+        memory::{Records, Way},
+    },
     store::{Epoch, Slot},
 };
 use tokio::{sync::Notify, time::timeout};

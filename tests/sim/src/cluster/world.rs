@@ -90,8 +90,7 @@ impl World {
         let mut rng = StdRng::seed_from_u64(seed);
         let nodes = rng.random_range(2..=5);
         let records = Records::default();
-        let lists =
-            Lists { records: records.clone(), fence, of: Mutex::default(), broken: Mutex::default() };
+        let lists = Lists { records: records.clone(), fence, of: Mutex::default(), broken: Mutex::default() };
         let shared = Shared {
             rng: Mutex::new(rng),
             begun: Instant::now(),
@@ -169,7 +168,10 @@ impl World {
         sleep(HEAL).await;
         self.over.store(true, Ordering::Relaxed);
         for client in clients {
-            timeout(Duration::from_secs(60), client).await.map_err(|_| "a call never ends")?.map_err(|e| e.to_string())?;
+            timeout(Duration::from_secs(60), client)
+                .await
+                .map_err(|_| "a call never ends")?
+                .map_err(|e| e.to_string())?;
         }
         self.broken()?;
         self.whole()?;
