@@ -52,6 +52,7 @@ impl<K: Twin> Shard<K> {
         // Who was there meanwhile, and left, may have written; after the end nobody comes any more.
         if let Some(Restored::Whole(stored)) = restored
             && !core.over
+            && self.shared.is_here(hash)
             && core.table.removals() == removals
             && core.table.find(hash, &key).is_none()
         {

@@ -7,8 +7,8 @@ use super::{
     shard::{Core, Shard},
 };
 use crate::{
-    model::{Timestamp, limits},
-    store::{Address, Load, Prefix},
+    model::{Key, Timestamp, limits},
+    store::{Address, Epoch, Load, Prefix},
     twin::{Delivery, Failure, Persistence, Rejection, Twin, ring},
 };
 
@@ -39,7 +39,7 @@ impl<K: Twin> Core<K> {
             }
             twin.busy = Some(Box::new(Busy::new(Phase::Loading { attempts: 0 })));
             let at = self.table.insert(hash, twin);
-            self.loaded(shard, at, loaded, now);
+            self.loaded(shard, at, shard.shared.epoch(shard.shared.slots.of(hash)), loaded, now);
             return Ok(at);
         }
         twin.busy = Some(Box::new(Busy::new(Phase::Loading { attempts: 0 })));
@@ -52,7 +52,8 @@ impl<K: Twin> Core<K> {
     pub(super) fn load(&mut self, shard: &Shard<K>, at: u32, address: Arc<Address>, with_ring: bool) {
         let pages = if with_ring { vec![ring::PAGE.into()] } else { Vec::new() };
         shard.shared.wakes.began();
-        self.out.loads.push((at, Load { address, core: true, pages, prefix: observed::<K>() }));
+        let epoch = shard.shared.epoch(shard.shared.slots.of_key(&address.key));
+        self.out.loads.push((at, epoch, Load { address, core: true, pages, prefix: observed::<K>() }));
     }
 
     /// Takes a message that came through the inbox.
@@ -64,6 +65,12 @@ impl<K: Twin> Core<K> {
         call: Arc<dyn Delivery<K>>,
         now: Timestamp,
     ) {
+        if !shard.shared.is_here(hash)
+            && let Ok(key) = Key::parse(key)
+        {
+            self.out.elsewhere.push((hash, key, call));
+            return;
+        }
         match self.contained_by(shard, hash, key, |core| core.admit(shard, hash, key, now)) {
             Ok(Ok(at)) => self.deliver(shard, at, call, now),
             Ok(Err(failure)) | Err(failure) => self.out.failed.push((call, failure)),
@@ -82,18 +89,19 @@ impl<K: Twin> Core<K> {
                         self.counts.shed += 1;
                         self.out
                             .failed
-                            .push((call, Failure::Overloaded { what: "the queue of a twin that is loading" }));
+                            .push((call, Failure::Overloaded { what: "the queue of a twin that is loading".into() }));
                     } else {
                         busy.waiting.push_back(call);
                     }
                     return;
                 }
                 Phase::Backoff { until, cause, attempts, above } => {
-                    let unclaimed = above.is_some_and(|epoch| shard.shared.epoch().0 <= epoch);
-                    if unclaimed {
-                        shard.shared.reclaim();
+                    let slot = shard.shared.slots.of_key(&twin.key);
+                    let unclaimed = above.filter(|epoch| shard.shared.epoch(slot).0 <= *epoch);
+                    if let Some(epoch) = unclaimed {
+                        shard.shared.reclaim(slot, Epoch(epoch));
                     }
-                    if goes_on(*until, now) || unclaimed {
+                    if goes_on(*until, now) || unclaimed.is_some() {
                         self.out.failed.push((call, Failure::Backoff { until: *until, cause: Arc::clone(cause) }));
                         return;
                     }

@@ -31,6 +31,17 @@ pub struct Epoch(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u16);
 
+impl Slot {
+    /// Slots of a store that many nodes share.
+    pub const COUNT: usize = 4096;
+
+    /// The slot of an id, by the hash of its key.
+    #[expect(clippy::as_conversions, reason = "12 bits")]
+    pub fn of(hash: u64) -> Self {
+        Self((hash >> 52) as u16)
+    }
+}
+
 /// What a commit survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]

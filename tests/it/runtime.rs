@@ -235,7 +235,7 @@ async fn keyed_requests_to_a_volatile_kind_are_refused() {
         .with_request(RequestKey::new("r", runtime.now()))
         .with_principal(Principal::Host);
     let refused = runtime.twin("a").ask(Bump(1)).header(header).await;
-    assert_eq!(refused, Err(Failure::Keyless { kind: "tally" }));
+    assert_eq!(refused, Err(Failure::Keyless { kind: "tally".into() }));
 }
 
 #[tokio::test]
