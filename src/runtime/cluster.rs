@@ -4,6 +4,10 @@
 //! others. Whether a slot is owned is the store's to say (its epoch); that a node *believes* to own it only decides
 //! where calls go.
 
+use std::time::Duration;
+
+use compact_str::CompactString;
+
 use crate::{
     model::Timestamp,
     store::{Epoch, Slot},
@@ -18,6 +22,12 @@ pub trait Cluster: Send + Sync + 'static {
     /// Takes an encoded call to the node that owns the slot, wherever it moves meanwhile; waits while nobody owns it, until
     /// the deadline. Nothing blocks. [`Failure::outcome`] says what is certain when no answer came.
     fn forward(&self, slot: Slot, call: Vec<u8>, deadline: Option<Timestamp>, done: Forwarded);
+
+    /// Takes an encoded call to one node, by its name.
+    fn call(&self, node: &str, call: Vec<u8>, within: Duration, done: Forwarded);
+
+    /// Names of the other nodes that are up.
+    fn others(&self) -> Vec<CompactString>;
 
     /// Whether this node may answer from memory: its lease, by its own clock, has not run out.
     fn holds_lease(&self) -> bool;

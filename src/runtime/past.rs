@@ -167,6 +167,9 @@ impl<'a> TwinRef<'a> {
     }
 
     async fn load(self, load: Load) -> Result<Loaded, Failure> {
+        if self.runtime.inner.shared.cluster.is_some() {
+            return self.runtime.inner.shared.load_at_owner(load).await;
+        }
         let Some(store) = &self.runtime.inner.shared.store else { return Ok(Loaded::default()) };
         let (tell, told) = oneshot::channel();
         let done = move |loaded| {

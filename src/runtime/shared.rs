@@ -76,6 +76,11 @@ impl Shared {
         }
     }
 
+    /// When this runtime started.
+    pub(super) fn started(&self) -> Timestamp {
+        self.started
+    }
+
     /// Seconds of the runtime's life, for idleness; goes on when the clock goes back.
     pub(super) fn life_s(&self, now: Timestamp) -> u32 {
         let now = now.after(Duration::from_millis(self.went_back_ms.load(Ordering::Relaxed)));
@@ -214,6 +219,11 @@ impl Office {
 
     pub(super) fn host_named(&self, kind: &str) -> Option<Arc<dyn AnyHost>> {
         self.hosts.read().iter().find(|(_, name, _)| *name == kind).map(|(_, _, host)| Arc::clone(host))
+    }
+
+    /// The name of a kind that is hosted here, as its type has it.
+    pub(super) fn name_of(&self, kind: &str) -> Option<&'static str> {
+        self.hosts.read().iter().find(|(_, name, _)| *name == kind).map(|(_, name, _)| *name)
     }
 
     pub(super) fn hosts(&self) -> Vec<Arc<dyn AnyHost>> {

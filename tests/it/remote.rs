@@ -9,12 +9,13 @@ use std::{
     time::Duration,
 };
 
+use compact_str::CompactString;
 use parking_lot::Mutex;
 use service_twin::{
     model::{Key, Outcome, Timestamp},
     runtime::{Cluster, Config, Door, Forwarded, Runtime, Served},
     store::{Done, Epoch, Layer, Slot, Store, memory::MemoryStore},
-    twin::{Answer, Failure, Message, Rejection},
+    twin::{Answer, Failure, Message, Rejection, journal::Moment},
 };
 use tokio::sync::oneshot;
 
@@ -71,6 +72,21 @@ impl Cluster for Member {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         });
+    }
+
+    fn call(&self, node: &str, call: Vec<u8>, _: Duration, done: Forwarded) {
+        let (world, node) = (Arc::clone(&self.world), node.parse::<usize>().expect("a number"));
+        runtime_of_test().spawn(async move {
+            let served = |served| match served {
+                Served::Answer(answer) => done(Ok(answer)),
+                Served::Elsewhere => done(Err(Failure::Stopping)),
+            };
+            world.runtime(node).serve_node(&call, Box::new(served));
+        });
+    }
+
+    fn others(&self) -> Vec<CompactString> {
+        vec![(1 - self.at).to_string().into()]
     }
 
     fn holds_lease(&self) -> bool {
@@ -292,6 +308,86 @@ async fn without_its_lease_a_runtime_does_not_answer_from_memory() {
     }
     world.leased.store(true, Ordering::Relaxed);
     assert_eq!(world.ask(1, &key, Read).await, Ok((1, 1)));
+}
+
+/// Follows one twin through a runtime: what happened live, and by its journal what may have been missed.
+async fn revisions(world: &World, at: usize, key: &str, upto: u64, begun: oneshot::Sender<()>) -> Vec<u64> {
+    let runtime = world.runtime(at);
+    let mut watch = runtime.watch_twin::<Ledger>(&Key::parse(key).expect("a key"), None);
+    begun.send(()).ok();
+    let (mut seen, mut last) = (Vec::new(), 0);
+    while last < upto {
+        match watch.next().await {
+            Ok(event) if event.revision <= last => {}
+            Ok(event) => {
+                seen.push(event.revision);
+                last = event.revision;
+            }
+            Err(_) => loop {
+                let past = runtime.twin(key).events::<Ledger>(last).await.expect("its journal");
+                seen.extend(past.events.iter().map(|told| told.revision));
+                last = last.max(past.upto);
+                if past.upto >= past.newest {
+                    break;
+                }
+            },
+        }
+    }
+    seen
+}
+
+#[tokio::test]
+async fn a_watch_follows_a_twin_that_moves_without_a_gap() {
+    for door in doors() {
+        let world = World::start(&door);
+        let followers: Vec<_> = (0..2)
+            .map(|at| {
+                let world = Arc::clone(&world);
+                runtime_of_test().spawn(async move { world.runtime(at).follow_others().await })
+            })
+            .collect();
+        let key = key_of(0);
+        let readers: Vec<_> = (0..2)
+            .map(|at| {
+                let (world, key, (begin, begun)) = (Arc::clone(&world), key.clone(), oneshot::channel());
+                (begun, runtime_of_test().spawn(async move { revisions(&world, at, &key, 60, begin).await }))
+            })
+            .collect();
+        let mut reading = Vec::new();
+        for (begun, reader) in readers {
+            begun.await.unwrap();
+            reading.push(reader);
+        }
+        for round in 1..=60 {
+            assert_eq!(world.ask(round % 2, &key, Add(1)).await, Ok(u64::try_from(round).unwrap()));
+            if round % 7 == 0 {
+                world.move_slot(slot_of(&key)).await;
+            }
+        }
+        for reader in reading {
+            let seen = tokio::time::timeout(LONG, reader).await.expect("every event").unwrap();
+            assert_eq!(seen, (1..=60).collect::<Vec<u64>>(), "each once, in order");
+        }
+        for follower in followers {
+            follower.abort();
+        }
+    }
+}
+
+#[tokio::test]
+async fn twins_are_found_and_their_past_is_read_through_either_runtime() {
+    let world = World::start(&Door::Open);
+    for key in [key_of(0), key_of(1)] {
+        for at in [0, 1] {
+            world.ask(at, &key, Add(2)).await.unwrap();
+        }
+        for at in [0, 1] {
+            let (found, more) = world.runtime(at).find::<Ledger>(vec!["parity=even".into()], None, 10).await.unwrap();
+            assert!(found.iter().any(|found| found.key.as_str() == key) && !more);
+            let past = world.runtime(at).twin(&key).at(Moment::Revision(1)).ask(Read).await;
+            assert_eq!(past, Ok((2, 1)));
+        }
+    }
 }
 
 #[tokio::test]
