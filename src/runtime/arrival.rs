@@ -33,7 +33,13 @@ impl<K: Twin> Core<K> {
         let seen = self.witness.of(key);
         twin.ledger = Some(Box::new(Ledger::new(Arc::clone(&address), seen)));
         if let Some(instant) = shard.shared.store.as_ref().and_then(|store| store.instant()) {
-            let loaded = instant.load_now(&Load { address, core: true, pages: Vec::new(), prefix: observed::<K>() });
+            let loaded = instant.load_now(&Load {
+                address,
+                core: true,
+                pages: Vec::new(),
+                prefix: observed::<K>(),
+                under: None,
+            });
             if seen == 0 && loaded.as_ref().is_ok_and(|loaded| loaded.core.is_none() && loaded.pages.is_empty()) {
                 return Ok(self.table.insert(hash, twin));
             }
@@ -52,8 +58,9 @@ impl<K: Twin> Core<K> {
     pub(super) fn load(&mut self, shard: &Shard<K>, at: u32, address: Arc<Address>, with_ring: bool) {
         let pages = if with_ring { vec![ring::PAGE.into()] } else { Vec::new() };
         shard.shared.wakes.began();
-        let epoch = shard.shared.epoch(shard.shared.slots.of_key(&address.key));
-        self.out.loads.push((at, epoch, Load { address, core: true, pages, prefix: observed::<K>() }));
+        let slot = shard.shared.slots.of_key(&address.key);
+        let (epoch, under) = (shard.shared.epoch(slot), shard.shared.under(slot));
+        self.out.loads.push((at, epoch, Load { address, core: true, pages, prefix: observed::<K>(), under }));
     }
 
     /// Takes a message that came through the inbox.

@@ -164,7 +164,7 @@ impl Shared {
         let address = Arc::new(Address { kind, key });
         let shared = Arc::clone(self);
         store.load(
-            Load { address, core, pages, prefix },
+            Load { address, core, pages, prefix, under: self.under(slot) },
             Box::new(move |loaded| {
                 // Whoever lost the slot meanwhile may have read what is over.
                 if !shared.slots.is_open(slot) {
@@ -179,7 +179,7 @@ impl Shared {
     /// Reads a twin as its owner's store has it, wherever that is.
     pub(super) async fn load_at_owner(&self, load: Load) -> Answer<Loaded> {
         let Some(cluster) = &self.cluster else { return Err(Failure::Stopping) };
-        let Load { address, core, pages, prefix } = load;
+        let Load { address, core, pages, prefix, under: _ } = load;
         let prefix = prefix.map(|Prefix { prefix, after, limit }| Run { prefix, after, limit });
         let slot = self.slots.of_key(&address.key);
         let (kind, key) = (address.kind.clone(), address.key.clone());

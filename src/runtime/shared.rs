@@ -114,6 +114,11 @@ impl Shared {
         self.slots.epoch(slot)
     }
 
+    /// What a read of a twin rests on: the epoch of its slot, if others may own that one day.
+    pub(super) fn under(&self, slot: Slot) -> Option<Epoch> {
+        self.cluster.as_ref().map(|_| self.epoch(slot))
+    }
+
     /// Whether this runtime has the turns of the twin with this hash.
     pub(super) fn is_here(&self, hash: u64) -> bool {
         self.cluster.is_none() || self.slots.is_open(Slot::of(hash))

@@ -7,8 +7,6 @@ use crate::{
     store::{Epoch, Slot},
 };
 
-/// Slots of a store that many share.
-const MANY: usize = Slot::COUNT;
 /// Set beside an epoch while no turn may begin under it.
 const SHUT: u64 = 1 << 63;
 
@@ -18,7 +16,7 @@ pub(super) struct Slots(Box<[AtomicU64]>);
 impl Slots {
     /// Of a store that nobody shares, or that many do.
     pub(super) fn new(shared: bool) -> Self {
-        Self((0..if shared { MANY } else { 1 }).map(|_| AtomicU64::new(0)).collect())
+        Self((0..if shared { Slot::COUNT } else { 1 }).map(|_| AtomicU64::new(0)).collect())
     }
 
     /// Whether all ids are in the one slot.

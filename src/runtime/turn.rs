@@ -69,7 +69,8 @@ impl<K: Twin> Core<K> {
             Named::Elsewhere(load) => {
                 let busy = twin.busy();
                 busy.waiting.push_front(call);
-                if let Some(load) = load {
+                if let Some(mut load) = load {
+                    load.under = shard.shared.under(shard.shared.slots.of_key(&load.address.key));
                     self.reads += 1;
                     busy.read = Read::Asked(self.reads);
                     self.out.reads.push((at, self.reads, load));

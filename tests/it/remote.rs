@@ -114,7 +114,7 @@ impl World {
         let world = Arc::new(Self {
             store: Arc::new(Shared(Arc::new(MemoryStore::new()))),
             runtimes: OnceLock::new(),
-            owners: Mutex::new(vec![None; Slot::COUNT]),
+            owners: Mutex::new(vec![None; usize::from(Slot::COUNT)]),
             lost: Mutex::default(),
             forwarded: AtomicUsize::new(0),
             leased: AtomicBool::new(true),
