@@ -93,7 +93,7 @@ impl Twin for Reminded {
     fn event(&self, change: &Change) -> Option<Event> {
         match change {
             Change::Stored { .. } => None,
-            Change::Fired => Some(Event { name: "bench.reminded", data: Arc::from(*b"{}") }),
+            Change::Fired => Some(Event { name: "bench.reminded".into(), data: Arc::from(*b"{}") }),
         }
     }
 }

@@ -97,7 +97,7 @@ impl Part for Components {
                 ("twin.component.removed", serde_json::json!({ "component": { "name": name } }))
             }
         };
-        Some(Event { name, data: data.to_string().into_bytes().into() })
+        Some(Event { name: name.into(), data: data.to_string().into_bytes().into() })
     }
 
     fn heap_bytes(&self) -> usize {

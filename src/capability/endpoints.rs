@@ -143,7 +143,7 @@ impl Part for Endpoints {
                 ("twin.endpoint.removed", serde_json::json!({ "endpoint": { "instance": instance } }))
             }
         };
-        Some(Event { name, data: data.to_string().into_bytes().into() })
+        Some(Event { name: name.into(), data: data.to_string().into_bytes().into() })
     }
 
     fn index(&self, terms: &mut Terms) {

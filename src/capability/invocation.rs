@@ -108,7 +108,7 @@ impl Part for Invocation {
                 ("twin.caller.refused", serde_json::json!({ "caller": caller.as_str(), "method": method }))
             }
         };
-        Some(Event { name, data: data.to_string().into_bytes().into() })
+        Some(Event { name: name.into(), data: data.to_string().into_bytes().into() })
     }
 
     fn heap_bytes(&self) -> usize {

@@ -145,7 +145,7 @@ impl Part for Topics {
                 ("twin.subscription.removed", serde_json::json!({ "subscription": { "name": name } }))
             }
         };
-        Some(Event { name, data: data.to_string().into_bytes().into() })
+        Some(Event { name: name.into(), data: data.to_string().into_bytes().into() })
     }
 
     fn heap_bytes(&self) -> usize {

@@ -16,13 +16,20 @@ pub struct Peer {
     pub address: CompactString,
 }
 
-/// A call to the owner of a slot.
+/// Who of the other node's process a call is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whom {
+    /// A twin in this slot, which it is believed to own under this epoch.
+    Slot(Slot, Epoch),
+    /// The node itself, whatever it owns.
+    Node,
+}
+
+/// A call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ask {
-    /// The slot.
-    pub slot: Slot,
-    /// The epoch under which the other is believed to own it.
-    pub epoch: Epoch,
+    /// Who is meant.
+    pub whom: Whom,
     /// The encoded call.
     pub call: Arc<Vec<u8>>,
     /// How long the answer is waited for.

@@ -21,6 +21,8 @@ pub mod engine;
 pub mod link;
 pub mod membership;
 pub mod memory;
+#[cfg(feature = "cluster")]
+pub mod nats;
 mod node;
 pub mod ownership;
 pub mod placement;
@@ -187,7 +189,7 @@ impl Config {
             node,
             address: address.into(),
             http: http.into(),
-            slots: u16::try_from(Slot::COUNT).unwrap_or(u16::MAX),
+            slots: Slot::COUNT,
             ttl: Duration::from_secs(15),
             renew_every: Duration::from_secs(3),
             margin: Duration::from_secs(2),
@@ -233,8 +235,11 @@ pub trait Hosting: Send + Sync + 'static {
     /// Begins no new turns and saves what is under way; afterwards the slot may be released.
     fn hand_over(&self, slot: Slot) -> Soon<'_, ()>;
 
-    /// Takes a call from another node.
+    /// Takes a call to a twin of a slot from another node.
     fn serve(&self, slot: Slot, call: Vec<u8>, done: ServedTo);
+
+    /// Takes a call to this node from another one, whatever slots it owns.
+    fn serve_node(&self, call: Vec<u8>, done: ServedTo);
 }
 
 #[cfg(test)]

@@ -5,14 +5,15 @@ use std::{
     time::Duration,
 };
 
+use compact_str::CompactString;
 use tokio::{
     sync::oneshot,
     time::{Instant, sleep, timeout_at},
 };
 
 use super::{
-    Node, Owner, Served,
-    link::{Ask, Broken, Listening, Note, Peer, Reply, ReplyTo},
+    Node, NodeId, Owner, Served,
+    link::{Ask, Broken, Listening, Note, Peer, Reply, ReplyTo, Whom},
     membership::Standing,
 };
 use crate::{
@@ -39,19 +40,50 @@ impl Node {
     /// until the deadline. Nothing blocks. [`Failure::outcome`] says what is certain when no answer came.
     pub fn forward(self: &Arc<Self>, slot: Slot, call: Vec<u8>, deadline: Option<Timestamp>, done: Forwarded) {
         let within = deadline.map_or(self.config.call_timeout, |deadline| deadline.since(self.clock.now()));
-        let bytes = call.len();
-        let (calls, before) =
-            (self.calls.fetch_add(1, Ordering::Relaxed), self.calls_bytes.fetch_add(bytes, Ordering::Relaxed));
-        let counted = Counted { node: Arc::clone(self), bytes };
-        if calls >= self.config.calls_max || before + bytes > self.config.calls_bytes_max {
-            drop(counted);
-            return done(Err(Failure::Overloaded { what: "the way to other nodes" }));
-        }
+        let Some(counted) = self.count(call.len()) else {
+            return done(Err(Failure::Overloaded { what: "the way to other nodes".into() }));
+        };
         self.spawner.spawn(async move {
             let answer = counted.node.route(slot, Arc::new(call), within).await;
             drop(counted);
             done(answer);
         });
+    }
+
+    /// Takes an encoded call to one node, by its name, at most once.
+    pub fn call(self: &Arc<Self>, node: &str, call: Vec<u8>, within: Duration, done: Forwarded) {
+        let not = |cause: &str| Failure::Lost { outcome: Outcome::NotApplied, cause: cause.into() };
+        let peer = NodeId::parse(node).ok().and_then(|node| self.peer(&node));
+        let Some(peer) = peer else { return done(Err(not("no such node is here"))) };
+        let Some(counted) = self.count(call.len()) else {
+            return done(Err(Failure::Overloaded { what: "the way to other nodes".into() }));
+        };
+        self.spawner.spawn(async move {
+            let ask = Ask { whom: Whom::Node, call: Arc::new(call), within };
+            let answer = match counted.node.links.ask(peer, ask).await {
+                Ok(Reply::Answer(answer)) => Ok(answer),
+                Ok(Reply::Moved(_)) => Err(not("the node takes no calls")),
+                Err(Broken::NotSent(cause)) => Err(not(&cause)),
+                Err(Broken::Full) => Err(Failure::Overloaded { what: "the link to another node".into() }),
+                Err(Broken::Unanswered(cause)) => Err(Failure::Lost { outcome: Outcome::Unknown, cause }),
+            };
+            drop(counted);
+            done(answer);
+        });
+    }
+
+    /// Names of the other nodes that are up.
+    pub fn others(&self) -> Vec<CompactString> {
+        let state = self.state.lock();
+        state.view.up().filter(|node| **node != self.config.node).map(|node| node.as_str().into()).collect()
+    }
+
+    /// Counts one more call; `None` if there are too many.
+    fn count(self: &Arc<Self>, bytes: usize) -> Option<Counted> {
+        let (calls, before) =
+            (self.calls.fetch_add(1, Ordering::Relaxed), self.calls_bytes.fetch_add(bytes, Ordering::Relaxed));
+        let counted = Counted { node: Arc::clone(self), bytes };
+        (calls < self.config.calls_max && before + bytes <= self.config.calls_bytes_max).then_some(counted)
     }
 
     async fn route(&self, slot: Slot, call: Arc<Vec<u8>>, within: Duration) -> Result<Vec<u8>, Failure> {
@@ -72,7 +104,8 @@ impl Node {
                 }
                 Way::To(peer, epoch) => {
                     let within = deadline.saturating_duration_since(Instant::now());
-                    match self.links.ask(peer, Ask { slot, epoch, call: Arc::clone(&call), within }).await {
+                    let ask = Ask { whom: Whom::Slot(slot, epoch), call: Arc::clone(&call), within };
+                    match self.links.ask(peer, ask).await {
                         Ok(Reply::Answer(answer)) => return Ok(answer),
                         Ok(Reply::Moved(owner)) => {
                             let is_news = owner.is_some_and(|owner| owner.epoch > epoch && self.heard(slot, owner));
@@ -81,7 +114,9 @@ impl Node {
                                 continue;
                             }
                         }
-                        Err(Broken::Full) => return Err(Failure::Overloaded { what: "the link to another node" }),
+                        Err(Broken::Full) => {
+                            return Err(Failure::Overloaded { what: "the link to another node".into() });
+                        }
                         Err(Broken::Unanswered(cause)) => {
                             return Err(Failure::Lost { outcome: Outcome::Unknown, cause });
                         }
@@ -146,7 +181,18 @@ impl Node {
 
 impl Listening for Node {
     fn asked(self: Arc<Self>, ask: Ask, done: ReplyTo) {
-        let Ask { slot, epoch, call, .. } = ask;
+        let Ask { whom, call, .. } = ask;
+        let Some(host) = self.host().cloned() else { return done(Reply::Moved(None)) };
+        let (slot, epoch) = match whom {
+            Whom::Slot(slot, epoch) => (slot, epoch),
+            Whom::Node => {
+                let served = |served| match served {
+                    Served::Answer(answer) => done(Reply::Answer(answer)),
+                    Served::Elsewhere => done(Reply::Moved(None)),
+                };
+                return host.serve_node(Arc::unwrap_or_clone(call), Box::new(served));
+            }
+        };
         {
             // Who asks knows more than we do.
             let mut state = self.state.lock();
@@ -155,7 +201,6 @@ impl Listening for Node {
                 self.changed();
             }
         }
-        let Some(host) = self.host().cloned() else { return done(Reply::Moved(None)) };
         let served = move |served| match served {
             Served::Answer(answer) => done(Reply::Answer(answer)),
             Served::Elsewhere => done(Reply::Moved(self.state.lock().table.get(slot).cloned())),

@@ -179,7 +179,7 @@ impl fmt::Display for Step {
 }
 
 /// What travels beside a message; the default costs nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// Until when the caller waits; an expired message is dropped before its turn.
     pub deadline: Option<Timestamp>,
@@ -187,7 +187,7 @@ pub struct Header {
 }
 
 /// The parts of a header that a bare call does not have.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Rest {
     principal: Principal,
     rights: Option<Arc<TokenRights>>,

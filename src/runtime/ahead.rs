@@ -44,7 +44,13 @@ impl<K: Twin> Shard<K> {
         let (removals, seen) = (core.table.removals(), core.witness.of(&key));
         drop(core);
         let address = Arc::new(Address { kind: K::KIND.into(), key: key.clone() });
-        let load = Load { address: Arc::clone(&address), core: true, pages: Vec::new(), prefix: observed::<K>() };
+        let load = Load {
+            address: Arc::clone(&address),
+            core: true,
+            pages: Vec::new(),
+            prefix: observed::<K>(),
+            under: self.shared.under(self.shared.slots.of(hash)),
+        };
         let read = store.load_here(&load).and_then(Result::ok);
         // A panic comes again the usual way, where it is told.
         let restored = read.and_then(|loaded| asked(|| restore::<K>(&key, seen, loaded)).ok()?.ok());
@@ -52,6 +58,7 @@ impl<K: Twin> Shard<K> {
         // Who was there meanwhile, and left, may have written; after the end nobody comes any more.
         if let Some(Restored::Whole(stored)) = restored
             && !core.over
+            && self.shared.is_here(hash)
             && core.table.removals() == removals
             && core.table.find(hash, &key).is_none()
         {

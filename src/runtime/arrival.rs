@@ -7,8 +7,8 @@ use super::{
     shard::{Core, Shard},
 };
 use crate::{
-    model::{Timestamp, limits},
-    store::{Address, Load, Prefix},
+    model::{Key, Timestamp, limits},
+    store::{Address, Epoch, Load, Prefix},
     twin::{Delivery, Failure, Persistence, Rejection, Twin, ring},
 };
 
@@ -33,13 +33,19 @@ impl<K: Twin> Core<K> {
         let seen = self.witness.of(key);
         twin.ledger = Some(Box::new(Ledger::new(Arc::clone(&address), seen)));
         if let Some(instant) = shard.shared.store.as_ref().and_then(|store| store.instant()) {
-            let loaded = instant.load_now(&Load { address, core: true, pages: Vec::new(), prefix: observed::<K>() });
+            let loaded = instant.load_now(&Load {
+                address,
+                core: true,
+                pages: Vec::new(),
+                prefix: observed::<K>(),
+                under: None,
+            });
             if seen == 0 && loaded.as_ref().is_ok_and(|loaded| loaded.core.is_none() && loaded.pages.is_empty()) {
                 return Ok(self.table.insert(hash, twin));
             }
             twin.busy = Some(Box::new(Busy::new(Phase::Loading { attempts: 0 })));
             let at = self.table.insert(hash, twin);
-            self.loaded(shard, at, loaded, now);
+            self.loaded(shard, at, shard.shared.epoch(shard.shared.slots.of(hash)), loaded, now);
             return Ok(at);
         }
         twin.busy = Some(Box::new(Busy::new(Phase::Loading { attempts: 0 })));
@@ -52,7 +58,9 @@ impl<K: Twin> Core<K> {
     pub(super) fn load(&mut self, shard: &Shard<K>, at: u32, address: Arc<Address>, with_ring: bool) {
         let pages = if with_ring { vec![ring::PAGE.into()] } else { Vec::new() };
         shard.shared.wakes.began();
-        self.out.loads.push((at, Load { address, core: true, pages, prefix: observed::<K>() }));
+        let slot = shard.shared.slots.of_key(&address.key);
+        let (epoch, under) = (shard.shared.epoch(slot), shard.shared.under(slot));
+        self.out.loads.push((at, epoch, Load { address, core: true, pages, prefix: observed::<K>(), under }));
     }
 
     /// Takes a message that came through the inbox.
@@ -64,6 +72,12 @@ impl<K: Twin> Core<K> {
         call: Arc<dyn Delivery<K>>,
         now: Timestamp,
     ) {
+        if !shard.shared.is_here(hash)
+            && let Ok(key) = Key::parse(key)
+        {
+            self.out.elsewhere.push((hash, key, call));
+            return;
+        }
         match self.contained_by(shard, hash, key, |core| core.admit(shard, hash, key, now)) {
             Ok(Ok(at)) => self.deliver(shard, at, call, now),
             Ok(Err(failure)) | Err(failure) => self.out.failed.push((call, failure)),
@@ -82,18 +96,19 @@ impl<K: Twin> Core<K> {
                         self.counts.shed += 1;
                         self.out
                             .failed
-                            .push((call, Failure::Overloaded { what: "the queue of a twin that is loading" }));
+                            .push((call, Failure::Overloaded { what: "the queue of a twin that is loading".into() }));
                     } else {
                         busy.waiting.push_back(call);
                     }
                     return;
                 }
                 Phase::Backoff { until, cause, attempts, above } => {
-                    let unclaimed = above.is_some_and(|epoch| shard.shared.epoch().0 <= epoch);
-                    if unclaimed {
-                        shard.shared.reclaim();
+                    let slot = shard.shared.slots.of_key(&twin.key);
+                    let unclaimed = above.filter(|epoch| shard.shared.epoch(slot).0 <= *epoch);
+                    if let Some(epoch) = unclaimed {
+                        shard.shared.reclaim(slot, Epoch(epoch));
                     }
-                    if goes_on(*until, now) || unclaimed {
+                    if goes_on(*until, now) || unclaimed.is_some() {
                         self.out.failed.push((call, Failure::Backoff { until: *until, cause: Arc::clone(cause) }));
                         return;
                     }

@@ -116,7 +116,7 @@ pub struct Answering<'a, M: Message>(State<'a, M>);
 
 enum State<'a, M: Message> {
     Start(Ask<'a, M>),
-    Waiting(Arc<Call<M>>),
+    Waiting(&'a Runtime, Arc<Call<M>>),
     /// Known, but other tasks of this thread come first.
     Yielding(Answer<M::Reply>),
     Done,
@@ -147,6 +147,7 @@ impl<M: Message> Future for Answering<'_, M> {
                 }
                 match host.ask(twin.key, message, header, wire) {
                     Inline::Now(answer) => {
+                        let answer = twin.runtime.inner.shared.leased(answer);
                         let turns = INLINE_TURNS.get() + 1;
                         if turns < INLINE_TURNS_MAX {
                             INLINE_TURNS.set(turns);
@@ -157,22 +158,22 @@ impl<M: Message> Future for Answering<'_, M> {
                         context.waker().wake_by_ref();
                         Poll::Pending
                     }
-                    Inline::Later(call) => self.wait(call, context),
+                    Inline::Later(call) => self.wait(twin.runtime, call, context),
                 }
             }
-            State::Waiting(call) => self.wait(call, context),
+            State::Waiting(runtime, call) => self.wait(runtime, call, context),
             State::Yielding(answer) => Poll::Ready(answer),
             State::Done => Poll::Ready(Err(Failure::Stopping)),
         }
     }
 }
 
-impl<M: Message> Answering<'_, M> {
-    fn wait(&mut self, call: Arc<Call<M>>, context: &mut Context<'_>) -> Poll<Answer<M::Reply>> {
+impl<'a, M: Message> Answering<'a, M> {
+    fn wait(&mut self, runtime: &'a Runtime, call: Arc<Call<M>>, context: &mut Context<'_>) -> Poll<Answer<M::Reply>> {
         let polled = call.poll_answer(context);
         if polled.is_pending() {
-            self.0 = State::Waiting(call);
+            self.0 = State::Waiting(runtime, call);
         }
-        polled
+        polled.map(|answer| runtime.inner.shared.leased(answer))
     }
 }

@@ -8,15 +8,16 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
-    Config, Inner, Kind, Runtime,
+    Cluster, Config, Inner, Kind, Runtime,
     drain::Drain,
     host::{AnyHost, Host},
-    shared::{Decoder, Decoders, SLOT, Shared},
+    remote::Codecs,
+    shared::{Decoder, Decoders, Shared},
     system::{self, Starter},
 };
 use crate::{
     model::{Clock, Header, SystemClock},
-    store::{self, Epoch, Store},
+    store::{self, Epoch, Slot, Store},
     twin::{Answer, Forwarded, Handed, Persistence, Post, Sender, Twin, Wire, from_bytes},
 };
 
@@ -49,8 +50,10 @@ pub struct Builder {
     config: Config,
     clock: Option<Arc<dyn Clock>>,
     store: Option<Arc<dyn Store>>,
+    cluster: Option<Arc<dyn Cluster>>,
     kinds: Vec<Register>,
     decoders: Decoders,
+    codecs: Codecs,
 }
 
 type Make = Box<dyn FnOnce(&Arc<Shared>) -> Made>;
@@ -82,6 +85,14 @@ impl Builder {
         self
     }
 
+    /// Shares the store with other runtimes: this one owns no slot before it is told so ([`Runtime::own`]) and forwards
+    /// calls to twins in slots of others. Only messages registered by [`Builder::wire`] travel.
+    #[must_use]
+    pub fn cluster(mut self, cluster: Arc<dyn Cluster>) -> Self {
+        self.cluster = Some(cluster);
+        self
+    }
+
     /// Sets the clock; the machine's by default.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -107,12 +118,13 @@ impl Builder {
         self
     }
 
-    /// Lets a message rest in an outbox: told by a durable twin to a twin of the message's kind.
+    /// Lets a message rest in an outbox and travel to another runtime: told by a durable twin to a twin of the message's kind.
     #[must_use]
     pub fn wire<M: Wire>(mut self) -> Self {
         let decoder: Decoder =
             |bytes, header, sender| Some(unpack(Post::<M>::tell(from_bytes(bytes).ok()?), header, sender));
         self.decoders.insert((<M::Twin as Twin>::KIND.into(), M::NAME.into(), None), decoder);
+        self.codecs.add::<M>();
         self
     }
 
@@ -122,6 +134,8 @@ impl Builder {
         let decoder: Decoder =
             |bytes, header, sender| Some(unpack(Post::<M>::ask::<B>(from_bytes(bytes).ok()?), header, sender));
         self.decoders.insert((<M::Twin as Twin>::KIND.into(), M::NAME.into(), Some(B::NAME.into())), decoder);
+        self.codecs.add::<M>();
+        self.codecs.add::<B>();
         self
     }
 
@@ -130,10 +144,10 @@ impl Builder {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let arbiters = if self.config.arbiters == 0 { cores } else { self.config.arbiters };
         let (parts, starters) = self.assemble(arbiters)?;
-        if let Some(store) = &parts.shared.store {
+        if let Some(store) = parts.shared.unshared_store() {
             let (tell, told) = std::sync::mpsc::sync_channel(1);
             store.claim(
-                SLOT,
+                Slot(0),
                 None,
                 Box::new(move |claimed| {
                     tell.send(claimed).ok();
@@ -153,10 +167,10 @@ impl Builder {
     /// Outside an actix `System`.
     pub async fn start_here(self) -> Result<Runtime, StartError> {
         let (parts, starters) = self.assemble(1)?;
-        if let Some(store) = &parts.shared.store {
+        if let Some(store) = parts.shared.unshared_store() {
             let (tell, told) = tokio::sync::oneshot::channel();
             store.claim(
-                SLOT,
+                Slot(0),
                 None,
                 Box::new(move |claimed| {
                     tell.send(claimed).ok();
@@ -180,7 +194,7 @@ impl Builder {
             }
         }
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock));
-        let shared = Arc::new(Shared::new(self.config, arbiters, clock, self.store));
+        let shared = Arc::new(Shared::new(self.config, arbiters, clock, self.store, self.cluster));
         let (mut kinds, mut hosts, mut starters) = (Vec::new(), Vec::new(), Vec::new());
         for register in self.kinds {
             let made = (register.make)(&shared);
@@ -188,7 +202,7 @@ impl Builder {
             kinds.push(made.kind);
             starters.extend(made.starters);
         }
-        shared.office.open(hosts, self.decoders);
+        shared.office.open(hosts, self.decoders, self.codecs);
         let (orders, orders_in) = mpsc::channel(system::ORDERS_MAX);
         Ok((Parts { kinds: kinds.into(), shared, orders, orders_in }, starters))
     }
@@ -203,7 +217,7 @@ struct Parts {
 
 impl Parts {
     fn claimed(&self, claimed: Result<Epoch, store::Error>) -> Result<(), StartError> {
-        self.shared.set_epoch(claimed.map_err(StartError::Claim)?);
+        self.shared.set_epoch(Slot(0), claimed.map_err(StartError::Claim)?);
         Ok(())
     }
 }

@@ -9,11 +9,10 @@ use super::{
     install::arm,
     restore::{Restored, restore},
     shard::{Core, Note, Shard},
-    shared::SLOT,
 };
 use crate::{
     model::{Key, Outcome, Sealed, Timestamp, limits},
-    store::{self, Commit, Committed, Ended, Loaded},
+    store::{self, Commit, Committed, Ended, Epoch, Loaded},
     twin::{
         Failure, PageWrite, Persistence, Terms, Twin, journal,
         record::{self, Head, Section},
@@ -37,10 +36,12 @@ impl<K: Twin> Core<K> {
         if busy.flight.is_some() || !matches!(busy.phase, Phase::Live) || (!busy.dirty && busy.pages.is_empty()) {
             return None;
         }
+        let slot = shard.shared.slots.of_key(key);
+        let epoch = shard.shared.epoch(slot);
         let core = busy.dirty.then(|| {
             rotate::<K>(ledger, &mut busy.pages, state, *revision);
             let mut buffer = self.buffers.pop().unwrap_or_default();
-            ledger.state_bytes = encode(state, ledger, *revision, shard.shared.epoch().0, now, &mut buffer);
+            ledger.state_bytes = encode(state, ledger, *revision, epoch.0, now, &mut buffer);
             buffer
         });
         if core.is_some() {
@@ -53,8 +54,8 @@ impl<K: Twin> Core<K> {
         let to: Arc<dyn Committed> = shard.arc();
         let mut commit = Commit {
             address: Arc::clone(&ledger.address),
-            slot: SLOT,
-            epoch: shard.shared.epoch(),
+            slot,
+            epoch,
             sequence: ledger.sequence + u64::from(core.is_some()),
             core,
             pages: std::mem::take(&mut busy.pages),
@@ -170,6 +171,9 @@ impl<K: Twin> Core<K> {
         if matches!(busy.phase, Phase::Ending) {
             busy.phase = Phase::Loading { attempts: 0 };
             let address = Arc::clone(&ledger.address);
+            if !self.is_still_ours(shard, at) {
+                return;
+            }
             self.load(shard, at, address, false);
             return;
         }
@@ -207,12 +211,19 @@ impl<K: Twin> Core<K> {
         let flight = twin.busy.as_mut().and_then(|busy| busy.flight.take());
         if let Some(busy) = &mut twin.busy {
             busy.lose_staged(&Sealed::Lost { outcome: Outcome::NotApplied, cause: Arc::clone(&cause) });
-            busy.refuse_waiting(&Failure::Lost { outcome: Outcome::NotApplied, cause: Arc::clone(&cause) });
+            if shard.shared.cluster.is_none() {
+                busy.refuse_waiting(&Failure::Lost { outcome: Outcome::NotApplied, cause: Arc::clone(&cause) });
+            }
         }
+        if !self.is_still_ours(shard, at) {
+            return;
+        }
+        self.send_waiting_on(at);
         // What woke it, and what it had promised before, is in the record still, and nobody else remembers it.
         let until = shard.shared.clock.now();
         shard.shared.wakes.again(until.after(shard.shared.config.backoff_min), K::KIND, &key);
         let claim = error.outcome() == Outcome::Unknown || matches!(error, store::Error::Fenced { .. });
+        let Some(twin) = self.table.get_mut(at) else { return };
         let seen = twin.ledger.as_ref().map_or(0, |ledger| ledger.sequence);
         if !claim {
             self.table.remove(at);
@@ -221,7 +232,8 @@ impl<K: Twin> Core<K> {
         }
         // One claim ends the commits of all twins that were under way: each of them needs an epoch above its own
         // commit's, not above the present one, or they would fence each other for ever.
-        let above = Some(flight.map_or_else(|| shard.shared.epoch().0, |flight| flight.epoch));
+        let slot = shard.shared.slots.of_key(&key);
+        let above = flight.map_or_else(|| shard.shared.epoch(slot).0, |flight| flight.epoch);
         // It is only a place holder until the load; the outcome of the commit is told, whatever comes here.
         if let Ok(state) = asked(|| K::create(&key)) {
             twin.state = state;
@@ -230,14 +242,24 @@ impl<K: Twin> Core<K> {
         if let Some(ledger) = &mut twin.ledger {
             **ledger = Ledger::new(Arc::clone(&ledger.address), seen);
         }
-        twin.busy().phase = Phase::Backoff { until, cause, attempts: 0, above };
-        if above.is_some_and(|epoch| shard.shared.epoch().0 <= epoch) {
-            shard.shared.reclaim();
+        twin.busy().phase = Phase::Backoff { until, cause, attempts: 0, above: Some(above) };
+        if shard.shared.epoch(slot).0 <= above {
+            shard.shared.reclaim(slot, Epoch(above));
         }
     }
 
     /// Takes a twin's record as it was read, and lets its turns begin.
-    pub(super) fn loaded(&mut self, shard: &Shard<K>, at: u32, result: Result<Loaded, store::Error>, now: Timestamp) {
+    pub(super) fn loaded(
+        &mut self,
+        shard: &Shard<K>,
+        at: u32,
+        epoch: Epoch,
+        result: Result<Loaded, store::Error>,
+        now: Timestamp,
+    ) {
+        if !self.is_still_ours(shard, at) {
+            return;
+        }
         let Some(twin) = self.table.get_mut(at) else { return };
         let Some(attempts) = twin.busy.as_ref().and_then(|busy| match busy.phase {
             Phase::Loading { attempts } => Some(attempts),
@@ -246,6 +268,14 @@ impl<K: Twin> Core<K> {
             return;
         };
         let seen = twin.ledger.as_ref().map_or(0, |ledger| ledger.sequence);
+        if shard.shared.cluster.is_some()
+            && shard.shared.epoch(shard.shared.slots.of_key(&twin.key)) != epoch
+            && let Some(ledger) = &twin.ledger
+        {
+            // Read under an epoch that is over: somebody else may have written since.
+            let address = Arc::clone(&ledger.address);
+            return self.load(shard, at, address, false);
+        }
         let revived = result.map_err(|error| (error.to_string(), false)).and_then(|loaded| {
             let restored = asked(|| restore(&twin.key, seen, loaded));
             let restored = restored.map_err(|panic| (format!("reading its record panicked: {panic}"), false))?;

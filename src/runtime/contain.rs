@@ -51,6 +51,9 @@ impl<K: Twin> Core<K> {
 
     /// Wakes a twin, or tries again later what cannot even be created.
     pub(super) fn wake_contained(&mut self, shard: &Shard<K>, hash: u64, key: &Key, sequence: u64, now: Timestamp) {
+        if !shard.shared.is_here(hash) {
+            return;
+        }
         let woken = self.contained_by(shard, hash, key, |core| {
             if sequence > 0 {
                 core.woken_by(shard, hash, key, sequence);

@@ -1,7 +1,11 @@
 //! Committed events for watchers: a bounded ring, and a number to wait on.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
+use compact_str::CompactString;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -13,7 +17,7 @@ use crate::{
 /// One event of one twin, durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
-    /// Number on this node since its start; grows by one.
+    /// Number on this node since its start; grows.
     pub number: u64,
     /// The twin's kind.
     pub kind: &'static str,
@@ -31,12 +35,59 @@ pub struct Published {
 pub(super) struct Hub {
     ring: Mutex<Ring>,
     newest: watch::Sender<u64>,
+    /// What is watched here, for those that send events from elsewhere.
+    wanted: watch::Sender<Wanted>,
     kept: usize,
 }
 
 struct Ring {
-    events: VecDeque<Arc<Published>>,
+    events: VecDeque<Entry>,
     next: u64,
+}
+
+/// One place of the ring.
+struct Entry {
+    number: u64,
+    source: Source,
+    /// None for a gap: events of that source may be missing.
+    event: Option<Arc<Published>>,
+}
+
+/// Which runtime an event was committed by: 0 is this one.
+pub(super) type Source = u64;
+
+/// What the watches of a runtime follow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// Watches of all twins.
+    pub(super) all: usize,
+    /// Watches of one twin.
+    pub(super) twins: BTreeMap<(CompactString, Key), usize>,
+}
+
+impl Wanted {
+    fn count(&mut self, key: Option<&(&'static str, Key)>) -> &mut usize {
+        match key {
+            None => &mut self.all,
+            Some((kind, key)) => self.twins.entry(((*kind).into(), key.clone())).or_default(),
+        }
+    }
+
+    /// Whether nothing is followed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.all == 0 && self.twins.is_empty()
+    }
+}
+
+/// Events of this runtime after a number, as far as they are wanted.
+#[derive(Debug, Default)]
+pub(super) struct Fed {
+    /// The events, oldest first.
+    pub(super) events: Vec<Arc<Published>>,
+    /// They are all up to this number.
+    pub(super) upto: u64,
+    /// Whether some before them are no longer kept.
+    pub(super) gap: bool,
 }
 
 impl Hub {
@@ -44,20 +95,64 @@ impl Hub {
         Self {
             ring: Mutex::new(Ring { events: VecDeque::new(), next: 1 }),
             newest: watch::Sender::new(0),
+            wanted: watch::Sender::default(),
             kept: kept.max(1),
         }
     }
 
-    fn publish(&self, kind: &'static str, key: &Key, revision: u64, at: Timestamp, event: Event) {
+    /// Takes a committed event.
+    pub(super) fn publish(&self, source: Source, mut published: Published) {
+        self.put(source, |number| {
+            published.number = number;
+            Some(Arc::new(published))
+        });
+    }
+
+    /// Says that events of a source may be missing.
+    pub(super) fn gap(&self, source: Source) {
+        self.put(source, |_| None);
+    }
+
+    fn put(&self, source: Source, event: impl FnOnce(u64) -> Option<Arc<Published>>) {
         let mut ring = self.ring.lock();
         let number = ring.next;
         ring.next += 1;
         if ring.events.len() == self.kept {
             ring.events.pop_front();
         }
-        ring.events.push_back(Arc::new(Published { number, kind, key: key.clone(), revision, at, event }));
+        ring.events.push_back(Entry { number, source, event: event(number) });
         drop(ring);
         self.newest.send_replace(number);
+    }
+
+    /// What is followed here.
+    pub(super) fn wanted(&self) -> watch::Receiver<Wanted> {
+        self.wanted.subscribe()
+    }
+
+    /// The number of the newest event; changes with each.
+    pub(super) fn newest(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
+    }
+
+    /// Events that were committed here after a number, at most `limit` of those that are wanted.
+    pub(super) fn after(&self, after: u64, limit: usize, wanted: impl Fn(&Published) -> bool) -> Fed {
+        let ring = self.ring.lock();
+        let oldest = ring.events.front().map_or(ring.next, |entry| entry.number);
+        let mut fed = Fed { gap: after.saturating_add(1) < oldest || after >= ring.next, ..Fed::default() };
+        let after = if after >= ring.next { ring.next.saturating_sub(1) } else { after };
+        fed.upto = after.max(oldest.saturating_sub(1));
+        let skip = usize::try_from((after + 1).saturating_sub(oldest)).unwrap_or(usize::MAX);
+        for entry in ring.events.iter().skip(skip) {
+            if fed.events.len() == limit {
+                break;
+            }
+            fed.upto = entry.number;
+            if let Some(event) = entry.event.as_ref().filter(|event| entry.source == 0 && wanted(event)) {
+                fed.events.push(Arc::clone(event));
+            }
+        }
+        fed
     }
 }
 
@@ -67,9 +162,13 @@ pub struct Watch {
     newest: watch::Receiver<u64>,
     next: u64,
     key: Option<(&'static str, Key)>,
+    /// Where the last event came from, and whether the reader has heard that it is another place than before: between
+    /// two runtimes there is no order of one twin's events.
+    source: Option<Source>,
 }
 
-/// The watcher fell behind what is kept; it must read the twins anew and go on from [`Behind::oldest`].
+/// The watcher fell behind what is kept, or a followed twin moved to another runtime; it must read the twins anew and go
+/// on from [`Behind::oldest`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("events up to {oldest} are no longer kept; read the present state and go on from there")]
 pub struct Behind {
@@ -85,7 +184,9 @@ impl Watch {
     ) -> Self {
         let newest = shared.hub.newest.subscribe();
         let next = after.map_or_else(|| shared.hub.ring.lock().next, |after| after.saturating_add(1));
-        Self { shared: Arc::clone(shared), newest, next, key }
+        shared.hub.wanted.send_modify(|wanted| *wanted.count(key.as_ref()) += 1);
+        let source = shared.cluster.is_none().then_some(0);
+        Self { shared: Arc::clone(shared), newest, next, key, source }
     }
 
     /// Waits for the next event, for ever if there is none.
@@ -113,7 +214,7 @@ impl Watch {
 
     fn look(&mut self) -> Option<Result<Arc<Published>, Behind>> {
         let ring = self.shared.hub.ring.lock();
-        let oldest = ring.events.front().map_or(ring.next, |event| event.number);
+        let oldest = ring.events.front().map_or(ring.next, |entry| entry.number);
         if self.next < oldest {
             self.next = oldest;
             return Some(Err(Behind { oldest }));
@@ -124,13 +225,36 @@ impl Watch {
             return Some(Err(Behind { oldest }));
         }
         let skip = usize::try_from(self.next - oldest).unwrap_or(usize::MAX);
-        for event in ring.events.iter().skip(skip) {
-            self.next = event.number + 1;
-            if self.key.as_ref().is_none_or(|(kind, key)| event.kind == *kind && event.key == *key) {
-                return Some(Ok(Arc::clone(event)));
+        for Entry { number, source, event } in ring.events.iter().skip(skip) {
+            let Some(event) = event else {
+                self.next = number + 1;
+                return Some(Err(Behind { oldest: number + 1 }));
+            };
+            if let Some((kind, key)) = &self.key {
+                if event.kind != *kind || event.key != *key {
+                    self.next = number + 1;
+                    continue;
+                }
+                if self.source != Some(*source) {
+                    (self.source, self.next) = (Some(*source), *number);
+                    return Some(Err(Behind { oldest: *number }));
+                }
             }
+            self.next = number + 1;
+            return Some(Ok(Arc::clone(event)));
         }
         None
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let key = self.key.take();
+        self.shared.hub.wanted.send_modify(|wanted| {
+            let count = wanted.count(key.as_ref());
+            *count -= 1;
+            wanted.twins.retain(|_, count| *count > 0);
+        });
     }
 }
 
@@ -148,7 +272,9 @@ impl Rider for EventRider {
     fn release(&self, sealed: &Sealed) {
         match sealed {
             Sealed::Durable => {
-                self.shared.hub.publish(self.kind, &self.key, self.revision, self.at, self.event.clone());
+                let Self { kind, key, revision, at, event, .. } = self;
+                let (key, event) = (key.clone(), event.clone());
+                self.shared.hub.publish(0, Published { number: 0, kind, key, revision: *revision, at: *at, event });
             }
             Sealed::Lost { .. } => {}
         }

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     model::{Header, Key},
+    store::Slot,
     twin::{Call, Decide, Delivery, Failure, Handed, Message, Needs, Persistence, Rejection, Twin, Went},
 };
 
@@ -38,10 +39,12 @@ impl<K: Twin> Host<K> {
     }
 
     /// Id hash → slot (4,096) → shard.
-    #[expect(clippy::as_conversions, reason = "12 bits")]
     pub(super) fn shard(&self, hash: u64) -> &Arc<Shard<K>> {
-        let slot = (hash >> 52) as usize;
-        &self.shards[(slot * self.shards.len()) >> 12]
+        self.shard_of(Slot::of(hash))
+    }
+
+    fn shard_of(&self, slot: Slot) -> &Arc<Shard<K>> {
+        &self.shards[(usize::from(slot.0) * self.shards.len()) >> 12]
     }
 
     /// Asks: on this thread if the twin's shard is free, otherwise through its inbox.
@@ -55,11 +58,24 @@ impl<K: Twin> Host<K> {
         if shard.shared.is_stopping() {
             return Inline::Now(Err(Failure::Stopping));
         }
+        let code = |call: Call<M>| call.coded(shard.shared.codec());
+        if !shard.shared.is_here(hash) {
+            return match Key::parse(key) {
+                Ok(key) => {
+                    let call = Arc::new(code(Call::new(header, message)));
+                    shard.shared.forward(hash, &key, delivery(&call));
+                    Inline::Later(call)
+                }
+                Err(why) => Inline::Now(Err(Rejection::invalid(why.to_string()).into())),
+            };
+        }
         // Asked before the lock is taken: a message that panics here is its caller's own.
         let plain = header.request().is_none() && M::INLINE && message.needs() == Needs::Nothing;
         if M::INLINE
             && let now = shard.shared.clock.now()
             && let Some((mut core, found)) = shard.enter(hash, key, now)
+            // Nobody hands the slot over under this lock.
+            && shard.shared.is_here(hash)
         {
             if core.over {
                 return Inline::Now(Err(Failure::Stopping));
@@ -73,7 +89,7 @@ impl<K: Twin> Host<K> {
                 if plain && open {
                     return core.run_inline(shard, at, message, header, now);
                 }
-                let call = Arc::new(wire(Call::new(header, message)));
+                let call = Arc::new(wire(code(Call::new(header, message))));
                 core.deliver(shard, at, delivery(&call), now);
                 Inline::Later(call)
             };
@@ -95,7 +111,7 @@ impl<K: Twin> Host<K> {
             Ok(key) => key,
             Err(why) => return Inline::Now(Err(Rejection::invalid(why.to_string()).into())),
         };
-        let call = Arc::new(wire(Call::new(header, message)));
+        let call = Arc::new(wire(code(Call::new(header, message))));
         match shard.push(hash, key, delivery(&call)) {
             Ok(()) => Inline::Later(call),
             Err(_back) => Inline::Now(Err(shard.why_full("the shard's inbox"))),
@@ -119,7 +135,11 @@ impl<K: Twin> Host<K> {
                 return Err(Refused { failure: Rejection::invalid(why.to_string()).into(), message: Some(message) });
             }
         };
-        let call = Arc::new(Call::new(header, message));
+        let call = Arc::new(Call::new(header, message).coded(shard.shared.codec()));
+        if !shard.shared.is_here(hash) {
+            shard.shared.forward(hash, &key, delivery(&call));
+            return Ok(());
+        }
         match shard.push(hash, key, delivery(&call)) {
             Ok(()) => Ok(()),
             Err(back) => {
@@ -145,6 +165,10 @@ pub(super) trait AnyHost: Send + Sync {
     /// Wakes a twin whose wake entry was written with a record of this sequence; 0 if that is not known.
     fn wake(&self, key: &Key, sequence: u64);
     fn tick(&self, drain: bool);
+    /// Lets the twins of a slot leave that may; answers how many may not yet.
+    fn leave(&self, slot: Slot) -> usize;
+    /// Ends the twins of a slot that another runtime has.
+    fn lose(&self, slot: Slot);
     fn counts(&self) -> Counts;
     /// Twins with something under way or unsaved.
     fn unsettled(&self) -> usize;
@@ -181,6 +205,27 @@ impl<K: Twin> AnyHost for Host<K> {
         for shard in &self.shards {
             shard.inbox.note([Note::Tick { drain }]);
         }
+    }
+
+    fn leave(&self, slot: Slot) -> usize {
+        let shard = self.shard_of(slot);
+        let now = shard.shared.clock.now();
+        let mut core = shard.core.lock();
+        let left = shard.hold(&mut core, now, |core| core.leave(shard, slot, now));
+        let stuck = core.is_stuck();
+        let mut out = core.take_out();
+        drop(core);
+        if stuck {
+            shard.inbox.note([]);
+        }
+        if let Some(out) = &mut out {
+            shard.perform(out);
+        }
+        left
+    }
+
+    fn lose(&self, slot: Slot) {
+        self.shard_of(slot).inbox.note([Note::Lose(slot)]);
     }
 
     fn counts(&self) -> Counts {

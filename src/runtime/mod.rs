@@ -18,6 +18,7 @@ mod arrival;
 mod ask;
 mod builder;
 mod cache;
+mod cluster;
 mod commit;
 mod config;
 mod contain;
@@ -28,13 +29,18 @@ mod hold;
 mod host;
 mod inbox;
 mod install;
+mod leave;
+mod member;
 mod named;
 mod passivation;
 mod past;
+mod peers;
 mod recall;
+mod remote;
 mod restore;
 mod shard;
 mod shared;
+mod slots;
 mod sync;
 mod system;
 mod table;
@@ -53,13 +59,15 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use ask::{Answering, Ask, TwinRef};
 pub use builder::{Builder, StartError};
+pub use cluster::{Cluster, Forwarded, Served};
 pub use config::{Config, Door};
 pub use events::{Behind, Published, Watch};
 pub use host::Refused;
 pub use past::{Journaled, Past, PastEvents};
+pub use remote::ServedTo;
 pub use shard::Counts;
 
-use self::{host::Host, shared::Shared, system::Order};
+use self::{host::Host, peers::Question, shared::Shared, system::Order};
 use crate::{
     model::{Key, Timestamp},
     store::{self, Entry, Level, Scan, Stats},
@@ -149,16 +157,42 @@ impl Runtime {
     }
 
     /// Finds twins of a kind that have all these terms, in key order; none activated. A term ending in `*` matches
-    /// every term that starts so. Answers at most `limit`, and whether there are more.
+    /// every term that starts so. Answers at most `limit`, and whether there are more. Fails if a node of the cluster does
+    /// not say what it has.
     pub async fn find<K: Twin>(
         &self,
         terms: Vec<CompactString>,
         after: Option<Key>,
         limit: usize,
     ) -> Result<(Vec<Found>, bool), store::Error> {
+        let (mut found, mut more) = self.find_here(K::KIND, terms.clone(), after.clone(), limit).await?;
+        let ask = Question::Find { kind: K::KIND.into(), terms, after, limit };
+        for (node, answer) in self.ask_others::<(Vec<(Key, Vec<CompactString>)>, bool)>(&ask).await {
+            let (others, has_more) = answer.map_err(|failure| {
+                store::Error::Unavailable(format!("node '{node}' did not say what it has: {failure}").into())
+            })?;
+            found.extend(others.into_iter().map(|(key, terms)| Found { key, terms }));
+            more |= has_more;
+        }
+        found.sort_by(|a, b| a.key.cmp(&b.key));
+        // Of a twin that moves meanwhile two may tell.
+        found.dedup_by(|a, b| a.key == b.key);
+        more |= found.len() > limit;
+        found.truncate(limit);
+        Ok((found, more))
+    }
+
+    /// The same among the twins of this runtime's slots.
+    async fn find_here(
+        &self,
+        kind: &str,
+        terms: Vec<CompactString>,
+        after: Option<Key>,
+        limit: usize,
+    ) -> Result<(Vec<Found>, bool), store::Error> {
         let Some(store) = &self.inner.shared.store else { return Ok((Vec::new(), false)) };
         let (tell, told) = oneshot::channel();
-        let scan = Scan::Find { kind: K::KIND.into(), terms, after, limit };
+        let scan = Scan::Find { kind: kind.into(), terms, after, limit };
         store.scan(
             scan,
             Box::new(move |walked| {

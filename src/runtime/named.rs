@@ -88,7 +88,7 @@ pub(super) fn named<K: Twin>(twin: &mut Activation<K>, call: &dyn Delivery<K>) -
             (Vec::new(), Some(Prefix { prefix: prefix.into(), after: after.map(Into::into), limit }))
         }
     };
-    Named::Elsewhere(Some(Load { address, core: false, pages, prefix }))
+    Named::Elsewhere(Some(Load { address, core: false, pages, prefix, under: None }))
 }
 
 /// Whether a page is the runtime's, whoever names it.

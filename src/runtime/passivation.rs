@@ -16,7 +16,7 @@ const TICKS_PER_SWEEP: u32 = 16;
 /// Most twins visited in one hold of the lock.
 const SWEEP_MAX: u32 = 4096;
 /// What one save of observed pages may write, so that it fits a commit beside the core.
-const SAVE_BYTES_MAX: usize = limits::COMMIT_BYTES_MAX - 2 * limits::RECORD_BYTES_MAX;
+pub(super) const SAVE_BYTES_MAX: usize = limits::COMMIT_BYTES_MAX - 2 * limits::RECORD_BYTES_MAX;
 
 impl<K: Twin> Core<K> {
     /// Saves what is due and passivates what is idle; with `drain`, saves everything.

@@ -117,7 +117,7 @@ impl<'a> TwinRef<'a> {
         }
         let key = Key::parse(self.key).map_err(|why| Rejection::invalid(why.to_string()))?;
         let address = Arc::new(Address { kind: K::KIND.into(), key });
-        let load = Load { address: Arc::clone(&address), core: true, pages: Vec::new(), prefix: None };
+        let load = Load { address: Arc::clone(&address), core: true, pages: Vec::new(), prefix: None, under: None };
         let Some(core) = self.load(load).await?.core else { return Ok(None) };
         self.barrier().await?;
         let record = record::decode(&core).map_err(damaged)?;
@@ -132,7 +132,7 @@ impl<'a> TwinRef<'a> {
         let loaded = if pages.is_empty() {
             Loaded::default()
         } else {
-            self.load(Load { address: Arc::clone(address), core: false, pages, prefix: None }).await?
+            self.load(Load { address: Arc::clone(address), core: false, pages, prefix: None, under: None }).await?
         };
         let page = |name: &CompactString| {
             let found = loaded.pages.iter().find(|(found, _)| found == name);
@@ -167,6 +167,9 @@ impl<'a> TwinRef<'a> {
     }
 
     async fn load(self, load: Load) -> Result<Loaded, Failure> {
+        if self.runtime.inner.shared.cluster.is_some() {
+            return self.runtime.inner.shared.load_at_owner(load).await;
+        }
         let Some(store) = &self.runtime.inner.shared.store else { return Ok(Loaded::default()) };
         let (tell, told) = oneshot::channel();
         let done = move |loaded| {

@@ -29,8 +29,8 @@ pub(super) fn recall<K: Twin>(
         // Made by the clock of a node of ours: what was promised is not refused because that clock was wrong.
         Principal::Runtime | Principal::Twin { .. } => {}
     }
-    let Some(ledger) = &twin.ledger else { return Some(Err(Failure::Keyless { kind: K::KIND })) };
-    let Some(fingerprint) = call.fingerprint() else { return Some(Err(Failure::Keyless { kind: K::KIND })) };
+    let Some(ledger) = &twin.ledger else { return Some(Err(Failure::Keyless { kind: K::KIND.into() })) };
+    let Some(fingerprint) = call.fingerprint() else { return Some(Err(Failure::Keyless { kind: K::KIND.into() })) };
     let id = ring::id(call.header().principal(), request);
     match ledger.rare().ring.look(&id, fingerprint, request.made_at) {
         ring::Seen::New => None,

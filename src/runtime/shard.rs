@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     model::{Key, Outcome, Rider, Sealed, Timestamp},
-    store::{self, Commit, Committed, Ended, Load, Loaded},
+    store::{self, Commit, Committed, Ended, Epoch, Load, Loaded, Slot},
     twin::{Delivery, Failure, Handed, Twin, Went},
 };
 
@@ -37,8 +37,8 @@ pub(super) struct Item<K: Twin> {
 pub(super) enum Note {
     /// A commit has an outcome.
     Ended(Ended),
-    /// A load came back for the activation at this index.
-    Loaded(u32, Result<Loaded, store::Error>),
+    /// A load came back for the activation at this index; it was asked for under this epoch.
+    Loaded(u32, Epoch, Result<Loaded, store::Error>),
     /// The pages that a message of the activation at this index named, with the number they were asked under.
     Read(u32, u64, Result<Loaded, store::Error>),
     /// The activation at this index has messages left that wait for nothing but their turns.
@@ -47,6 +47,8 @@ pub(super) enum Note {
     Wake(u64, Key, u64),
     /// How the delivery of a promise went.
     Settled { hash: u64, key: Key, number: u64, went: Went },
+    /// Another runtime has the twins of this slot.
+    Lose(Slot),
     /// Time for passivation and saves; `drain` means all of them, now.
     Tick { drain: bool },
 }
@@ -94,7 +96,9 @@ pub(super) struct Core<K: Twin> {
 pub(super) struct Out<K: Twin> {
     pub(super) released: Vec<Arc<dyn Rider>>,
     pub(super) failed: Vec<(Arc<dyn Delivery<K>>, Failure)>,
-    pub(super) loads: Vec<(u32, Load)>,
+    pub(super) loads: Vec<(u32, Epoch, Load)>,
+    /// Messages for twins that another runtime has.
+    pub(super) elsewhere: Vec<(u64, Key, Arc<dyn Delivery<K>>)>,
     /// Pages to read for the first waiting message.
     pub(super) reads: Vec<(u32, u64, Load)>,
 }
@@ -216,6 +220,12 @@ impl<K: Twin> Shard<K> {
 
     /// Takes a parcel: in place if this thread holds this shard's lock, otherwise through the inbox.
     pub(super) fn post(&self, hash: u64, key: &Key, parcel: Handed) {
+        if !self.shared.is_here(hash) {
+            if let Some(call) = parcel.open::<K>() {
+                self.shared.forward(hash, key, call);
+            }
+            return;
+        }
         if HELD.get() == self.address() {
             LOCAL.with_borrow_mut(|local| local.push_back((hash, key.clone(), parcel)));
             return;
@@ -228,7 +238,7 @@ impl<K: Twin> Shard<K> {
 
     /// Why the inbox did not take a message.
     pub(super) fn why_full(&self, what: &'static str) -> Failure {
-        if self.shared.is_closed() { Failure::Stopping } else { Failure::Overloaded { what } }
+        if self.shared.is_closed() { Failure::Stopping } else { Failure::Overloaded { what: what.into() } }
     }
 
     fn address(&self) -> usize {
@@ -260,6 +270,9 @@ impl<K: Twin> Shard<K> {
             for (call, failure) in out.failed.drain(..) {
                 tell(|| call.fail(failure));
             }
+            for (hash, key, call) in out.elsewhere.drain(..) {
+                self.shared.forward(hash, &key, call);
+            }
             let here = self.read(out);
             if here.is_empty() {
                 return;
@@ -281,13 +294,13 @@ impl<K: Twin> Shard<K> {
     fn read(&self, out: &mut Out<K>) -> Vec<Note> {
         let mut here = Vec::new();
         let Some(store) = &self.shared.store else { return here };
-        for (at, load) in out.loads.drain(..) {
+        for (at, epoch, load) in out.loads.drain(..) {
             if let Some(loaded) = store.load_here(&load) {
-                here.push(Note::Loaded(at, loaded));
+                here.push(Note::Loaded(at, epoch, loaded));
                 continue;
             }
             let shard = self.arc();
-            store.load(load, Box::new(move |loaded| shard.inbox.note([Note::Loaded(at, loaded)])));
+            store.load(load, Box::new(move |loaded| shard.inbox.note([Note::Loaded(at, epoch, loaded)])));
         }
         for (at, number, load) in out.reads.drain(..) {
             if let Some(read) = store.load_here(&load) {
@@ -339,13 +352,17 @@ impl<K: Twin> Committed for Shard<K> {
 
 impl<K: Twin> Default for Out<K> {
     fn default() -> Self {
-        Self { released: Vec::new(), failed: Vec::new(), loads: Vec::new(), reads: Vec::new() }
+        Self { released: Vec::new(), failed: Vec::new(), loads: Vec::new(), elsewhere: Vec::new(), reads: Vec::new() }
     }
 }
 
 impl<K: Twin> Out<K> {
     pub(super) fn is_empty(&self) -> bool {
-        self.released.is_empty() && self.failed.is_empty() && self.loads.is_empty() && self.reads.is_empty()
+        self.released.is_empty()
+            && self.failed.is_empty()
+            && self.loads.is_empty()
+            && self.elsewhere.is_empty()
+            && self.reads.is_empty()
     }
 }
 
@@ -391,9 +408,9 @@ impl<K: Twin> Core<K> {
     pub(super) fn note(&mut self, shard: &Shard<K>, note: Note, now: Timestamp) {
         match note {
             Note::Ended(ended) => self.ended(shard, ended, now),
-            Note::Loaded(at, loaded) => {
+            Note::Loaded(at, epoch, loaded) => {
                 shard.shared.wakes.ended();
-                self.contained(shard, at, |core| core.loaded(shard, at, loaded, now)).ok();
+                self.contained(shard, at, |core| core.loaded(shard, at, epoch, loaded, now)).ok();
             }
             Note::Read(at, number, read) => {
                 self.contained(shard, at, |core| core.pages_read(shard, at, number, read, now)).ok();
@@ -409,6 +426,7 @@ impl<K: Twin> Core<K> {
                 let settle = |core: &mut Self| core.settled(shard, hash, &key, number, &went, now);
                 self.contained_by(shard, hash, &key, settle).ok();
             }
+            Note::Lose(slot) => self.lose(shard, slot),
             Note::Tick { drain } => self.tick(shard, drain, now),
         }
     }

@@ -13,15 +13,12 @@ use std::{
 use compact_str::CompactString;
 use parking_lot::RwLock;
 
-use super::{Config, events::Hub, host::AnyHost, wake::Wakes};
+use super::{Cluster, Config, events::Hub, host::AnyHost, remote::Codecs, slots::Slots, wake::Wakes};
 use crate::{
     model::{Clock, Header, Key, Outcome, Timestamp},
     store::{Epoch, Slot, Store},
     twin::{Failure, Handed, PostOffice, Sender},
 };
-
-/// The one slot of an embedded store.
-pub(super) const SLOT: Slot = Slot(0);
 
 /// Shared by every shard of one runtime.
 pub(super) struct Shared {
@@ -31,7 +28,9 @@ pub(super) struct Shared {
     pub(super) hub: Hub,
     pub(super) wakes: Wakes,
     pub(super) office: Arc<Office>,
-    epoch: AtomicU64,
+    pub(super) slots: Slots,
+    /// The other nodes, if there are any.
+    pub(super) cluster: Option<Arc<dyn Cluster>>,
     claiming: AtomicBool,
     stopping: AtomicBool,
     closed: AtomicBool,
@@ -46,7 +45,13 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(config: Config, arbiters: usize, clock: Arc<dyn Clock>, store: Option<Arc<dyn Store>>) -> Self {
+    pub(super) fn new(
+        config: Config,
+        arbiters: usize,
+        clock: Arc<dyn Clock>,
+        store: Option<Arc<dyn Store>>,
+        cluster: Option<Arc<dyn Cluster>>,
+    ) -> Self {
         let started = clock.now();
         let hub = Hub::new(config.events_kept);
         let instant = store.as_ref().is_some_and(|store| store.instant().is_some());
@@ -57,7 +62,8 @@ impl Shared {
             hub,
             wakes: Wakes::default(),
             office: Arc::new(Office::default()),
-            epoch: AtomicU64::new(0),
+            slots: Slots::new(cluster.is_some()),
+            cluster,
             claiming: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -68,6 +74,11 @@ impl Shared {
             newest_promise_ms: AtomicU64::new(0),
             save_budget_kib: AtomicU32::new(0),
         }
+    }
+
+    /// When this runtime started.
+    pub(super) fn started(&self) -> Timestamp {
+        self.started
     }
 
     /// Seconds of the runtime's life, for idleness; goes on when the clock goes back.
@@ -93,12 +104,28 @@ impl Shared {
         now.max(Timestamp::from_unix_ms(newest))
     }
 
-    pub(super) fn epoch(&self) -> Epoch {
-        Epoch(self.epoch.load(Ordering::Acquire))
+    /// The store, if it is to be claimed as a whole.
+    pub(super) fn unshared_store(&self) -> Option<&Arc<dyn Store>> {
+        self.store.as_ref().filter(|_| self.cluster.is_none())
     }
 
-    pub(super) fn set_epoch(&self, epoch: Epoch) {
-        self.epoch.fetch_max(epoch.0, Ordering::AcqRel);
+    /// The epoch of a slot; 0 if it is not owned.
+    pub(super) fn epoch(&self, slot: Slot) -> Epoch {
+        self.slots.epoch(slot)
+    }
+
+    /// What a read of a twin rests on: the epoch of its slot, if others may own that one day.
+    pub(super) fn under(&self, slot: Slot) -> Option<Epoch> {
+        self.cluster.as_ref().map(|_| self.epoch(slot))
+    }
+
+    /// Whether this runtime has the turns of the twin with this hash.
+    pub(super) fn is_here(&self, hash: u64) -> bool {
+        self.cluster.is_none() || self.slots.is_open(Slot::of(hash))
+    }
+
+    pub(super) fn set_epoch(&self, slot: Slot, epoch: Epoch) {
+        self.slots.open(slot, epoch);
         self.claiming.store(false, Ordering::Release);
     }
 
@@ -134,18 +161,25 @@ impl Shared {
         (self.arbiters * self.config.shards_per_arbiter).clamp(1, 4096)
     }
 
-    /// Claims the slot again after a commit of unknown outcome; one claim at a time.
-    pub(super) fn reclaim(self: &Arc<Self>) {
+    /// Claims a slot again after a commit of unknown outcome under an epoch; one claim at a time.
+    pub(super) fn reclaim(self: &Arc<Self>, slot: Slot, under: Epoch) {
         let Some(store) = &self.store else { return };
+        if let Some(cluster) = &self.cluster {
+            if self.epoch(slot) <= under {
+                self.slots.shut(slot);
+                cluster.claim_again(slot, under);
+            }
+            return;
+        }
         if self.claiming.swap(true, Ordering::AcqRel) {
             return;
         }
         let shared = Arc::clone(self);
         store.claim(
-            SLOT,
+            slot,
             None,
             Box::new(move |claimed| match claimed {
-                Ok(epoch) => shared.set_epoch(epoch),
+                Ok(epoch) => shared.set_epoch(slot, epoch),
                 Err(error) => {
                     tracing::warn!(%error, "claiming the store again failed; the next message to a waiting twin tries once more");
                     shared.claiming.store(false, Ordering::Release);
@@ -167,13 +201,15 @@ pub(super) type Decoders = HashMap<(CompactString, CompactString, Option<Compact
 pub(super) struct Office {
     hosts: RwLock<Vec<Hosted>>,
     decoders: OnceLock<Decoders>,
+    pub(super) codecs: OnceLock<Codecs>,
     this: OnceLock<Weak<Office>>,
 }
 
 impl Office {
-    pub(super) fn open(self: &Arc<Self>, hosts: Vec<Hosted>, decoders: Decoders) {
+    pub(super) fn open(self: &Arc<Self>, hosts: Vec<Hosted>, decoders: Decoders, codecs: Codecs) {
         *self.hosts.write() = hosts;
         assert!(self.decoders.set(decoders).is_ok(), "an office opens once");
+        assert!(self.codecs.set(codecs).is_ok(), "an office opens once");
         assert!(self.this.set(Arc::downgrade(self)).is_ok(), "an office opens once");
     }
 
@@ -188,6 +224,11 @@ impl Office {
 
     pub(super) fn host_named(&self, kind: &str) -> Option<Arc<dyn AnyHost>> {
         self.hosts.read().iter().find(|(_, name, _)| *name == kind).map(|(_, _, host)| Arc::clone(host))
+    }
+
+    /// The name of a kind that is hosted here, as its type has it.
+    pub(super) fn name_of(&self, kind: &str) -> Option<&'static str> {
+        self.hosts.read().iter().find(|(_, name, _)| *name == kind).map(|(_, name, _)| *name)
     }
 
     pub(super) fn hosts(&self) -> Vec<Arc<dyn AnyHost>> {

@@ -151,6 +151,9 @@ impl Index {
     /// whether it did.
     async fn read_on(&mut self, shared: &Shared) -> bool {
         let Some(store) = &shared.store else { return false };
+        if shared.wakes.begins_again() {
+            self.after = None;
+        }
         let now = shared.clock.now();
         let behind = shared.wakes.next().is_some_and(|at| at <= now);
         if behind || shared.wakes.horizon() > now.after(TICK * 2) {

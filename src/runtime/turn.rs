@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     model::{Header, Principal, Step, Timestamp, limits},
+    store::Epoch,
     twin::{Answer, Call, Changes, Decide, Decision, Delivery, Failure, Message, Ruling, Turn, Twin},
 };
 
@@ -68,7 +69,8 @@ impl<K: Twin> Core<K> {
             Named::Elsewhere(load) => {
                 let busy = twin.busy();
                 busy.waiting.push_front(call);
-                if let Some(load) = load {
+                if let Some(mut load) = load {
+                    load.under = shard.shared.under(shard.shared.slots.of_key(&load.address.key));
                     self.reads += 1;
                     busy.read = Read::Asked(self.reads);
                     self.out.reads.push((at, self.reads, load));
@@ -156,7 +158,7 @@ impl<K: Twin> Core<K> {
                         (Err(failure), Leave::Now)
                     }
                     Some(Hold::Wait) => {
-                        let call = Arc::new(Call::new(header, message));
+                        let call = Arc::new(Call::new(header, message).coded(shard.shared.codec()));
                         twin.busy().waiting.push_front(delivery(&call));
                         return Inline::Later(call);
                     }
@@ -195,8 +197,9 @@ impl<K: Twin> Core<K> {
                 // Its load looks at the wake time by itself.
                 Phase::Loading { .. } | Phase::Ending => return,
                 Phase::Backoff { until, attempts, above, .. } => {
-                    if above.is_some_and(|epoch| shard.shared.epoch().0 <= epoch) {
-                        shard.shared.reclaim();
+                    let slot = shard.shared.slots.of_key(&twin.key);
+                    if let Some(epoch) = above.filter(|epoch| shard.shared.epoch(slot).0 <= *epoch) {
+                        shard.shared.reclaim(slot, Epoch(epoch));
                         shard.shared.wakes.again(now.after(shard.shared.config.backoff_min), K::KIND, &twin.key);
                     } else if !goes_on(*until, now) {
                         busy.phase = Phase::Loading { attempts: *attempts };

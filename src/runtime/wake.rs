@@ -6,7 +6,7 @@
 use std::{
     cmp::Reverse,
     collections::BinaryHeap,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -36,6 +36,7 @@ pub(super) struct Wakes {
     heap: Mutex<Heap>,
     changed: Notify,
     under_way: AtomicUsize,
+    from_start: AtomicBool,
 }
 
 #[derive(Default)]
@@ -116,6 +117,23 @@ impl Wakes {
     /// Says up to when the stored index has been (or is now being) read into the heap.
     pub(super) fn set_horizon(&self, horizon: Timestamp) {
         self.heap.lock().horizon = horizon;
+    }
+
+    /// The stored index has more than it had: it is to be read from its start.
+    pub(super) fn read_again(&self) {
+        self.from_start.store(true, Ordering::Release);
+        self.changed.notify_one();
+    }
+
+    /// Whether the stored index is to be read from its start; what was read of it before is forgotten then.
+    pub(super) fn begins_again(&self) -> bool {
+        let again = self.from_start.swap(false, Ordering::AcqRel);
+        if again {
+            let mut heap = self.heap.lock();
+            heap.entries.retain(|Reverse((_, due))| due.sequence == 0);
+            heap.horizon = Timestamp::ZERO;
+        }
+        again
     }
 
     /// How far the stored index has been read.

@@ -57,6 +57,10 @@ impl<L: Layer> Store for L {
         self.below().level()
     }
 
+    fn slot_of(&self, key: &str) -> Slot {
+        self.below().slot_of(key)
+    }
+
     fn claim(&self, slot: Slot, expected: Option<Epoch>, done: Done<Epoch>) {
         Layer::claim(self, slot, expected, done);
     }

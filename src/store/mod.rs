@@ -9,10 +9,14 @@
 
 mod committer;
 pub mod conformance;
+mod index;
 mod keyspace;
 mod layer;
 pub mod memory;
+#[cfg(feature = "cluster")]
+pub mod nats;
 pub mod sled;
+mod told;
 pub mod transfer;
 
 pub use layer::Layer;
@@ -32,13 +36,12 @@ pub struct Epoch(pub u64);
 pub struct Slot(pub u16);
 
 impl Slot {
-    /// Slots of a store that many nodes share.
-    pub const COUNT: usize = 4096;
+    /// Parts of the id space of a store that many nodes share.
+    pub const COUNT: u16 = 4096;
 
-    /// The slot of an id, by the hash of its key.
-    #[expect(clippy::as_conversions, reason = "12 bits")]
+    /// The slot of a key's hash ([`Key::hash_of`]): its highest twelve bits.
     pub fn of(hash: u64) -> Self {
-        Self((hash >> 52) as u16)
+        Self(u16::try_from(hash >> 52).expect("twelve bits"))
     }
 }
 
@@ -317,6 +320,19 @@ pub struct Load {
     pub pages: Vec<CompactString>,
     /// Every page whose name starts so, up to `limit`, after `after`.
     pub prefix: Option<Prefix>,
+    /// Read as the owner of the twin's slot: refused with [`Error::Fenced`] unless this epoch is in force. `None` reads
+    /// what is there, for looks at the past and reads that may be stale.
+    pub under: Option<Epoch>,
+}
+
+impl Load {
+    /// Checks the epoch against the one in force.
+    pub(crate) fn follows(&self, owner: Epoch) -> Result<(), Error> {
+        match self.under {
+            Some(ours) if ours != owner => Err(Error::Fenced { ours, owner }),
+            Some(_) | None => Ok(()),
+        }
+    }
 }
 
 /// A run of pages in name order.
@@ -480,11 +496,17 @@ pub trait Store: Send + Sync + 'static {
     /// What a commit survives.
     fn level(&self) -> Level;
 
+    /// The slot of a key: the only one, or, in a store that many nodes share, [`Slot::of`] its hash.
+    fn slot_of(&self, key: &str) -> Slot {
+        let _ = key;
+        Slot::default()
+    }
+
     /// Takes ownership of a slot: a new epoch, higher than any before, durable when answered. `expected` must be the
     /// epoch in force, or `None` to take it over whatever it is.
     fn claim(&self, slot: Slot, expected: Option<Epoch>, done: Done<Epoch>);
 
-    /// Reads one twin. May complete before it returns. Sees every commit that has ended, and may see one that has not:
+    /// Reads one twin. May complete before it returns. Sees every commit of this store that has ended, and may see one that has not:
     /// what it shows beyond those is certain only after a [`Store::barrier`].
     fn load(&self, load: Load, done: Done<Loaded>);
 
@@ -500,7 +522,7 @@ pub trait Store: Send + Sync + 'static {
         done(Ok(()));
     }
 
-    /// Reads a part of an ordered walk.
+    /// Reads a part of an ordered walk. In a store that many nodes share, wakes and searches see the slots claimed here.
     fn scan(&self, scan: Scan, done: Done<Walked>);
 
     /// Hands in a commit; hands it back if the queue is full or the store is closed, and says which. Once taken,
@@ -516,7 +538,8 @@ pub trait Store: Send + Sync + 'static {
     /// Removes every blob not named in `keep` and older than this call; answers how many.
     fn sweep_blobs(&self, keep: Vec<[u8; 16]>, done: Done<u64>);
 
-    /// Puts an exported thing in place, as it was; for imports into an empty store.
+    /// Puts an exported thing in place, as it was; for imports into an empty store. Epochs go on from an exported one
+    /// unless many nodes share the store: there they are numbers of its log.
     fn put_item(&self, item: Item, done: Done<()>);
 
     /// The way in for a store that does everything in place; most have none.

@@ -1,6 +1,6 @@
 //! What a turn decided: changes, pages, effects, a reply.
 
-use std::{any::TypeId, collections::BTreeMap, sync::Arc};
+use std::{any::TypeId, borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use compact_str::CompactString;
 use smallvec::SmallVec;
@@ -156,7 +156,7 @@ impl Effect {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// CloudEvents type, such as `twin.health.changed`.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// CloudEvents data: JSON.
     pub data: Arc<[u8]>,
 }

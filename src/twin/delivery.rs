@@ -39,6 +39,10 @@ pub trait Delivery<K: Twin>: Rider {
     fn reply_bytes(&self) -> Option<Vec<u8>>;
     /// Keeps a recorded reply as the result, in place of a turn.
     fn replay(&self, reply: &[u8]);
+    /// Name and encoded message, for a runtime elsewhere; `None` if it is not registered to travel.
+    fn pack(&self) -> Option<(&'static str, Vec<u8>)>;
+    /// Ends it with what a runtime elsewhere answered.
+    fn arrive(&self, answer: Answer<&[u8]>);
 }
 
 /// What a turn decided, without the reply.
@@ -56,10 +60,37 @@ pub enum Ruling<C> {
 }
 
 /// Encodes and decodes around one message type; present for [`Wire`] messages only.
-struct Codec<M: Message> {
+pub struct Codec<M: Message> {
+    name: &'static str,
     request: fn(&M) -> Vec<u8>,
     reply: fn(&M::Reply) -> Vec<u8>,
     read: fn(&[u8]) -> Option<M::Reply>,
+}
+
+impl<M: Message> Clone for Codec<M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M: Message> Copy for Codec<M> {}
+
+impl<M: Message> fmt::Debug for Codec<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Codec({})", self.name)
+    }
+}
+
+impl<M: Wire> Codec<M> {
+    /// Of one message type.
+    pub fn of() -> Self {
+        Self {
+            name: M::NAME,
+            request: persistence::to_bytes,
+            reply: persistence::to_bytes,
+            read: |bytes| persistence::from_bytes(bytes).ok(),
+        }
+    }
 }
 
 struct Slot<R> {
@@ -106,15 +137,17 @@ impl<M: Message> Call<M> {
 
     /// The same able to be recorded in an idempotency ring.
     #[must_use]
-    pub fn wired(mut self) -> Self
+    pub fn wired(self) -> Self
     where
         M: Wire,
     {
-        self.codec = Some(Codec {
-            request: persistence::to_bytes,
-            reply: persistence::to_bytes,
-            read: |bytes| persistence::from_bytes(bytes).ok(),
-        });
+        self.coded(Some(Codec::of()))
+    }
+
+    /// The same able to be recorded and to travel, if there is a codec.
+    #[must_use]
+    pub fn coded(mut self, codec: Option<Codec<M>>) -> Self {
+        self.codec = codec.or(self.codec);
         self
     }
 
@@ -223,6 +256,20 @@ impl<M: Message> Delivery<M::Twin> for Call<M> {
         match &self.slot.lock().result {
             Some(Ok(reply)) => Some((codec.reply)(reply)),
             Some(Err(_)) | None => None,
+        }
+    }
+
+    fn pack(&self) -> Option<(&'static str, Vec<u8>)> {
+        self.codec.as_ref().map(|codec| (codec.name, (codec.request)(&self.message)))
+    }
+
+    fn arrive(&self, answer: Answer<&[u8]>) {
+        match answer {
+            Ok(reply) => {
+                self.replay(reply);
+                self.finish(None);
+            }
+            Err(failure) => self.finish(Some(failure)),
         }
     }
 

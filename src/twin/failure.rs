@@ -1,12 +1,14 @@
 //! How a call can end other than with its reply; every variant says what is certain.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
+
+use serde::{Deserialize, Serialize};
 
 use super::Rejection;
 use crate::model::{Outcome, Sealed, Step, Timestamp};
 
 /// Why a call has no reply.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Failure {
     /// The twin refused it.
     #[error(transparent)]
@@ -15,7 +17,7 @@ pub enum Failure {
     #[error("{what} is full; try again in a moment")]
     Overloaded {
         /// Which bound.
-        what: &'static str,
+        what: Cow<'static, str>,
     },
     /// The deadline passed before its turn.
     #[error("the deadline passed before the turn came")]
@@ -58,7 +60,7 @@ pub enum Failure {
     #[error("kind '{kind}' is volatile and keeps no idempotency keys")]
     Keyless {
         /// The kind.
-        kind: &'static str,
+        kind: Cow<'static, str>,
     },
     /// No such kind, or message of it, is registered here.
     #[error("'{name}' is not registered with this runtime")]

@@ -21,7 +21,7 @@ pub mod service;
 mod turn;
 
 pub use decision::{Changes, Decision, Effect, EffectBody, Event, More, PageWrite, Pages, Terms};
-pub use delivery::{Answer, Call, Delivery, Forwarded, Handed, Post, PostOffice, Ruling, Sender, Settled, Went};
+pub use delivery::{Answer, Call, Codec, Delivery, Forwarded, Handed, Post, PostOffice, Ruling, Sender, Settled, Went};
 pub use failure::Failure;
 pub use persistence::{Durable, Persistence, Shape, Snapshot, Volatile, append, from_bytes, to_bytes};
 pub use rejection::Rejection;

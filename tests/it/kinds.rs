@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use service_twin::{
     model::{Key, Timestamp},
     twin::{
-        Answer, Decide, Decision, Durable, Effect, Message, Needs, Rejection, Snapshot, Turn, Twin, Volatile, Wire,
+        Answer, Decide, Decision, Durable, Effect, Event, Message, Needs, Rejection, Snapshot, Turn, Twin, Volatile,
+        Wire,
     },
 };
 
@@ -80,6 +81,12 @@ impl Twin for Ledger {
                 self.woken += 1;
             }
             Change::Padded(text) => self.padding.push_str(text),
+        }
+    }
+    fn event(&self, change: &Change) -> Option<Event> {
+        match change {
+            Change::Added(by) => Some(Event { name: "added".into(), data: by.to_string().into_bytes().into() }),
+            Change::Told(..) | Change::WakeAt(_) | Change::Woken | Change::Padded(_) => None,
         }
     }
     fn wake_at(&self) -> Option<Timestamp> {

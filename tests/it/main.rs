@@ -55,6 +55,7 @@ mod process;
 mod proxy;
 mod reads;
 mod records;
+mod remote;
 #[cfg(all(unix, feature = "server", feature = "cli"))]
 mod run;
 mod runtime;

@@ -235,7 +235,7 @@ async fn keyed_requests_to_a_volatile_kind_are_refused() {
         .with_request(RequestKey::new("r", runtime.now()))
         .with_principal(Principal::Host);
     let refused = runtime.twin("a").ask(Bump(1)).header(header).await;
-    assert_eq!(refused, Err(Failure::Keyless { kind: "tally" }));
+    assert_eq!(refused, Err(Failure::Keyless { kind: "tally".into() }));
 }
 
 #[tokio::test]
@@ -350,7 +350,7 @@ async fn a_removal_that_a_crash_cut_off_is_ended_although_nobody_calls() {
     let left = || {
         let (tell, told) = std::sync::mpsc::channel();
         let prefix = Some(Prefix { prefix: "journal/".into(), after: None, limit: 1000 });
-        let load = Load { address: Arc::clone(&address), core: false, pages: Vec::new(), prefix };
+        let load = Load { address: Arc::clone(&address), core: false, pages: Vec::new(), prefix, under: None };
         store.load(load, Box::new(move |loaded| tell.send(loaded.unwrap()).unwrap()));
         told.recv().unwrap().pages.len()
     };
@@ -401,7 +401,7 @@ async fn a_removed_twins_journal_is_deleted_from_the_store() {
         let pages = async |store: &Arc<dyn Store>| -> Loaded {
             let (tell, told) = tokio::sync::oneshot::channel();
             let prefix = Some(Prefix { prefix: "journal/".into(), after: None, limit: 1000 });
-            let load = Load { address: Arc::clone(&address), core: false, pages: Vec::new(), prefix };
+            let load = Load { address: Arc::clone(&address), core: false, pages: Vec::new(), prefix, under: None };
             store.load(load, Box::new(move |loaded| drop(tell.send(loaded))));
             told.await.unwrap().unwrap()
         };

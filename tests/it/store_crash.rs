@@ -53,7 +53,8 @@ fn wake_of(twin: u64, sequence: u64) -> Timestamp {
 
 fn load(store: &SledStore, twin: u64) -> Loaded {
     let (send, answer) = mpsc::channel();
-    let load = Load { address: address(twin), core: true, pages: vec!["a".into(), "b".into()], prefix: None };
+    let load =
+        Load { address: address(twin), core: true, pages: vec!["a".into(), "b".into()], prefix: None, under: None };
     store.load(load, Box::new(move |loaded| send.send(loaded.unwrap()).unwrap()));
     answer.recv().unwrap()
 }

@@ -94,7 +94,7 @@ fn content(twin: u8) -> Vec<u8> {
 fn load(store: &SledStore, twin: u8) -> Result<Loaded, Error> {
     let key = Key::parse(&format!("twin-{twin:03}")).unwrap();
     let address = Arc::new(Address { kind: "thing".into(), key });
-    wait(|done| store.load(Load { address, core: true, pages: vec![], prefix: None }, done))
+    wait(|done| store.load(Load { address, core: true, pages: vec![], prefix: None, under: None }, done))
 }
 
 fn put(store: &SledStore, twin: u8) -> Result<(), Error> {

@@ -22,7 +22,7 @@ const MAY_USE: [(&str, &[&str]); 12] = [
 const TOP: [&str; 4] = ["config", "app", "demo", "bench"];
 
 /// Foreign crates, the only files (or folders) that may name them, and why.
-const AT_HOME: [(&[&str], &[&str], &str); 9] = [
+const AT_HOME: [(&[&str], &[&str], &str); 10] = [
     (&["actix", "actix_rt"], &["src/runtime/"], "only the runtime knows what drives a shard"),
     (
         &["sled"],
@@ -42,6 +42,11 @@ const AT_HOME: [(&[&str], &[&str], &str); 9] = [
         "bytes of HTTP are moved at the edge; 'twin run' is a service's own door",
     ),
     (&["serde_saphyr"], &["src/cli/run/resources/"], "only what reads Dapr's resources knows YAML"),
+    (
+        &["async_nats"],
+        &["src/store/nats/", "src/bus/nats.rs", "src/cluster/nats.rs"],
+        "only what rests on the engine of a cluster knows it",
+    ),
     (&["tonic"], &["src/server/", "src/cluster/transport/"], "gRPC is spoken at the edge and between nodes"),
     (
         &["opentelemetry", "opentelemetry_sdk", "opentelemetry_otlp"],

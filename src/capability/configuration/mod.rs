@@ -127,7 +127,7 @@ impl Part for Configuration {
                 serde_json::json!({ "instance": instance, "version": version, "error": error }),
             ),
         };
-        Some(Event { name, data: data.to_string().into_bytes().into() })
+        Some(Event { name: name.into(), data: data.to_string().into_bytes().into() })
     }
 }
 

@@ -189,7 +189,7 @@ impl Part for Secrets {
             Change::Deleted { secret } => ("twin.secret.deleted", serde_json::json!({ "secret": secret })),
             Change::Keyed { .. } | Change::Read { .. } | Change::Look { .. } => return None,
         };
-        Some(Event { name, data: data.to_string().into_bytes().into() })
+        Some(Event { name: name.into(), data: data.to_string().into_bytes().into() })
     }
 
     fn heap_bytes(&self) -> usize {

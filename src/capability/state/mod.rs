@@ -173,7 +173,7 @@ impl Part for State {
             Change::StoreRemoved { store } => ("twin.state.store.removed", serde_json::json!({ "store": store })),
             Change::Look { .. } => return None,
         };
-        Some(Event { name, data: data.to_string().into_bytes().into() })
+        Some(Event { name: name.into(), data: data.to_string().into_bytes().into() })
     }
 
     fn heap_bytes(&self) -> usize {

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::cluster::{
     Links, Soon,
-    link::{Ask, Broken, Note, Peer, Reply},
+    link::{Ask, Broken, Note, Peer, Reply, Whom},
 };
 
 /// Batches handed to the wire that it has not taken; the wire itself holds a window of bytes.
@@ -253,10 +253,14 @@ fn open(outgoing: Outgoing, pending: &Pending) -> Option<Kind> {
         Outgoing::Ask { heard, .. } if heard.is_closed() => None,
         Outgoing::Ask { id, ask, heard } => {
             pending.lock().insert(id, heard);
-            let Ask { slot, epoch, call, within } = ask;
+            let Ask { whom, call, within } = ask;
+            let (slot, epoch) = match whom {
+                Whom::Slot(slot, epoch) => (Some(slot.0.into()), epoch.0),
+                Whom::Node => (None, 0),
+            };
             let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
             let call = Arc::unwrap_or_clone(call);
-            Some(Kind::Ask(AskFrame { id, slot: slot.0.into(), epoch: epoch.0, within_ms, call }))
+            Some(Kind::Ask(AskFrame { id, slot, epoch, within_ms, call }))
         }
         Outgoing::Note(Note::Released { slot, owner }) => {
             Some(Kind::Released(SlotOwner { slot: slot.0.into(), owner: Some(owner.into()) }))

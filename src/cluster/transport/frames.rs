@@ -56,8 +56,9 @@ pub(super) struct Hello {
 pub(super) struct AskFrame {
     #[prost(uint64, tag = "1")]
     pub(super) id: u64,
-    #[prost(uint32, tag = "2")]
-    pub(super) slot: u32,
+    /// None: the node itself is meant.
+    #[prost(uint32, optional, tag = "2")]
+    pub(super) slot: Option<u32>,
     #[prost(uint64, tag = "3")]
     pub(super) epoch: u64,
     /// What was left of the deadline when it was sent; clocks differ.

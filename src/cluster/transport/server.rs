@@ -27,7 +27,7 @@ use super::{
     frames::{AnswerFrame, AskFrame, Batch, FailedFrame, Hello, Kind, MovedFrame, OwnerFrame, SlotOwner, next_batch},
 };
 use crate::{
-    cluster::link::{Ask, Listening, Note, Reply},
+    cluster::link::{Ask, Listening, Note, Reply, Whom},
     store::{Epoch, Slot},
 };
 
@@ -204,9 +204,12 @@ impl Door {
                     // Nobody waits any more if the stream is gone.
                     answer.try_send((kind, permit)).ok();
                 };
-                let Ok(slot) = u16::try_from(slot).map(Slot) else { return done(Reply::Moved(None)) };
-                let within = Duration::from_millis(within_ms);
-                let ask = Ask { slot, epoch: Epoch(epoch), call: Arc::new(call), within };
+                let whom = match slot.map(u16::try_from) {
+                    Some(Ok(slot)) => Whom::Slot(Slot(slot), Epoch(epoch)),
+                    Some(Err(_)) => return done(Reply::Moved(None)),
+                    None => Whom::Node,
+                };
+                let ask = Ask { whom, call: Arc::new(call), within: Duration::from_millis(within_ms) };
                 Arc::clone(&self.listening).asked(ask, Box::new(done));
             }
             Some(Kind::Released(SlotOwner { slot, owner })) => {

@@ -21,7 +21,7 @@ use super::*;
 use crate::{
     cluster::{
         Incarnation, Links, Owner,
-        link::{Ask, Broken, Listening, Note, Peer, Reply, ReplyTo},
+        link::{Ask, Broken, Listening, Note, Peer, Reply, ReplyTo, Whom},
     },
     store::{Epoch, Slot},
 };
@@ -138,7 +138,7 @@ impl Served {
 }
 
 fn ask(call: &[u8]) -> Ask {
-    Ask { slot: Slot(7), epoch: Epoch(3), call: Arc::new(call.to_vec()), within: PATIENCE }
+    Ask { whom: Whom::Slot(Slot(7), Epoch(3)), call: Arc::new(call.to_vec()), within: PATIENCE }
 }
 
 fn asks(transport: &Arc<Transport>, peer: &Peer, count: usize) -> JoinSet<(usize, Result<Reply, Broken>)> {
@@ -250,10 +250,20 @@ async fn an_owner_and_a_note_arrive_as_they_were_sent() {
     transport.tell(served.peer.clone(), note.clone());
     let call = asks(&transport, &served.peer, 1);
     silent.keeps(1).await;
+    let (slot, _) = silent.kept.lock().pop().unwrap();
+    assert_eq!(slot.whom, Whom::Slot(Slot(7), Epoch(3)));
+    drop(call);
+    let (to, node) = (served.peer.clone(), Ask { whom: Whom::Node, ..ask(b"n") });
+    let call = {
+        let transport = Arc::clone(&transport);
+        tokio::spawn(async move { transport.ask(to, node).await })
+    };
+    silent.keeps(1).await;
     assert_eq!(*silent.notes.lock(), [note]);
-    let (_, done) = silent.kept.lock().pop().unwrap();
+    let (heard, done) = silent.kept.lock().pop().unwrap();
+    assert_eq!(heard.whom, Whom::Node);
     done(Reply::Moved(Some(owner.clone())));
-    assert_eq!(call.join_all().await, [(0, Ok(Reply::Moved(Some(owner))))]);
+    assert_eq!(call.await.unwrap(), Ok(Reply::Moved(Some(owner))));
 }
 
 #[test]

@@ -2,22 +2,40 @@
 
 use std::sync::Arc;
 
-use super::{Keeper, PATIENCE, World, done, page, terms, wait};
+use super::{Keeper, PATIENCE, World, address, done, page, terms, wait};
 use crate::{
     model::{Outcome, Sealed, limits},
-    store::{Commit, Epoch, Error, PageWrite, Slot},
+    store::{Commit, Epoch, Error, Load, Loaded, PageWrite, Slot},
 };
 
 pub(super) fn an_epoch_only_grows_and_is_taken_from_the_one_expected(world: &World) {
     let claim = |slot, expected| wait(|done| world.store.claim(slot, expected, done));
-    let first = world.epoch;
+    let first = done(claim(Slot(0), None));
     let second = done(claim(Slot(0), Some(first)));
     assert!(second > first);
     assert_eq!(claim(Slot(0), Some(first)), Err(Error::Fenced { ours: first, owner: second }));
     let third = done(claim(Slot(0), None));
     assert!(third > second);
     assert!(done(claim(Slot(1), Some(Epoch(0)))) > Epoch(0), "a slot never claimed is at epoch 0");
-    assert_eq!(done(claim(Slot(0), Some(third))), Epoch(third.0 + 1), "slots have epochs of their own");
+    assert!(done(claim(Slot(0), Some(third))) > third, "slots have epochs of their own");
+}
+
+pub(super) fn a_load_under_another_epoch_than_the_one_in_force_is_refused(world: &World) {
+    done(world.commit(Commit { pages: vec![page("one", Some(b"1"))], ..world.core("a", 1, b"first") }));
+    let under = |epoch| {
+        let (pages, under) = (vec!["one".into()], Some(epoch));
+        let load = Load { address: address("a"), core: true, pages, prefix: None, under };
+        wait(|done| world.store.load(load, done))
+    };
+    let first = world.epoch("a");
+    let read = Ok(Loaded { core: Some(b"first".to_vec()), pages: vec![("one".into(), b"1".to_vec())] });
+    assert_eq!(under(first), read);
+    let owner = world.claim_aside("a");
+    assert_eq!(under(first), Err(Error::Fenced { ours: first, owner }));
+    let early = Epoch(owner.0 + 1);
+    assert_eq!(under(early), Err(Error::Fenced { ours: early, owner }));
+    assert_eq!(under(owner), read);
+    assert_eq!(world.read_core("a").as_deref(), Some(b"first".as_slice()), "without an epoch, what is there");
 }
 
 pub(super) fn what_was_committed_is_read_back(world: &World) {
@@ -38,16 +56,17 @@ pub(super) fn what_was_committed_is_read_back(world: &World) {
 
 pub(super) fn a_stale_epoch_is_fenced_and_writes_nothing(world: &World) {
     done(world.commit(world.core("a", 1, b"first")));
-    let owner = done(wait(|done| world.store.claim(Slot(0), None, done)));
+    let (ours, owner) = (world.epoch("a"), world.claim_aside("a"));
     let stale = Commit { pages: vec![page("one", Some(b"1"))], ..world.core("a", 2, b"second") };
-    assert_eq!(world.commit(stale), Err(Error::Fenced { ours: world.epoch, owner }));
+    assert_eq!(world.commit(stale), Err(Error::Fenced { ours, owner }));
     assert_eq!(world.read_core("a").as_deref(), Some(b"first".as_slice()));
     assert_eq!(world.read_pages("a", &["one"]), []);
     let early = Commit { epoch: Epoch(owner.0 + 1), ..world.core("a", 2, b"second") };
     assert_eq!(world.commit(early), Err(Error::Fenced { ours: Epoch(owner.0 + 1), owner }));
     done(world.commit(Commit { epoch: owner, ..world.core("a", 2, b"second") }));
     let unclaimed = Commit { slot: Slot(7), ..world.core("b", 1, b"first") };
-    assert_eq!(world.commit(unclaimed), Err(Error::Fenced { ours: world.epoch, owner: Epoch(0) }));
+    let ours = unclaimed.epoch;
+    assert_eq!(world.commit(unclaimed), Err(Error::Fenced { ours, owner: Epoch(0) }));
 }
 
 pub(super) fn a_sequence_that_does_not_follow_is_refused_and_writes_nothing(world: &World) {

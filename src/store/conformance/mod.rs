@@ -15,6 +15,7 @@ mod walks;
 mod whole;
 
 use std::{
+    collections::HashMap,
     fmt::Debug,
     sync::{
         Arc,
@@ -43,6 +44,7 @@ pub fn run(make: &dyn Fn() -> Arc<dyn Store>) {
     let checks: &[fn(&World)] = &[
         commits::an_epoch_only_grows_and_is_taken_from_the_one_expected,
         commits::what_was_committed_is_read_back,
+        commits::a_load_under_another_epoch_than_the_one_in_force_is_refused,
         commits::a_stale_epoch_is_fenced_and_writes_nothing,
         commits::a_sequence_that_does_not_follow_is_refused_and_writes_nothing,
         commits::pages_alone_advance_nothing,
@@ -63,10 +65,10 @@ pub fn run(make: &dyn Fn() -> Arc<dyn Store>) {
     whole::an_export_put_into_another_store_is_the_same_store(&World::new(make()), &World::new(make()));
 }
 
-/// A store with slot 0 claimed, and somebody who listens.
+/// A store whose slots are claimed when they are first needed, and somebody who listens.
 pub(super) struct World {
     store: Arc<dyn Store>,
-    epoch: Epoch,
+    epochs: Arc<Mutex<HashMap<Slot, Epoch>>>,
     to: Arc<Ears>,
     ended: Receiver<Ended>,
 }
@@ -121,23 +123,43 @@ fn terms(terms: &[&str]) -> SharedTerms {
 
 impl World {
     fn new(store: Arc<dyn Store>) -> Self {
-        let epoch = done(wait(|done| store.claim(Slot(0), None, done)));
         let (send, ended) = channel();
-        Self { store, epoch, to: Arc::new(Ears(Mutex::new(send))), ended }
+        Self { store, epochs: Arc::default(), to: Arc::new(Ears(Mutex::new(send))), ended }
     }
 
     /// The same store, heard by somebody else.
     fn listening(world: &Self) -> Self {
         let (send, ended) = channel();
-        Self { store: world.store.clone(), epoch: world.epoch, to: Arc::new(Ears(Mutex::new(send))), ended }
+        let (store, epochs) = (world.store.clone(), world.epochs.clone());
+        Self { store, epochs, to: Arc::new(Ears(Mutex::new(send))), ended }
+    }
+
+    /// Whether ids are spread over slots, as in a store that many nodes share.
+    fn is_shared(&self) -> bool {
+        ["a", "b", "c"].iter().any(|key| self.slot(key) != Slot::default())
+    }
+
+    fn slot(&self, key: &str) -> Slot {
+        self.store.slot_of(key)
+    }
+
+    /// The epoch under which this world owns a key's slot.
+    fn epoch(&self, key: &str) -> Epoch {
+        let slot = self.slot(key);
+        *self.epochs.lock().entry(slot).or_insert_with(|| done(wait(|done| self.store.claim(slot, None, done))))
+    }
+
+    /// Claims a key's slot anew, without commits under the new epoch.
+    fn claim_aside(&self, key: &str) -> Epoch {
+        done(wait(|done| self.store.claim(self.slot(key), None, done)))
     }
 
     /// A commit of a core alone.
     fn core(&self, key: &str, sequence: u64, core: &[u8]) -> Commit {
         Commit {
             address: address(key),
-            slot: Slot(0),
-            epoch: self.epoch,
+            slot: self.slot(key),
+            epoch: self.epoch(key),
             sequence,
             core: Some(core.to_vec()),
             pages: Vec::new(),
@@ -167,12 +189,12 @@ impl World {
     }
 
     fn read_core(&self, key: &str) -> Option<Vec<u8>> {
-        self.load(Load { address: address(key), core: true, pages: Vec::new(), prefix: None }).core
+        self.load(Load { address: address(key), core: true, pages: Vec::new(), prefix: None, under: None }).core
     }
 
     fn read_pages(&self, key: &str, names: &[&str]) -> Vec<(CompactString, Vec<u8>)> {
         let pages = names.iter().map(|name| CompactString::new(name)).collect();
-        self.load(Load { address: address(key), core: false, pages, prefix: None }).pages
+        self.load(Load { address: address(key), core: false, pages, prefix: None, under: None }).pages
     }
 
     fn scan(&self, scan: Scan) -> Walked {

@@ -14,7 +14,7 @@ pub(super) fn pages_of_one_twin_are_read_in_name_order_and_apart_from_others(wor
     }
     let read = |prefix: &str, after: Option<&str>, limit| {
         let prefix = Some(Prefix { prefix: prefix.into(), after: after.map(Into::into), limit });
-        let loaded = world.load(Load { address: address("a"), core: false, pages: Vec::new(), prefix });
+        let loaded = world.load(Load { address: address("a"), core: false, pages: Vec::new(), prefix, under: None });
         assert!(loaded.pages.iter().all(|(_, value)| value == b"a"), "another twin's page was read");
         loaded.pages.into_iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>()
     };
@@ -32,7 +32,7 @@ pub(super) fn pages_of_one_twin_are_read_in_name_order_and_apart_from_others(wor
     done(world.commit(world.pages("b", 0, names.map(|name| page(name, Some(b"b"))).to_vec())));
     let read = |prefix: &str, after: Option<&str>, limit| {
         let prefix = Some(Prefix { prefix: prefix.into(), after: after.map(Into::into), limit });
-        let loaded = world.load(Load { address: address("b"), core: false, pages: Vec::new(), prefix });
+        let loaded = world.load(Load { address: address("b"), core: false, pages: Vec::new(), prefix, under: None });
         loaded.pages.into_iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>()
     };
     let mut all = names;
@@ -49,6 +49,7 @@ pub(super) fn pages_of_one_twin_are_read_in_name_order_and_apart_from_others(wor
         core: true,
         pages: vec!["k".into(), "j/2".into()],
         prefix: Some(Prefix { prefix: "j/".into(), after: None, limit: 9 }),
+        under: None,
     };
     let names: Vec<_> = world.load(both).pages.into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["j/1", "j/10", "j/2", "k"], "each page once, in name order");
@@ -102,7 +103,7 @@ pub(super) fn twins_are_found_by_all_of_their_present_terms(world: &World) {
     say("c", 1, &["health=up", "tier=2"]);
     say("d", 1, &[]);
     say("e", 1, &["health=u", "odd=\u{0}x", "odd=\u{1}", "tier="]);
-    let mut other = world.core("a", 1, b"1");
+    let mut other = world.core("z", 1, b"1");
     other.address = std::sync::Arc::new(Address { kind: "thing2".into(), key: Key::parse("z").expect("a key") });
     other.terms = terms(&["health=up"]);
     done(world.commit(other));

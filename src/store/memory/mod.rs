@@ -5,7 +5,6 @@
 //! their own that is taken only when a twin's wake time or terms change. Order of locks: shard, then index.
 
 mod faults;
-mod index;
 mod rows;
 
 pub use faults::{Fault, Faults, LoadFault, Odds};
@@ -18,13 +17,10 @@ use std::sync::{
 use compact_str::CompactString;
 use parking_lot::Mutex;
 
-use self::{
-    index::Index,
-    rows::{Row, Rows},
-};
+use self::rows::{Row, Rows};
 use super::{
     Address, Commit, Done, Entry, Epoch, Error, Instant, Item, Level, Load, Loaded, Refused, Scan, Slot, Stats, Store,
-    Walked,
+    Walked, index::Index,
 };
 use crate::model::{Key, limits};
 
@@ -133,7 +129,7 @@ impl MemoryStore {
         }
         let (load, done) = held.loads.remove(nth);
         drop(held);
-        done(Ok(self.read(&load)));
+        done(self.read(&load));
         true
     }
 
@@ -201,7 +197,8 @@ impl MemoryStore {
         row.write_pages(&mut commit.pages);
         if let Some(core) = commit.core.take() {
             if row.wake_at() != commit.wake_at || row.terms() != &*commit.terms {
-                self.index.lock().replace(row, commit);
+                let (before, after) = (row.beside(), (commit.wake_at, &*commit.terms));
+                self.index.lock().set(row.address(), before, after, commit.sequence);
                 row.set_beside(commit.wake_at, commit.terms.clone());
             }
             commit.core = row.write_core(core);
@@ -217,10 +214,11 @@ impl MemoryStore {
         Ok(())
     }
 
-    fn read(&self, load: &Load) -> Loaded {
+    fn read(&self, load: &Load) -> Result<Loaded, Error> {
         let hash = rows::hash(&load.address);
         let shard = self.shard(hash).lock();
-        shard.find(hash, &load.address).map(|row| row.read(load)).unwrap_or_default()
+        load.follows(shard.epoch(Slot::default()))?;
+        Ok(shard.find(hash, &load.address).map(|row| row.read(load)).unwrap_or_default())
     }
 
     fn find(&self, kind: &str, terms: &[CompactString], after: Option<&Key>, limit: usize) -> Walked {
@@ -312,7 +310,7 @@ impl MemoryStore {
                 let mut shard = self.shard(hash).lock();
                 let row = shard.entry(hash, &address);
                 let before = row.bytes();
-                self.index.lock().set(row, wake_at, &terms, sequence);
+                self.index.lock().set(row.address(), row.beside(), (wake_at, &terms), sequence);
                 row.set_beside(wake_at, terms.as_slice().into());
                 row.write_core(core);
                 row.sequence = sequence;
@@ -342,7 +340,7 @@ fn closed() -> Error {
 
 impl Instant for MemoryStore {
     fn load_now(&self, load: &Load) -> Result<Loaded, Error> {
-        Ok(self.read(load))
+        self.read(load)
     }
 
     fn commit_now(&self, commit: &mut Commit) -> Result<(), Error> {
@@ -379,7 +377,7 @@ impl Store for MemoryStore {
 
     fn load(&self, load: Load, done: Done<Loaded>) {
         match self.faults.as_ref().and_then(|faults| faults.at_load()) {
-            None => done(Ok(self.read(&load))),
+            None => done(self.read(&load)),
             Some(LoadFault::Unavailable) => done(Err(Error::Unavailable("a fault".into()))),
             Some(LoadFault::Held) => self.held.lock().loads.push((load, done)),
         }
@@ -518,7 +516,7 @@ mod tests {
 
         fn core(&self) -> Option<Vec<u8>> {
             let address = self.address.clone();
-            self.store.read(&Load { address, core: true, pages: Vec::new(), prefix: None }).core
+            self.store.read(&Load { address, core: true, pages: Vec::new(), prefix: None, under: None }).unwrap().core
         }
     }
 

@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::{
     model::{Key, Timestamp},
-    store::{Address, Epoch, Item, Load, Loaded, PageWrite, SharedTerms, Slot},
+    store::{Address, Epoch, Item, Load, Loaded, PageWrite, SharedTerms, Slot, index::Beside},
 };
 
 /// Unused bytes that a record taken over with its buffer may have before it is copied instead.
@@ -49,6 +49,10 @@ impl Row {
 
     pub(super) fn terms(&self) -> &[CompactString] {
         self.rare.as_ref().map_or(&[], |rare| &rare.terms)
+    }
+
+    pub(super) fn beside(&self) -> Beside<'_> {
+        (self.wake_at(), self.terms())
     }
 
     pub(super) fn chain(&self) -> &[(u64, Epoch)] {

@@ -8,7 +8,7 @@ use sled::{IVec, Tree};
 use crate::{
     model::{Key, Timestamp},
     store::{
-        Address, Entry, Error, Item, Load, Loaded, Prefix, Scan, Walked,
+        Address, Entry, Epoch, Error, Item, Load, Loaded, Prefix, Scan, Slot, Walked,
         keyspace::{self, Bytes, CoreValue},
         matches,
     },
@@ -33,6 +33,10 @@ fn core_value<'a>(key: &[u8], value: &'a [u8]) -> Result<CoreValue<'a>, Error> {
 /// Reads what is asked of one twin.
 pub(super) fn load(tree: &Tree, load: &Load) -> Result<Loaded, Error> {
     let Address { kind, key } = &*load.address;
+    if load.under.is_some() {
+        let owner = tree.get(keyspace::epoch(Slot::default())).map_err(failed)?;
+        load.follows(Epoch(owner.and_then(|value| keyspace::number(&value)).unwrap_or_default()))?;
+    }
     let mut loaded = Loaded::default();
     if load.core {
         let core = keyspace::core(kind, key);

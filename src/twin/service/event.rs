@@ -8,7 +8,7 @@ use crate::twin::Event;
 /// The event by which watchers hear of a change that was just applied; `None` for what concerns nobody.
 pub(super) fn of(core: &Core, change: &Change) -> Option<Event> {
     let (name, data) = describe(core, change)?;
-    Some(Event { name, data: data.into() })
+    Some(Event { name: name.into(), data: data.into() })
 }
 
 /// An object as JSON text, written at once: most events are made and never read.

@@ -107,7 +107,7 @@ impl Twin for Book {
 
     fn event(&self, change: &Change) -> Option<Event> {
         match change {
-            Change::Done(id) => Some(Event { name: "done", data: id.to_le_bytes().to_vec().into() }),
+            Change::Done(id) => Some(Event { name: "done".into(), data: id.to_le_bytes().to_vec().into() }),
             Change::Heard(_)
             | Change::Alarm(..)
             | Change::Fired(_)

@@ -275,7 +275,7 @@ fn read(store: &MemoryStore, twin: usize) -> HashMap<String, u32> {
     for prefix in ["p/", "s/", COUNT] {
         let prefix = Some(Prefix { prefix: prefix.into(), after: None, limit: usize::MAX });
         let tell = tell.clone();
-        let load = Load { address: address(twin).into(), core: false, pages: Vec::new(), prefix };
+        let load = Load { address: address(twin).into(), core: false, pages: Vec::new(), prefix, under: None };
         store
             .load(load, Box::new(move |loaded| tell.send(loaded.expect("a healed store reads")).expect("it is heard")));
     }

@@ -20,7 +20,7 @@ use service_twin_sim::{
 
 fn core(store: &MemoryStore, twin: usize) -> Option<Vec<u8>> {
     let (tell, told) = std::sync::mpsc::channel();
-    let load = Load { address: address(twin).into(), core: true, pages: Vec::new(), prefix: None };
+    let load = Load { address: address(twin).into(), core: true, pages: Vec::new(), prefix: None, under: None };
     store.load(load, Box::new(move |loaded| tell.send(loaded.unwrap().core).unwrap()));
     told.recv().unwrap()
 }

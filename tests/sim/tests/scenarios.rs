@@ -416,7 +416,7 @@ fn count(store: &MemoryStore) -> u32 {
     use service_twin::store::{Load, Store};
     let (tell, told) = std::sync::mpsc::channel();
     let pages = vec![service_twin_sim::book::COUNT.into()];
-    let load = Load { address: address(0).into(), core: false, pages, prefix: None };
+    let load = Load { address: address(0).into(), core: false, pages, prefix: None, under: None };
     store.load(load, Box::new(move |loaded| tell.send(loaded.unwrap()).unwrap()));
     u32::from_le_bytes(told.recv().unwrap().pages.remove(0).1.try_into().unwrap())
 }

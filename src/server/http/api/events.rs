@@ -286,7 +286,7 @@ fn cloud_event(id: &str, key: &Key, revision: u64, at: Timestamp, event: &twin::
         "revision": revision,
         "data": data,
     });
-    Event::default().id(id).event(event.name).data(body.to_string())
+    Event::default().id(id).event(&*event.name).data(body.to_string())
 }
 
 /// Hands an instance its commands as they come, each once on one stream; what was handed over counts as delivered. What

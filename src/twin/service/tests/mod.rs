@@ -21,7 +21,7 @@ struct World {
     key: Key,
     now: Timestamp,
     revision: u64,
-    events: Vec<(&'static str, String)>,
+    events: Vec<(String, String)>,
 }
 
 impl World {
@@ -55,7 +55,7 @@ impl World {
         assert_eq!(&from_bytes::<Change>(&to_bytes(change)).unwrap(), change);
         self.service.apply(change, self.now);
         if let Some(event) = self.service.event(change) {
-            self.events.push((event.name, String::from_utf8(event.data.to_vec()).unwrap()));
+            self.events.push((event.name.into_owned(), String::from_utf8(event.data.to_vec()).unwrap()));
         }
     }
 

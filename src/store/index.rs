@@ -1,14 +1,14 @@
-//! The wake index and the term index.
+//! The wake index and the term index of a store that keeps them in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use compact_str::CompactString;
 
-use super::rows::Row;
-use crate::{
-    model::{Key, Timestamp},
-    store::{Address, Commit, Entry, Walked},
-};
+use super::{Address, Entry, Walked};
+use crate::model::{Key, Timestamp};
+
+/// When a twin wants to be woken, and its search terms.
+pub(super) type Beside<'a> = (Option<Timestamp>, &'a [CompactString]);
 
 #[derive(Default)]
 pub(super) struct Index {
@@ -17,23 +17,18 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Takes out what the row says so far and puts in what the commit says.
-    pub(super) fn replace(&mut self, row: &Row, commit: &Commit) {
-        self.set(row, commit.wake_at, &commit.terms, commit.sequence);
-    }
-
-    /// The same from parts.
-    pub(super) fn set(&mut self, row: &Row, wake_at: Option<Timestamp>, terms: &[CompactString], sequence: u64) {
-        let address = row.address();
-        if row.wake_at() != wake_at {
-            if let Some(at) = row.wake_at() {
+    /// Takes out what was said of a twin so far and puts in what is said now, by a record of this sequence.
+    pub(super) fn set(&mut self, address: &Address, before: Beside<'_>, after: Beside<'_>, sequence: u64) {
+        let ((woken_at, had), (wake_at, terms)) = (before, after);
+        if woken_at != wake_at {
+            if let Some(at) = woken_at {
                 self.wake.remove(&(at, address.clone()));
             }
             if let Some(at) = wake_at {
                 self.wake.insert((at, address.clone()), sequence);
             }
         }
-        for gone in row.terms().iter().filter(|term| !terms.contains(term)) {
+        for gone in had.iter().filter(|term| !terms.contains(term)) {
             let at = (address.kind.clone(), gone.clone());
             if let Some(keys) = self.terms.get_mut(&at) {
                 keys.remove(&address.key);
@@ -42,7 +37,7 @@ impl Index {
                 }
             }
         }
-        for term in terms.iter().filter(|term| !row.terms().contains(term)) {
+        for term in terms.iter().filter(|term| !had.contains(term)) {
             self.terms.entry((address.kind.clone(), term.clone())).or_default().insert(address.key.clone());
         }
     }

@@ -1,0 +1,72 @@
+//! A node of a cluster hosts a runtime, and is the cluster that the runtime sees.
+
+use std::{sync::Arc, time::Duration};
+
+use compact_str::CompactString;
+
+use super::{Cluster, Forwarded, Runtime, Served};
+use crate::{
+    cluster::{self, Hosting, Node, ServedTo, Soon},
+    model::Timestamp,
+    store::{Epoch, Slot},
+};
+
+/// How long the twins of a slot that moves may take to settle; whoever still waits then hears that it was not applied.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
+
+fn told(done: ServedTo) -> super::remote::ServedTo {
+    Box::new(|served| match served {
+        Served::Answer(answer) => done(cluster::Served::Answer(answer)),
+        Served::Elsewhere => done(cluster::Served::Elsewhere),
+    })
+}
+
+impl Hosting for Runtime {
+    fn own(&self, slot: Slot, epoch: Epoch) {
+        self.own(slot, epoch);
+    }
+
+    fn disown(&self, slot: Slot) {
+        self.disown(slot);
+    }
+
+    fn hand_over(&self, slot: Slot) -> Soon<'_, ()> {
+        Box::pin(async move {
+            let unsettled = self.hand_over(slot, SETTLE_TIMEOUT).await;
+            if unsettled > 0 {
+                tracing::warn!(slot = slot.0, unsettled, "a slot moves before all of its twins have settled");
+            }
+        })
+    }
+
+    fn serve(&self, slot: Slot, call: Vec<u8>, done: ServedTo) {
+        self.serve(slot, &call, told(done));
+    }
+
+    fn serve_node(&self, call: Vec<u8>, done: ServedTo) {
+        self.serve_node(&call, told(done));
+    }
+}
+
+/// What a runtime is built with; the node then runs on behalf of that runtime ([`Node::run`]).
+impl Cluster for Arc<Node> {
+    fn forward(&self, slot: Slot, call: Vec<u8>, deadline: Option<Timestamp>, done: Forwarded) {
+        Node::forward(self, slot, call, deadline, done);
+    }
+
+    fn call(&self, node: &str, call: Vec<u8>, within: Duration, done: Forwarded) {
+        Node::call(self, node, call, within, done);
+    }
+
+    fn others(&self) -> Vec<CompactString> {
+        Node::others(self)
+    }
+
+    fn holds_lease(&self) -> bool {
+        Node::holds_lease(self)
+    }
+
+    fn claim_again(&self, slot: Slot, epoch: Epoch) {
+        Node::claim_again(self, slot, epoch);
+    }
+}
