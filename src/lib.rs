@@ -13,6 +13,7 @@
 //! | 2 | [`store`] | durable bytes: memory, sled |
 //! | 2 | `token` | API keys as Biscuits: made, narrowed, read (feature `server` or `cli`) |
 //! | 3 | [`capability`] | what a service may use |
+//! | 3 | [`cluster`] | many nodes that share their twins (feature `cluster`: over NATS JetStream and gRPC) |
 //! | 3 | `wire` | how connections of HTTP are served |
 //! | 4 | [`runtime`] | the virtual actors |
 //! | 5 | `server`, `cli` | the node's doors, the command line (features of the same names) |
@@ -38,6 +39,7 @@ pub mod bus;
 pub mod capability;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod cluster;
 #[cfg(feature = "server")]
 pub mod config;
 #[cfg(feature = "demo")]

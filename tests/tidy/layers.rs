@@ -30,10 +30,11 @@ const AT_HOME: [(&[&str], &[&str], &str); 9] = [
         "only its store knows the engine",
     ),
     (
-        &["axum", "prost", "opentelemetry_proto", "tower", "tower_http", "utoipa"],
+        &["axum", "opentelemetry_proto", "tower", "tower_http", "utoipa"],
         &["src/server/", "src/demo/"],
         "foreign wire types stop at the edge; the demo's services are ordinary ones",
     ),
+    (&["prost"], &["src/server/", "src/demo/", "src/cluster/transport/"], "messages of gRPC are spoken where gRPC is"),
     (&["biscuit_auth", "biscuit_prost"], &["src/token/"], "only tokens know how they are signed and written"),
     (
         &["hyper", "hyper_util"],
@@ -46,7 +47,7 @@ const AT_HOME: [(&[&str], &[&str], &str); 9] = [
         &["src/store/nats/", "src/bus/nats.rs", "src/cluster/nats.rs"],
         "only what rests on the engine of a cluster knows it",
     ),
-    (&["tonic"], &["src/server/", "src/cluster/transport.rs"], "gRPC is spoken at the edge and between nodes"),
+    (&["tonic"], &["src/server/", "src/cluster/transport/"], "gRPC is spoken at the edge and between nodes"),
     (
         &["opentelemetry", "opentelemetry_sdk", "opentelemetry_otlp"],
         &["src/demo/", "src/demo.rs", "src/cli/demo/", "src/cli/demo.rs"],

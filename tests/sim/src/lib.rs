@@ -6,6 +6,7 @@
 pub mod book;
 pub mod check;
 pub mod client;
+pub mod cluster;
 pub mod disk;
 pub mod history;
 pub mod scene;

@@ -1,0 +1,184 @@
+//! The way of a call to the owner of its slot, however often that changes.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep, timeout_at},
+};
+
+use super::{
+    Node, Owner, Served,
+    link::{Ask, Broken, Listening, Note, Peer, Reply, ReplyTo},
+    membership::Standing,
+};
+use crate::{
+    model::{Outcome, Timestamp},
+    store::{Epoch, Slot},
+    twin::Failure,
+};
+
+/// Moves that a call follows at once; then it waits before it goes on.
+const HOPS_MAX: u32 = 3;
+
+/// Called exactly once, on any thread, with the encoded answer of the slot's owner, or why there is none.
+pub type Forwarded = Box<dyn FnOnce(Result<Vec<u8>, Failure>) + Send>;
+
+/// Where a call goes next.
+enum Way {
+    Here,
+    To(Peer, Epoch),
+    Nowhere,
+}
+
+impl Node {
+    /// Takes an encoded call to the node that owns the slot, wherever it moves meanwhile; waits while nobody owns it,
+    /// until the deadline. Nothing blocks. [`Failure::outcome`] says what is certain when no answer came.
+    pub fn forward(self: &Arc<Self>, slot: Slot, call: Vec<u8>, deadline: Option<Timestamp>, done: Forwarded) {
+        let within = deadline.map_or(self.config.call_timeout, |deadline| deadline.since(self.clock.now()));
+        let bytes = call.len();
+        let (calls, before) =
+            (self.calls.fetch_add(1, Ordering::Relaxed), self.calls_bytes.fetch_add(bytes, Ordering::Relaxed));
+        let counted = Counted { node: Arc::clone(self), bytes };
+        if calls >= self.config.calls_max || before + bytes > self.config.calls_bytes_max {
+            drop(counted);
+            return done(Err(Failure::Overloaded { what: "the way to other nodes".into() }));
+        }
+        self.spawner.spawn(async move {
+            let answer = counted.node.route(slot, Arc::new(call), within).await;
+            drop(counted);
+            done(answer);
+        });
+    }
+
+    async fn route(&self, slot: Slot, call: Arc<Vec<u8>>, within: Duration) -> Result<Vec<u8>, Failure> {
+        let deadline = Instant::now() + within;
+        let Some(news) = self.news.get(usize::from(slot.0)) else {
+            return Err(Failure::Lost { outcome: Outcome::NotApplied, cause: "there is no such slot".into() });
+        };
+        let mut pauses = self.pauses(u64::from(slot.0) << 40);
+        let mut hops = 0;
+        while Instant::now() < deadline {
+            let mut changed = std::pin::pin!(news.notified());
+            changed.as_mut().enable();
+            match self.way(slot) {
+                Way::Here => {
+                    if let Some(answer) = self.ask_here(slot, &call, deadline).await? {
+                        return Ok(answer);
+                    }
+                }
+                Way::To(peer, epoch) => {
+                    let within = deadline.saturating_duration_since(Instant::now());
+                    match self.links.ask(peer, Ask { slot, epoch, call: Arc::clone(&call), within }).await {
+                        Ok(Reply::Answer(answer)) => return Ok(answer),
+                        Ok(Reply::Moved(owner)) => {
+                            let is_news = owner.is_some_and(|owner| owner.epoch > epoch && self.heard(slot, owner));
+                            if is_news && hops < HOPS_MAX {
+                                hops += 1;
+                                continue;
+                            }
+                        }
+                        Err(Broken::Full) => return Err(Failure::Overloaded { what: "the link to another node".into() }),
+                        Err(Broken::Unanswered(cause)) => {
+                            return Err(Failure::Lost { outcome: Outcome::Unknown, cause });
+                        }
+                        Err(Broken::NotSent(cause)) => {
+                            tracing::debug!(slot = slot.0, %cause, "a call was not sent to its owner yet");
+                        }
+                    }
+                }
+                Way::Nowhere => {}
+            }
+            hops = 0;
+            let pause = sleep(pauses.next().unwrap_or(self.config.retry_max));
+            tokio::select! {
+                biased;
+                () = changed => {}
+                () = pause => {}
+                () = tokio::time::sleep_until(deadline) => {}
+            }
+        }
+        Err(Failure::Expired)
+    }
+
+    /// Another node says who owns a slot. Answers whether the call may go on there: the record, or one that is newer, is
+    /// known now.
+    fn heard(&self, slot: Slot, owner: Owner) -> bool {
+        let epoch = owner.epoch;
+        self.learned(slot, owner);
+        self.state.lock().table.get(slot).is_some_and(|known| known.epoch >= epoch && !known.released)
+    }
+
+    fn way(&self, slot: Slot) -> Way {
+        let state = self.state.lock();
+        if state.held.contains_key(&slot) {
+            return Way::Here;
+        }
+        let Some(owner) = state.table.get(slot).filter(|owner| !owner.released) else { return Way::Nowhere };
+        let epoch = owner.epoch;
+        if owner.node == self.config.node || state.view.standing(&owner.node, owner.incarnation) != Standing::Live {
+            return Way::Nowhere;
+        }
+        let Some(seen) = state.view.get(&owner.node) else { return Way::Nowhere };
+        Way::To(Peer { node: owner.node.clone(), address: seen.presence.address.clone() }, epoch)
+    }
+
+    /// Asks our own host; `None` if it does not own the slot.
+    async fn ask_here(&self, slot: Slot, call: &Arc<Vec<u8>>, deadline: Instant) -> Result<Option<Vec<u8>>, Failure> {
+        let Some(host) = self.host() else { return Ok(None) };
+        let (tell, told) = oneshot::channel();
+        let done = Box::new(move |served| {
+            tell.send(served).ok();
+        });
+        host.serve(slot, Vec::clone(call), done);
+        let lost = |cause: &str| Failure::Lost { outcome: Outcome::Unknown, cause: cause.into() };
+        match timeout_at(deadline, told).await {
+            Ok(Ok(Served::Answer(answer))) => Ok(Some(answer)),
+            Ok(Ok(Served::Elsewhere)) => Ok(None),
+            Ok(Err(_)) => Err(lost("the call was dropped")),
+            Err(_) => Err(lost("no answer before the deadline")),
+        }
+    }
+}
+
+impl Listening for Node {
+    fn asked(self: Arc<Self>, ask: Ask, done: ReplyTo) {
+        let Ask { slot, epoch, call, .. } = ask;
+        {
+            // Who asks knows more than we do.
+            let mut state = self.state.lock();
+            if state.table.get(slot).is_none_or(|owner| owner.epoch < epoch) {
+                state.checks.insert(slot);
+                self.changed();
+            }
+        }
+        let Some(host) = self.host().cloned() else { return done(Reply::Moved(None)) };
+        let served = move |served| match served {
+            Served::Answer(answer) => done(Reply::Answer(answer)),
+            Served::Elsewhere => done(Reply::Moved(self.state.lock().table.get(slot).cloned())),
+        };
+        host.serve(slot, Arc::unwrap_or_clone(call), Box::new(served));
+    }
+
+    fn told(&self, note: Note) {
+        match note {
+            Note::Released { slot, owner } => self.learned(slot, owner),
+        }
+    }
+}
+
+/// Counts a call that has no answer yet.
+struct Counted {
+    node: Arc<Node>,
+    bytes: usize,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.node.calls.fetch_sub(1, Ordering::Relaxed);
+        self.node.calls_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
