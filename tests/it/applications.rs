@@ -75,22 +75,22 @@ async fn upgrade_as(
 }
 
 /// What an application over HTTP was asked.
-struct Asked {
-    method: String,
-    path: String,
-    headers: hyper::HeaderMap,
-    body: Vec<u8>,
+pub(crate) struct Asked {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) headers: hyper::HeaderMap,
+    pub(crate) body: Vec<u8>,
 }
 
 /// An application over HTTP: it has these subscriptions, and answers from a list, `200` once that is empty.
-struct App {
-    asked: mpsc::Receiver<Asked>,
+pub(crate) struct App {
+    pub(crate) asked: mpsc::Receiver<Asked>,
     answers: Arc<Mutex<VecDeque<(u16, &'static str)>>>,
-    served: JoinHandle<()>,
+    pub(crate) served: JoinHandle<()>,
 }
 
 impl App {
-    async fn open(world: &World, key: &str, service: &str, subscriptions: Value) -> Self {
+    pub(crate) async fn open(world: &World, key: &str, service: &str, subscriptions: Value) -> Self {
         let connection = upgrade(world, key, service, "").await.unwrap();
         let (tell, asked) = mpsc::channel(256);
         let answers = Arc::<Mutex<VecDeque<(u16, &'static str)>>>::default();
@@ -116,11 +116,11 @@ impl App {
         Self { asked, answers, served }
     }
 
-    fn answer_next(&self, answers: &[(u16, &'static str)]) {
+    pub(crate) fn answer_next(&self, answers: &[(u16, &'static str)]) {
         self.answers.lock().extend(answers);
     }
 
-    async fn asked(&mut self) -> Asked {
+    pub(crate) async fn asked(&mut self) -> Asked {
         tokio::time::timeout(SOON, self.asked.recv()).await.expect("it is not asked").unwrap()
     }
 
@@ -387,12 +387,18 @@ impl AppCallback for Callback {
         &self,
         request: tonic::Request<InvokeRequest>,
     ) -> Result<tonic::Response<InvokeResponse>, tonic::Status> {
-        let InvokeRequest { method, data, content_type, .. } = request.into_inner();
+        let (metadata, _, InvokeRequest { method, data, content_type, .. }) = request.into_parts();
         if method == "fail" {
             return Err(tonic::Status::not_found("no such order"));
         }
         self.0.try_send((method, data.clone().unwrap().value)).ok();
-        Ok(tonic::Response::new(InvokeResponse { data, content_type }))
+        let mut answer = tonic::Response::new(InvokeResponse { data, content_type });
+        if let Some(given) = metadata.get("x-given") {
+            assert_eq!(metadata["dapr-caller-app-id"], "checkout");
+            assert!(!metadata.contains_key("dapr-api-token") && !metadata.contains_key("dapr-app-id"), "{metadata:?}");
+            answer.metadata_mut().insert("x-answered", given.clone());
+        }
+        Ok(answer)
     }
 
     async fn list_topic_subscriptions(
@@ -475,14 +481,18 @@ async fn an_application_over_grpc_is_pushed_to_and_invoked_from_both_doors_and_b
     assert_eq!(next().await, ("new".to_owned(), b"7".to_vec()));
 
     let path = "/v1.0/invoke/orders/method/pack";
-    let request = world.bare("POST", path).header("dapr-api-token", &checkout).body("box");
-    let answer = Answer::of(request.send().await.unwrap()).await;
+    let request = world.bare("POST", path).header("dapr-api-token", &checkout).header("x-given", "7").body("box");
+    let answer = request.send().await.unwrap();
+    assert_eq!(answer.headers()["x-answered"], "7", "what stands beside the answer of a call over HTTP is its head");
+    let answer = Answer::of(answer).await;
     assert_eq!((answer.status, answer.body.as_slice()), (200, &b"box"[..]));
     assert_eq!(next().await, ("pack".to_owned(), b"box".to_vec()));
 
     let channel = Channel::from_shared(world.node.url()).unwrap().connect().await.unwrap();
     let with = |mut request: tonic::Request<InvokeServiceRequest>| {
         request.metadata_mut().insert("dapr-api-token", checkout.parse().unwrap());
+        request.metadata_mut().insert("dapr-caller-app-id", "forged".parse().unwrap());
+        request.metadata_mut().insert("x-given", "8".parse().unwrap());
         request
     };
     let invoke = |method: &str| {
@@ -495,7 +505,9 @@ async fn an_application_over_grpc_is_pushed_to_and_invoked_from_both_doors_and_b
         with(tonic::Request::new(InvokeServiceRequest { id: "orders".into(), message: Some(message) }))
     };
     let mut client = DaprClient::new(channel.clone());
-    let answer = client.invoke_service(invoke("ship")).await.unwrap().into_inner();
+    let answer = client.invoke_service(invoke("ship")).await.unwrap();
+    assert_eq!(answer.metadata()["x-answered"], "8");
+    let answer = answer.into_inner();
     assert_eq!((answer.data.unwrap().value, answer.content_type.as_str()), (b"box".to_vec(), "text/plain"));
     assert_eq!(next().await, ("ship".to_owned(), b"box".to_vec()));
     let failed = client.invoke_service(invoke("fail")).await.unwrap_err();
@@ -515,6 +527,161 @@ async fn an_application_over_grpc_is_pushed_to_and_invoked_from_both_doors_and_b
         let answered = direct.unary(request, path.parse().unwrap(), codec).await;
         assert_eq!(answered.map_or_else(|status| status.code(), |_| tonic::Code::Ok), code, "{path}");
     }
+}
+
+#[tokio::test]
+async fn what_stands_beside_a_call_over_grpc_is_the_head_of_one_over_http_and_back() {
+    let world = World::new().await;
+    let (checkout, billing) = (key(&world, "shop/checkout").await, key(&world, "shop/billing").await);
+    grant(&world, "shop/checkout", "invoke:billing/*").await;
+    let mut app = App::open(&world, &billing, "shop/billing", json!([])).await;
+    reached(&world, &checkout, "billing", &mut app).await;
+    let mut client = DaprClient::new(Channel::from_shared(world.node.url()).unwrap().connect().await.unwrap());
+    let invoke = || {
+        let message =
+            InvokeRequest { method: "charge".into(), content_type: "text/plain".into(), ..Default::default() };
+        let mut request = tonic::Request::new(InvokeServiceRequest { id: "billing".into(), message: Some(message) });
+        let forged = [("dapr-caller-app-id", "forged"), ("x-given", "7"), ("grpc-trace-bin", "AA"), ("own-bin", "AA")];
+        for (name, value) in forged.into_iter().chain([("authorization", format!("Bearer {checkout}").as_str())]) {
+            let headers = request.metadata_mut();
+            let mut all = std::mem::take(headers).into_headers();
+            all.insert(name, value.parse().unwrap());
+            *headers = tonic::metadata::MetadataMap::from_headers(all);
+        }
+        request
+    };
+    app.answer_next(&[(201, "charged"), (404, "no such account")]);
+    let answer = client.invoke_service(invoke()).await.unwrap();
+    assert_eq!((&answer.metadata()["dapr-http-status"], &answer.metadata()["x-own"]), (&"201", &"1"));
+    let asked = app.asked().await;
+    let header = |name: &str| asked.headers.get(name).map(|value| value.to_str().unwrap());
+    assert_eq!((header("x-given"), header("content-type")), (Some("7"), Some("text/plain")));
+    assert_eq!((header("dapr-caller-app-id"), header("authorization")), (Some("checkout"), None));
+    assert_eq!((header("own-bin"), header("grpc-trace-bin"), header("grpc-timeout")), (None, None, None));
+    let refused = client.invoke_service(invoke()).await.unwrap_err();
+    assert_eq!((refused.code(), &refused.metadata()["dapr-http-status"]), (tonic::Code::NotFound, &"404"));
+    assert_eq!(refused.metadata()["x-own"], "1");
+}
+
+/// Calls an application until it answers: its channel may be a moment away.
+async fn reached(world: &World, key: &str, app_id: &str, app: &mut App) {
+    let path = format!("/v1.0/invoke/{app_id}/method/first");
+    let call = async || world.bare("POST", &path).header("dapr-api-token", key).send().await.unwrap().status();
+    tokio::time::timeout(SOON, async { while call().await != 200 {} }).await.expect("it is not reached");
+    assert_eq!(app.asked().await.path, "/first");
+}
+
+#[tokio::test]
+async fn a_service_of_another_namespace_is_named_as_dapr_names_it_too() {
+    let world = World::new().await;
+    let (checkout, billing) = (key(&world, "shop/checkout").await, key(&world, "farm/billing").await);
+    let ledger = key(&world, "shop/ledger.v2").await;
+    grant(&world, "shop/checkout", "invoke:/farm/billing/*").await;
+    grant(&world, "shop/checkout", "invoke:ledger.v2/*").await;
+    let mut app = App::open(&world, &billing, "farm/billing", json!([])).await;
+    let mut dotted = App::open(&world, &ledger, "shop/ledger.v2", json!([])).await;
+    reached(&world, &checkout, "billing.farm", &mut app).await;
+    reached(&world, &checkout, "farm%2Fbilling", &mut app).await;
+    reached(&world, &checkout, "shop%2Fledger.v2", &mut dotted).await;
+    let named = async |app: &str| {
+        let request = world.bare("GET", "/items").header("dapr-app-id", app).header("dapr-api-token", &checkout);
+        Answer::of(request.send().await.unwrap()).await
+    };
+    assert_eq!(named("billing.farm").await.status, 200);
+    let asked = app.asked().await;
+    assert_eq!((asked.path.as_str(), &asked.headers["dapr-caller-namespace"]), ("/items", &"shop".parse().unwrap()));
+    for wrong in ["billing.", ".farm", "a.b.c", "farm/", "a/b/c"] {
+        let refused = named(wrong).await;
+        assert_eq!((refused.status, refused.json()["errorCode"].as_str().unwrap()), (400, "ERR_MALFORMED_REQUEST"));
+        assert!(refused.json()["message"].as_str().unwrap().contains(wrong), "{}", refused.json());
+    }
+    assert_eq!(named("ledger.v2").await.status, 403, "that is 'ledger' in the namespace 'v2'");
+}
+
+#[tokio::test]
+async fn a_service_has_a_bound_of_calls_under_way_and_each_that_ends_makes_room() {
+    let world = World::with(|config| config.server.calls_per_service_max = 2).await;
+    let (checkout, cart) = (key(&world, "shop/checkout").await, key(&world, "shop/cart").await);
+    let billing = key(&world, "shop/billing").await;
+    grant(&world, "shop/checkout", "invoke:billing/*").await;
+    grant(&world, "shop/cart", "invoke:billing/*").await;
+    let connection = upgrade(&world, &billing, "shop/billing", "").await.unwrap();
+    let (tell, mut asked) = mpsc::channel(256);
+    let answer = Arc::new(tokio::sync::Semaphore::new(0));
+    let may_answer = Arc::clone(&answer);
+    tokio::spawn(async move {
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (tell, may_answer) = (tell.clone(), Arc::clone(&may_answer));
+            async move {
+                if request.uri().path() == "/hold" {
+                    tell.try_send(()).ok();
+                    may_answer.acquire().await.unwrap().forget();
+                }
+                Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+            }
+        });
+        drop(
+            hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(connection, service).await,
+        );
+    });
+    let request = |key: &str, path: &str| {
+        world.bare("POST", &format!("/v1.0/invoke/billing/method/{path}")).header("dapr-api-token", key)
+    };
+    let goes_on = async || {
+        let answered = async { while request(&checkout, "first").send().await.unwrap().status() != 200 {} };
+        tokio::time::timeout(SOON, answered).await.expect("there is no room");
+    };
+    goes_on().await;
+    let hold = |key: &str| tokio::spawn(request(key, "hold").send());
+    let mut held = async || tokio::time::timeout(SOON, asked.recv()).await.expect("it is not asked").unwrap();
+    let two = [hold(&checkout), hold(&checkout)];
+    held().await;
+    held().await;
+    let refused = Answer::of(request(&checkout, "third").send().await.unwrap()).await;
+    assert_eq!((refused.status, refused.json()["errorCode"].as_str().unwrap()), (429, "ERR_DIRECT_INVOKE"));
+    let said = refused.json()["message"].as_str().unwrap().to_owned();
+    assert!(said.contains("2 calls under way") && said.contains("server.calls_per_service_max"), "{said}");
+    let mut client = DaprClient::new(Channel::from_shared(world.node.url()).unwrap().connect().await.unwrap());
+    let message = InvokeRequest { method: "third".into(), ..Default::default() };
+    let mut third = tonic::Request::new(InvokeServiceRequest { id: "billing".into(), message: Some(message) });
+    third.metadata_mut().insert("dapr-api-token", checkout.parse().unwrap());
+    assert_eq!(client.invoke_service(third).await.unwrap_err().code(), tonic::Code::ResourceExhausted);
+    let other = hold(&cart);
+    held().await;
+    answer.add_permits(3);
+    for call in two.into_iter().chain([other]) {
+        assert_eq!(call.await.unwrap().unwrap().status(), 200, "nobody else's bound is touched");
+    }
+    goes_on().await;
+    // Whoever gives up makes room, too.
+    let two = [hold(&checkout), hold(&checkout)];
+    held().await;
+    held().await;
+    two.iter().for_each(JoinHandle::abort);
+    goes_on().await;
+}
+
+#[tokio::test]
+async fn a_right_that_is_taken_away_stops_what_is_pushed_and_what_was_kept_comes_once_it_is_back() {
+    let world = World::new().await;
+    let orders = key(&world, "shop/orders").await;
+    let subscriptions = json!([{"pubsubname": "pubsub", "topic": "new", "route": "/new"}]);
+    let mut app = App::open(&world, &orders, "shop/orders", subscriptions).await;
+    subscribed(&world, &orders, 1).await;
+    publish(&world, &orders, "new", 1).await;
+    assert_eq!(app.pushed("/new").await, 1);
+    let denied = json!([{"effect": "deny", "scope": "topics:pubsub/new", "operations": ["subscribe"]}]);
+    let edit = async |what: &str| {
+        world.done("PATCH", "/api/v1/twins/shop/orders/access", json!({ what: denied })).await;
+    };
+    edit("add").await;
+    publish(&world, &orders, "new", 2).await;
+    subscribed(&world, &orders, 0).await;
+    publish(&world, &orders, "new", 3).await;
+    assert!(app.asked.try_recv().is_err(), "nothing is pushed without the right");
+    edit("remove").await;
+    assert_eq!(app.pushed("/new").await, 2);
+    assert_eq!(app.pushed("/new").await, 3);
 }
 
 #[tokio::test]
