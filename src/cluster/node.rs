@@ -191,7 +191,10 @@ impl Node {
     /// A commit under this epoch has an unknown outcome, or was fenced: the slot is claimed again, or given up if
     /// another node has it.
     pub fn claim_again(&self, slot: Slot, epoch: Epoch) {
-        self.state.lock().doubts.insert(slot, epoch);
+        let mut state = self.state.lock();
+        let doubt = state.doubts.entry(slot).or_insert(epoch);
+        *doubt = epoch.max(*doubt);
+        drop(state);
         self.wake.notify_one();
     }
 
@@ -534,6 +537,9 @@ impl Node {
         for (slot, epoch) in std::mem::take(&mut state.doubts) {
             if state.doubted.insert(slot) {
                 deeds.spawn(Arc::clone(self).claim_once_more(life, slot, epoch));
+            } else {
+                // It is another epoch than the one that is being settled; its turn comes.
+                state.doubts.insert(slot, epoch);
             }
         }
         for slot in std::mem::take(&mut state.checks) {
