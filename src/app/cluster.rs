@@ -19,7 +19,7 @@ use crate::{
     model::Clock,
     runtime::{Builder, Runtime},
     store::{
-        Store,
+        Slot, Store,
         nats::{Login, NatsConfig, NatsStore, Tls},
     },
 };
@@ -152,9 +152,9 @@ impl Prepared {
 }
 
 impl Member {
-    /// Whether this node's name comes before those of all others.
+    /// Whether this node owns the first slot: of all nodes, one does.
     pub(super) fn is_first(&self) -> bool {
-        self.node.others().iter().all(|other| self.node.id().as_str() < other.as_str())
+        self.node.hosts(Slot(0))
     }
 
     /// Gives every slot away, as far as that is possible in this time, and leaves.

@@ -1,6 +1,7 @@
 //! Who is where, for people.
 
 use super::{Node, NodeId, Presence, membership::Standing};
+use crate::store::Slot;
 
 /// Who is where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,11 @@ impl Node {
     /// This node's name.
     pub fn id(&self) -> &NodeId {
         &self.config.node
+    }
+
+    /// Whether this node hosts a slot.
+    pub fn hosts(&self, slot: Slot) -> bool {
+        self.state.lock().held.contains_key(&slot)
     }
 
     /// Every node, and who owns how much.

@@ -254,7 +254,8 @@ fn next(folder: &Path, is_local: bool) -> String {
 
   for i in 1 2 3; do nats-server -c {folder}/server-$i.conf & done
   for i in 1 2 3; do twin serve --config {folder}/node-$i.toml & done
-  twin cluster --data-dir {folder}/node-1
+  export TWIN_KEY=$(cat {folder}/node-*/operator.key)  # one node makes the first key
+  twin cluster
 
 ca.key signs whatever the cluster trusts: keep it elsewhere."
         );
