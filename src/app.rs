@@ -1,5 +1,7 @@
 //! Puts a node together and takes it apart; alone in naming concrete adapters.
 
+#[cfg(feature = "cluster")]
+mod cluster;
 mod files;
 mod secrets;
 pub mod transfer;
@@ -87,6 +89,9 @@ pub enum Error {
     /// An import was cut off.
     #[error(transparent)]
     Unfinished(#[from] transfer::Unfinished),
+    /// The cluster.
+    #[error("this node cannot be one of a cluster: {0}")]
+    Cluster(String),
     /// The virtual actors.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
@@ -116,6 +121,8 @@ pub struct Node {
     server: Arc<Server>,
     serving: JoinHandle<()>,
     drain: Duration,
+    #[cfg(feature = "cluster")]
+    member: Option<cluster::Member>,
 }
 
 impl Node {
@@ -133,9 +140,19 @@ impl Node {
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let seal = secrets::node_key(&config)?;
+        #[cfg(feature = "cluster")]
+        let prepared = if config.cluster.servers.is_empty() {
+            None
+        } else {
+            Some(cluster::prepare(&config, &format!("http://{address}"), Arc::clone(&clock)).await?)
+        };
         let runtime = {
             let (config, clock) = (config.clone(), Arc::clone(&clock));
-            let started = tokio::task::spawn_blocking(move || host(&config, clock)).await;
+            #[cfg(feature = "cluster")]
+            let builder = prepared.as_ref().map(cluster::Prepared::builder);
+            #[cfg(not(feature = "cluster"))]
+            let builder = None;
+            let started = tokio::task::spawn_blocking(move || host(&config, clock, builder)).await;
             started.map_err(|error| Error::Ended(format!("opening the store failed: {error}")))??
         };
         let drain = Duration::from_secs(config.drain_s);
@@ -149,14 +166,36 @@ impl Node {
         let metrics = Arc::new(Metrics::new(|registry| vitals::register(&runtime, registry)));
         let server = Server::new(runtime.clone(), clock, metrics, config.server.clone(), root, seal);
         let serving = tokio::spawn(listen::serve(Arc::clone(&server), listener, drain / CONNECTIONS_SHARE));
-        let node = Self { address, runtime, server, serving, drain };
-        if let Err(error) = first_key(&node.server, &config.data_dir, is_new).await {
+        let node = Self {
+            address,
+            server,
+            serving,
+            drain,
+            #[cfg(feature = "cluster")]
+            member: match prepared {
+                Some(prepared) => Some(prepared.join(runtime.clone()).await?),
+                None => None,
+            },
+            runtime,
+        };
+        if node.makes_keys()
+            && let Err(error) = first_key(&node.server, &config.data_dir, is_new).await
+        {
             node.shutdown().await;
             return Err(error);
         }
         node.server.take_up_endpoints().await;
         node.server.enter(Phase::Ready);
         Ok(node)
+    }
+
+    /// Whether this node makes the first operator key: of a cluster, one does.
+    fn makes_keys(&self) -> bool {
+        #[cfg(feature = "cluster")]
+        if let Some(member) = &self.member {
+            return member.is_first();
+        }
+        true
     }
 
     /// Where it listens.
@@ -185,12 +224,22 @@ impl Node {
         if let Err(error) = self.serving.await {
             tracing::error!(%error, "the listener ended with a bug");
         }
+        #[cfg(feature = "cluster")]
+        if let Some(member) = self.member {
+            member.leave(self.drain).await;
+        }
         self.runtime.drain(self.drain).await
     }
 }
 
 /// Opens the store and starts a runtime that knows every kind of the node. Blocks.
-fn host(config: &Config, clock: Arc<dyn Clock>) -> Result<Runtime, Error> {
+fn host(config: &Config, clock: Arc<dyn Clock>, shared: Option<Builder>) -> Result<Runtime, Error> {
+    let settled = |builder: Builder| kinds(builder.config(config.runtime.runtime()).clock(clock)).start();
+    if let Some(builder) = shared {
+        std::fs::create_dir_all(&config.data_dir)
+            .map_err(|source| Error::Folder { folder: config.data_dir.clone(), source })?;
+        return Ok(settled(builder)?);
+    }
     let store: Arc<dyn Store> = match config.store.kind {
         StoreKind::Memory => Arc::new(MemoryStore::new()),
         StoreKind::Sled => {
@@ -202,8 +251,7 @@ fn host(config: &Config, clock: Arc<dyn Clock>) -> Result<Runtime, Error> {
             Arc::new(SledStore::open(&folder, options).map_err(|source| Error::Store { folder, source })?)
         }
     };
-    let builder = Runtime::builder().config(config.runtime.runtime()).clock(clock).store(store);
-    Ok(kinds(builder).start()?)
+    Ok(settled(Runtime::builder().store(store))?)
 }
 
 /// Registers the kinds of a node, with every message that can rest in an outbox or a ring.

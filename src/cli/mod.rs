@@ -6,6 +6,8 @@
 
 mod call;
 mod client;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod command;
 mod config;
 mod desired;
@@ -126,6 +128,9 @@ pub enum Command {
     Journal(journal::JournalArgs),
     /// Make, list, replace and revoke keys
     Key(key::KeyArgs),
+    /// Show the nodes that share the twins, or write what a new cluster needs
+    #[cfg(feature = "cluster")]
+    Cluster(cluster::ClusterArgs),
     /// Show what a key says, or make one that reaches less far; without a node
     Token(token::TokenArgs),
     /// Remove a twin with everything that is its
@@ -154,6 +159,8 @@ async fn dispatch(global: &Global, command: Command) -> Result<(), Error> {
         Command::Grant(args) => grant::run(&client()?, args, json).await,
         Command::Journal(args) => journal::run(&client()?, args, json).await,
         Command::Key(args) => key::run(&client()?, args, json).await,
+        #[cfg(feature = "cluster")]
+        Command::Cluster(args) => cluster::run(global, args, json).await,
         Command::Token(args) => token::run(global, args),
         Command::Rm(args) => rm::run(&client()?, args, json).await,
     }

@@ -26,6 +26,7 @@ pub mod nats;
 mod node;
 pub mod ownership;
 pub mod placement;
+mod places;
 mod router;
 #[cfg(feature = "cluster")]
 pub mod transport;
@@ -40,6 +41,7 @@ use serde::{Deserialize, Serialize};
 pub use engine::{Engine, Soon};
 pub use link::Links;
 pub use node::{Node, Phase};
+pub use places::{Placed, Places};
 pub use router::Forwarded;
 #[cfg(feature = "cluster")]
 pub use uptime::SystemUptime;

@@ -76,6 +76,8 @@ pub(super) struct Inner {
     pub(super) wishes: Wishes,
     /// This life; none before the first join and between two lives.
     pub(super) life: Option<Incarnation>,
+    /// The last life of this process, which has given everything up.
+    past: Option<Incarnation>,
     /// What is hosted, and under which epochs.
     pub(super) held: BTreeMap<Slot, Epoch>,
     /// Slots that are being claimed or handed over.
@@ -122,6 +124,7 @@ impl Node {
             table: Table::new(config.slots),
             wishes: Wishes::default(),
             life: None,
+            past: None,
             held: BTreeMap::new(),
             busy: BTreeSet::new(),
             doubts: BTreeMap::new(),
@@ -188,7 +191,10 @@ impl Node {
     /// A commit under this epoch has an unknown outcome, or was fenced: the slot is claimed again, or given up if
     /// another node has it.
     pub fn claim_again(&self, slot: Slot, epoch: Epoch) {
-        self.state.lock().doubts.insert(slot, epoch);
+        let mut state = self.state.lock();
+        let doubt = state.doubts.entry(slot).or_insert(epoch);
+        *doubt = epoch.max(*doubt);
+        drop(state);
         self.wake.notify_one();
     }
 
@@ -352,7 +358,7 @@ impl Node {
     fn give_up(&self) {
         tracing::warn!(node = %self.config.node, "declared dead by another node: everything is given up, to join anew");
         let mut state = self.state.lock();
-        state.life = None;
+        state.past = state.life.take();
         state.doubts.clear();
         let held = std::mem::take(&mut state.held);
         state.orders.extend(held.into_keys().map(Order::Disown));
@@ -362,10 +368,12 @@ impl Node {
     }
 
     /// Waits until everything is seen, then creates this life's presence; over that of an earlier process only once it
-    /// has been silent for so long that it may be declared dead.
+    /// has been silent, or owned something without a presence, for so long that it may be declared dead.
     async fn join(&self) -> (Presence, Revision) {
-        let Config { node, ttl, margin, .. } = &self.config;
+        let node = &self.config.node;
+        let silent = self.config.ttl + self.config.margin;
         let mut tried = None;
+        let mut absent = None;
         let mut pauses = self.pauses(3);
         loop {
             sleep(pauses.next().unwrap_or(self.config.retry_max)).await;
@@ -376,14 +384,22 @@ impl Node {
                 }
                 let seen = state.view.get(node);
                 let seen_life = seen.map(|seen| seen.presence.incarnation);
-                let owned = state.table.iter().filter_map(|(_, owner)| owner);
-                let owned = owned.filter(|owner| owner.node == *node).map(|owner| owner.incarnation).max();
-                let last = seen_life.max(owned).max(tried).unwrap_or_default();
+                let owned = || state.table.iter().filter_map(|(_, owner)| owner).filter(|owner| owner.node == *node);
+                let last = owned().map(|owner| owner.incarnation).max();
+                let last = last.max(seen_life).max(tried).unwrap_or_default();
                 let life = Incarnation(self.clock.now().unix_ms().max(last.0 + 1));
                 let found = seen.filter(|seen| Some(seen.presence.incarnation) == tried).cloned();
-                let may_live = seen.is_some_and(|seen| seen.presence.state != State::Dead) && !self.config.alone;
-                let silence = state.view.silence(node, self.uptime.now()).unwrap_or_default();
-                if found.is_none() && may_live && silence < *ttl + *margin {
+                let now = self.uptime.now();
+                let may_live = match seen {
+                    Some(seen) => seen.presence.state != State::Dead,
+                    None => owned().any(|owner| !owner.released && Some(owner.incarnation) > state.past),
+                };
+                let silence = state.view.silence(node, now);
+                let silence = silence.unwrap_or_else(|| now.saturating_sub(*absent.get_or_insert(now)));
+                if seen.is_some() {
+                    absent = None;
+                }
+                if found.is_none() && may_live && !self.config.alone && silence < silent {
                     continue;
                 }
                 (seen.map_or(Revision(0), |seen| seen.revision), life, found)
@@ -521,6 +537,9 @@ impl Node {
         for (slot, epoch) in std::mem::take(&mut state.doubts) {
             if state.doubted.insert(slot) {
                 deeds.spawn(Arc::clone(self).claim_once_more(life, slot, epoch));
+            } else {
+                // It is another epoch than the one that is being settled; its turn comes.
+                state.doubts.insert(slot, epoch);
             }
         }
         for slot in std::mem::take(&mut state.checks) {

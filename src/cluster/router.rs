@@ -147,6 +147,20 @@ impl Node {
         self.state.lock().table.get(slot).is_some_and(|known| known.epoch >= epoch && !known.released)
     }
 
+    /// Ends when every slot has an owner that can be reached.
+    pub async fn settled(&self) {
+        for (slot, news) in (0..).map(Slot).zip(&self.news) {
+            loop {
+                let mut changed = std::pin::pin!(news.notified());
+                changed.as_mut().enable();
+                if !matches!(self.way(slot), Way::Nowhere) {
+                    break;
+                }
+                changed.await;
+            }
+        }
+    }
+
     fn way(&self, slot: Slot) -> Way {
         let state = self.state.lock();
         if state.held.contains_key(&slot) {

@@ -56,7 +56,7 @@ pub struct Builder {
     codecs: Codecs,
 }
 
-type Make = Box<dyn FnOnce(&Arc<Shared>) -> Made>;
+type Make = Box<dyn FnOnce(&Arc<Shared>) -> Made + Send>;
 
 struct Register {
     name: &'static str,

@@ -7,15 +7,43 @@
 use std::time::Duration;
 
 use compact_str::CompactString;
+use serde::Serialize;
 
 use crate::{
+    cluster::Forwarded,
     model::Timestamp,
     store::{Epoch, Slot},
-    twin::Failure,
 };
 
-/// Called exactly once, on any thread, with the encoded answer of the slot's owner, or why there is none.
-pub type Forwarded = Box<dyn FnOnce(Result<Vec<u8>, Failure>) + Send>;
+/// What a node knows of its cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ClusterView {
+    /// The node that says so.
+    pub node: CompactString,
+    /// Every node, itself included, in order of their names.
+    pub nodes: Vec<NodeView>,
+    /// Slots of the cluster.
+    pub slots: u16,
+    /// Slots without an owner that can be reached: calls to their twins wait.
+    pub unowned: u16,
+}
+
+/// What is known of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NodeView {
+    /// Its name.
+    pub node: CompactString,
+    /// Where it stands: `joining`, `up`, `draining` or `dead`.
+    pub state: CompactString,
+    /// Where other nodes reach it.
+    pub address: CompactString,
+    /// Where clients reach it.
+    pub http: CompactString,
+    /// Slots that it owns.
+    pub owned: u16,
+    /// Slots that it is to own, as the nodes are now.
+    pub wished: u16,
+}
 
 /// The other nodes, as the runtime of one sees them.
 pub trait Cluster: Send + Sync + 'static {
@@ -29,19 +57,13 @@ pub trait Cluster: Send + Sync + 'static {
     /// Names of the other nodes that are up.
     fn others(&self) -> Vec<CompactString>;
 
+    /// What this node knows of the cluster.
+    fn view(&self) -> ClusterView;
+
     /// Whether this node may answer from memory: its lease, by its own clock, has not run out.
     fn holds_lease(&self) -> bool;
 
     /// A commit under this epoch has an unknown outcome, or was fenced: the slot is to be claimed again, or given up
     /// if another node has it. The runtime learns of it by [`super::Runtime::own`] or [`super::Runtime::disown`].
     fn claim_again(&self, slot: Slot, epoch: Epoch);
-}
-
-/// What became of a call that another node sent.
-#[derive(Debug)]
-pub enum Served {
-    /// The encoded answer; final.
-    Answer(Vec<u8>),
-    /// This node does not own the slot: not applied, to be sent elsewhere.
-    Elsewhere,
 }

@@ -4,22 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use compact_str::CompactString;
 
-use super::{Cluster, Forwarded, Runtime, Served};
+use super::{Cluster, ClusterView, NodeView, Runtime};
 use crate::{
-    cluster::{self, Hosting, Node, ServedTo, Soon},
+    cluster::{Forwarded, Hosting, Node, ServedTo, Soon, State},
     model::Timestamp,
     store::{Epoch, Slot},
 };
 
 /// How long the twins of a slot that moves may take to settle; whoever still waits then hears that it was not applied.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
-
-fn told(done: ServedTo) -> super::remote::ServedTo {
-    Box::new(|served| match served {
-        Served::Answer(answer) => done(cluster::Served::Answer(answer)),
-        Served::Elsewhere => done(cluster::Served::Elsewhere),
-    })
-}
 
 impl Hosting for Runtime {
     fn own(&self, slot: Slot, epoch: Epoch) {
@@ -40,11 +33,11 @@ impl Hosting for Runtime {
     }
 
     fn serve(&self, slot: Slot, call: Vec<u8>, done: ServedTo) {
-        self.serve(slot, &call, told(done));
+        self.serve(slot, &call, done);
     }
 
     fn serve_node(&self, call: Vec<u8>, done: ServedTo) {
-        self.serve_node(&call, told(done));
+        self.serve_node(&call, done);
     }
 }
 
@@ -60,6 +53,30 @@ impl Cluster for Arc<Node> {
 
     fn others(&self) -> Vec<CompactString> {
         Node::others(self)
+    }
+
+    fn view(&self) -> ClusterView {
+        let places = self.places();
+        let nodes = places.nodes.into_iter().map(|place| NodeView {
+            state: match place.presence.state {
+                State::Joining => "joining",
+                State::Up => "up",
+                State::Draining => "draining",
+                State::Dead => "dead",
+            }
+            .into(),
+            node: place.node.into(),
+            address: place.presence.address,
+            http: place.presence.http,
+            owned: place.owned,
+            wished: place.wished,
+        });
+        ClusterView {
+            node: self.id().clone().into(),
+            nodes: nodes.collect(),
+            slots: Slot::COUNT,
+            unowned: places.unowned,
+        }
     }
 
     fn holds_lease(&self) -> bool {

@@ -59,12 +59,11 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use ask::{Answering, Ask, TwinRef};
 pub use builder::{Builder, StartError};
-pub use cluster::{Cluster, Forwarded, Served};
+pub use cluster::{Cluster, ClusterView, NodeView};
 pub use config::{Config, Door};
 pub use events::{Behind, Published, Watch};
 pub use host::Refused;
 pub use past::{Journaled, Past, PastEvents};
-pub use remote::ServedTo;
 pub use shard::Counts;
 
 use self::{host::Host, peers::Question, shared::Shared, system::Order};
@@ -129,6 +128,11 @@ impl Runtime {
     /// The time as this runtime's clock tells it.
     pub fn now(&self) -> Timestamp {
         self.inner.shared.clock.now()
+    }
+
+    /// What is known of the other runtimes; `None` if there can be none.
+    pub fn cluster(&self) -> Option<ClusterView> {
+        self.inner.shared.cluster.as_ref().map(|cluster| cluster.view())
     }
 
     /// What commits survive; `None` without a store.

@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::{
-    Found, Runtime, Served, ServedTo,
+    Found, Runtime,
     events::{Fed, Published, Source, Wanted},
     shared::Shared,
 };
 use crate::{
+    cluster::{Served, ServedTo},
     model::{Key, Outcome, Timestamp},
     store::{self, Address, Load, Loaded, Prefix, Slot},
     twin::{Answer, Event, Failure, from_bytes, to_bytes},

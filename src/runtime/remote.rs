@@ -15,8 +15,9 @@ use compact_str::CompactString;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::{Runtime, Served, contain::tell, shared::Shared, turn::Inline};
+use super::{Runtime, contain::tell, shared::Shared, turn::Inline};
 use crate::{
+    cluster::{Served, ServedTo},
     model::{Header, Key, Outcome},
     store::{Epoch, Slot},
     twin::{Answer, Call, Codec, Delivery, Failure, Twin, Wire, from_bytes, to_bytes},
@@ -28,9 +29,6 @@ const REPLIED: u8 = 0;
 const FAILED: u8 = 1;
 /// Most time between two looks at a slot that is being handed over.
 const LOOK: Duration = Duration::from_millis(2);
-
-/// Called exactly once, with what became of a call from elsewhere.
-pub type ServedTo = Box<dyn FnOnce(Served) + Send>;
 
 /// Who is meant, on whose behalf.
 #[derive(Serialize, Deserialize)]

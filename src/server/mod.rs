@@ -47,7 +47,7 @@ use crate::{
     capability::secrets::seal::NodeKey,
     metrics::Metrics,
     model::{Clock, Header, Key, RequestKey, ServiceId, Timestamp},
-    runtime::{Found, Journaled, PastEvents, Runtime, Watch},
+    runtime::{ClusterView, Found, Journaled, PastEvents, Runtime, Watch},
     token::RootKey,
     twin::{
         Failure, Message, Rejection, Twin, Wire,
@@ -333,6 +333,11 @@ impl Server {
     ) -> Result<(Vec<Found>, bool), Problem> {
         let found = self.runtime.find::<K>(terms, after, limit).await;
         found.map_err(|error| Problem::new(Code::Overloaded, format!("the index cannot be read: {error}")))
+    }
+
+    /// What is known of the other nodes; `None` for a node that shares its twins with nobody.
+    pub fn cluster(&self) -> Option<ClusterView> {
+        self.runtime.cluster()
     }
 
     /// Follows the committed events of one service twin, or of all twins.

@@ -4,6 +4,7 @@
 
 mod contract;
 mod fence;
+mod fleet;
 mod kills;
 mod nodes;
 mod servers;

@@ -34,7 +34,7 @@ fn ports(count: usize) -> Vec<u16> {
     listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     let path = std::env::var_os("NATS_SERVER").expect("NATS_SERVER names a nats-server; use ./scripts/test cluster");
     PathBuf::from(path)
 }

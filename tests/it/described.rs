@@ -88,6 +88,7 @@ async fn every_operation_answers_as_it_is_described() {
         ("DELETE", of("/state/statestore/a"), Value::Null),
         ("DELETE", of("/features/limits/desired"), Value::Null),
         ("DELETE", of("/command-definitions/drain"), Value::Null),
+        ("GET", "/api/v1/cluster".into(), Value::Null),
         ("GET", "/api/v1/keys".into(), Value::Null),
         ("POST", format!("{key}/rotate"), json!({"overlap_s": 60})),
         ("POST", "/api/v1/keys/revoke".into(), json!({"service": "shop/orders"})),

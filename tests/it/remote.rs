@@ -12,8 +12,9 @@ use std::{
 use compact_str::CompactString;
 use parking_lot::Mutex;
 use service_twin::{
+    cluster::{Forwarded, Served},
     model::{Key, Outcome, Timestamp},
-    runtime::{Cluster, Config, Door, Forwarded, Runtime, Served},
+    runtime::{Cluster, ClusterView, Config, Door, Runtime},
     store::{Done, Epoch, Layer, Slot, Store, memory::MemoryStore},
     twin::{Answer, Failure, Message, Rejection, journal::Moment},
 };
@@ -87,6 +88,10 @@ impl Cluster for Member {
 
     fn others(&self) -> Vec<CompactString> {
         vec![(1 - self.at).to_string().into()]
+    }
+
+    fn view(&self) -> ClusterView {
+        ClusterView { node: self.at.to_string().into(), nodes: Vec::new(), slots: Slot::COUNT, unowned: 0 }
     }
 
     fn holds_lease(&self) -> bool {

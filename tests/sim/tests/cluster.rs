@@ -9,6 +9,8 @@ use std::sync::{
 
 use service_twin_sim::cluster::{Fence, run};
 
+/// Seeds that broke something once.
+const LISTED: [u64; 1] = [2101];
 /// How many seeds a plain run takes.
 const SEEDS: u64 = 2_000;
 
@@ -52,6 +54,13 @@ fn two_thousand_clusters_keep_every_promise() {
     let failed = failures(from..from + number("SIM_SEEDS").unwrap_or(SEEDS), Fence::Up);
     let shown: Vec<_> = failed.iter().take(20).map(|(seed, why)| format!("SIM_SEED={seed}: {why}")).collect();
     assert!(failed.is_empty(), "{} clusters broke a promise\n{}", failed.len(), shown.join("\n"));
+}
+
+#[test]
+fn the_listed_clusters_keep_every_promise() {
+    for seed in LISTED {
+        run(seed, Fence::Up).unwrap_or_else(|why| panic!("SIM_SEED={seed}: {why}"));
+    }
 }
 
 #[test]

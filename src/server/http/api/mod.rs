@@ -4,6 +4,7 @@ mod access;
 mod callers;
 mod capabilities;
 mod channel;
+mod cluster;
 mod commands;
 mod configuration;
 mod endpoints;
@@ -103,6 +104,7 @@ pub fn routes() -> Vec<(&'static str, MethodRouter<Arc<Server>>)> {
         ("/api/v1/twins/{namespace}/{name}/events", get(events::of_twin)),
         ("/api/v1/events", get(events::of_all)),
         ("/api/v1/capabilities", get(capabilities::list)),
+        ("/api/v1/cluster", get(cluster::view)),
         ("/api/v1/keys", get(keys::list).post(keys::mint)),
         ("/api/v1/keys/revoke", post(keys::revoke_issued_before)),
         ("/api/v1/keys/{key}", delete(keys::revoke)),

@@ -386,6 +386,8 @@ pub(super) static OPERATIONS: &[Operation] = &[
     stream("/api/v1/twins/{namespace}/{name}/events", "watchTwin", "Follows one twin", EVENTS),
     stream("/api/v1/events", "watchAll", "Follows every twin", EVENTS).refuses(FORBIDDEN),
     plain("/api/v1/capabilities", "listCapabilities", "Lists what capabilities can be asked by name", "[CapabilityRequest]"),
+    plain("/api/v1/cluster", "getCluster", "Shows the nodes of the cluster, and who owns how much", "Cluster")
+        .refuses(FORBIDDEN),
     plain("/api/v1/keys", "listKeys", "Lists keys", "Keys")
         .query(&[("after", "Cursor", "Go on after this key: `next` of the page before"), ("limit", "1..200", LIMIT)])
         .refuses(&[Code::Denied, Code::Invalid]),

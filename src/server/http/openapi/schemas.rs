@@ -315,6 +315,21 @@ schemas! {
         "rejectedLogRecords" "string" "How many";
         "errorMessage" "string" "Why";
     }
+    // The cluster.
+    answered Cluster: "A cluster as one of its nodes sees it" {
+        "node" "string?" "The node that says so; nothing if it shares its twins with nobody";
+        "nodes" "[Node]" "Every node, itself included";
+        "slots" "integer" "Parts into which all ids are cut";
+        "unowned" "integer" "Parts without an owner that can be reached: calls to their twins wait";
+    }
+    answered Node: "A node of the cluster" {
+        "node" "string" "Its name";
+        "state" "joining|up|draining|dead" "Where it stands";
+        "address" "string" "Where other nodes reach it";
+        "http" "string" "Where clients reach it";
+        "owned" "integer" "Parts that it owns";
+        "wished" "integer" "Parts that it is to own, as the nodes are now";
+    }
     // Keys.
     answered Keys: "A page of keys" {
         "keys" "[Key]" "The keys, revoked ones too";

@@ -164,7 +164,9 @@ impl Host {
             }
             done => {
                 // The next turn is under another epoch, and reads anew.
-                self.hosted.lock().remove(&slot);
+                if is_current() {
+                    self.hosted.lock().remove(&slot);
+                }
                 node.claim_again(slot, epoch);
                 if done.is_some() { Told::Not } else { Told::Unknown }
             }
