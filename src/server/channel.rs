@@ -8,6 +8,7 @@
 use std::{
     fmt,
     future::Future,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -73,7 +74,7 @@ pub struct Channel {
     key_id: CompactString,
     /// Ends it: another one has taken its place.
     replaced: Notify,
-    /// Whether it has ended.
+    /// Whether it takes nothing new any more.
     over: watch::Sender<bool>,
 }
 
@@ -170,10 +171,15 @@ impl Channel {
         Arc::clone(&self.followed).try_acquire_owned().ok()
     }
 
-    /// Waits until it has ended.
+    /// Waits until it takes nothing new any more.
     pub async fn over(&self) {
         let mut over = self.over.subscribe();
         over.wait_for(|over| *over).await.expect("the sender lives as long as self");
+    }
+
+    /// Whether it takes nothing new any more.
+    pub fn is_over(&self) -> bool {
+        *self.over.borrow()
     }
 
     /// Whether its connection has ended.
@@ -314,6 +320,18 @@ impl Drop for Place {
 #[derive(Clone, Debug, Default)]
 struct Tasks(Arc<Mutex<JoinSet<()>>>);
 
+impl Tasks {
+    /// Waits until there are none.
+    async fn ended(&self) {
+        std::future::poll_fn(|cx| {
+            let mut tasks = self.0.lock();
+            while std::task::ready!(tasks.poll_join_next(cx)).is_some() {}
+            std::task::Poll::Ready(())
+        })
+        .await;
+    }
+}
+
 impl<F> hyper::rt::Executor<F> for Tasks
 where
     F: Future<Output: Send> + Send + 'static,
@@ -372,14 +390,27 @@ impl Server {
         let channel = Arc::new(Channel::new(instance, protocol, key_id, To::Open(sender)));
         let mut pass = Pass::new(Arc::clone(&self), &identity);
         self.channels.add(&service, Arc::clone(&channel));
-        let served = tokio::select! {
-            served = connection => served,
-            _ = pass.over() => Ok(()),
-            () = channel.replaced.notified() => Ok(()),
-            () = self.push(identity, Arc::clone(&channel)) => Ok(()),
+        let mut push = pin!(self.push(identity, Arc::clone(&channel)));
+        let (served, leaves) = tokio::select! {
+            served = connection => (served, true),
+            _ = pass.over() => (Ok(()), false),
+            () = channel.replaced.notified() => (Ok(()), false),
+            () = &mut push => (Ok(()), false),
         };
         self.channels.remove(&service, &channel);
         channel.over.send_replace(true);
+        if leaves {
+            // The other end takes nothing new, and finishes what it has.
+            let finished = async {
+                push.await;
+                tasks.ended().await;
+            };
+            tokio::select! {
+                () = finished => {}
+                _ = pass.over() => {}
+                () = self.stopping() => {}
+            }
+        }
         // Whatever is still under way on it ends, too.
         tasks.0.lock().abort_all();
         served

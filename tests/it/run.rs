@@ -452,6 +452,17 @@ async fn application(release: tokio::sync::watch::Receiver<bool>) -> (u16, Arc<[
     (port, asked)
 }
 
+/// Waits, and not for ever.
+async fn soon(until: impl Future<Output = ()>) {
+    tokio::time::timeout(crate::applications::SOON, until).await.expect("it is not so in time");
+}
+
+async fn is_so(it_is: impl Fn() -> bool) {
+    while !it_is() {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_that_leaves_finishes_what_is_under_way_and_no_call_fails_meanwhile() {
     const SLOW: usize = 8;
@@ -479,24 +490,18 @@ async fn an_instance_that_leaves_finishes_what_is_under_way_and_no_call_fails_me
         let request = client.post(format!("{at}/v1.0/invoke/orders/method/{path}")).header("dapr-api-token", &key);
         async move { request.send().await.unwrap().status().as_u16() }
     };
-    let is_so = async |it_is: &dyn Fn() -> bool| {
-        while !it_is() {
-            tokio::task::yield_now().await;
-        }
-    };
-    let soon = |until| tokio::time::timeout(crate::applications::SOON, until);
 
     let (mut first, mut errors) = start("i1", leaving);
-    soon(async { while call("fast").await != 200 {} }).await.expect("the first instance is not reached");
+    soon(async { while call("fast").await != 200 {} }).await;
     let slow: Vec<_> = (0..SLOW).map(|_| tokio::spawn(call("slow"))).collect();
-    soon(is_so(&|| leaving_asked[1].load(Ordering::Relaxed) == SLOW)).await.expect("calls do not arrive");
+    soon(is_so(|| leaving_asked[1].load(Ordering::Relaxed) == SLOW)).await;
     let (second, _errors) = start("i2", staying);
     let both = async {
         while staying_asked[0].load(Ordering::Relaxed) == 0 {
             assert_eq!(call("fast").await, 200)
         }
     };
-    soon(both).await.expect("the second instance is not reached");
+    soon(both).await;
 
     // More at once than the first one has to do, so that both are asked.
     let (stop, stopped) = tokio::sync::watch::channel(false);
@@ -513,7 +518,7 @@ async fn an_instance_that_leaves_finishes_what_is_under_way_and_no_call_fails_me
         })
         .collect();
     let before = leaving_asked[0].load(Ordering::Relaxed);
-    soon(is_so(&|| leaving_asked[0].load(Ordering::Relaxed) > before)).await.expect("only one of them is asked");
+    soon(is_so(|| leaving_asked[0].load(Ordering::Relaxed) > before)).await;
     first.signal(Signal::TERM);
     tokio::task::spawn_blocking(move || {
         let mut line = String::new();
@@ -537,7 +542,7 @@ async fn an_instance_that_leaves_finishes_what_is_under_way_and_no_call_fails_me
     });
     assert_eq!(ended.await.unwrap(), (Some(0), "== APP == ending\n".to_owned()));
     let after = staying_asked[0].load(Ordering::Relaxed);
-    soon(is_so(&|| staying_asked[0].load(Ordering::Relaxed) > after)).await.expect("the other one is not asked");
+    soon(is_so(|| staying_asked[0].load(Ordering::Relaxed) > after)).await;
     stop.send_replace(true);
     for calls in load {
         let statuses = calls.await.unwrap();

@@ -201,7 +201,7 @@ impl Following {
             let server = Arc::clone(&self.session.server);
             tokio::select! {
                 published = self.watch.next() => match published {
-                    Ok(published) if published.event.name != EVENT => continue,
+                    Ok(published) if published.event.name != EVENT => {}
                     // Whoever fell behind reads what is there now.
                     Ok(_) | Err(_) => return Ok(true),
                 },

@@ -271,7 +271,7 @@ mod tests {
 
     use super::*;
 
-    fn of(control: Json) -> (Option<Vec<String>>, String) {
+    fn of(control: &Json) -> (Option<Vec<String>>, String) {
         let spec = json!({ "accessControl": control });
         let policy = Policy { kind: PolicyKind::Configuration, name: "c".into(), spec, scopes: Vec::new() };
         let (list, notes) = callers(&Resources { policies: vec![policy], ..Resources::default() }, "shop");
@@ -279,25 +279,25 @@ mod tests {
         (list, notes.join("\n"))
     }
 
-    fn policy(rest: Json) -> Json {
+    fn policy(rest: &Json) -> Json {
         let mut policy = json!({ "appId": "checkout", "defaultAction": "deny", "trustDomain": "public" });
         policy.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
         json!({ "defaultAction": "deny", "policies": [policy] })
     }
 
-    fn list(texts: &[&str]) -> Option<Vec<String>> {
-        Some(texts.iter().map(|text| (*text).to_owned()).collect())
+    fn list(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
     }
 
     #[test]
     fn without_anybody_kept_out_there_is_no_list_and_with_nobody_let_in_an_empty_one() {
-        assert_eq!(of(json!({})), (None, String::new()));
-        assert_eq!(of(json!({ "defaultAction": "allow" })), (None, String::new()));
-        assert_eq!(of(json!({ "defaultAction": "deny" })), (list(&[]), String::new()));
-        let (none, notes) = of(json!({ "policies": { "appId": "checkout" }, "defaultAction": "allow" }));
-        assert!(none == list(&[]) && notes.contains("'policies' must be a list"), "{none:?} {notes}");
-        let (none, notes) = of(json!({ "defaultAction": "Alow" }));
-        assert!(none == list(&[]) && notes.contains("neither allow nor deny"), "{none:?} {notes}");
+        assert_eq!(of(&json!({})), (None, String::new()));
+        assert_eq!(of(&json!({ "defaultAction": "allow" })), (None, String::new()));
+        assert_eq!(of(&json!({ "defaultAction": "deny" })), (Some(list(&[])), String::new()));
+        let (none, notes) = of(&json!({ "policies": { "appId": "checkout" }, "defaultAction": "allow" }));
+        assert!(none == Some(list(&[])) && notes.contains("'policies' must be a list"), "{none:?} {notes}");
+        let (none, notes) = of(&json!({ "defaultAction": "Alow" }));
+        assert!(none == Some(list(&[])) && notes.contains("neither allow nor deny"), "{none:?} {notes}");
     }
 
     #[test]
@@ -307,17 +307,21 @@ mod tests {
             { "name": "refunds/**", "httpVerb": ["GET"], "action": "allow" },
         ]);
         assert_eq!(
-            of(policy(json!({ "operations": operations }))),
+            of(&policy(&json!({ "operations": operations }))),
             (
-                list(&["shop/checkout: POST /charge", "shop/checkout: PUT /charge", "shop/checkout: GET /refunds/*"]),
+                Some(list(&[
+                    "shop/checkout: POST /charge",
+                    "shop/checkout: PUT /charge",
+                    "shop/checkout: GET /refunds/*"
+                ])),
                 String::new()
             )
         );
         let all = json!([{ "name": "/**", "httpVerb": ["*"], "action": "allow" }]);
-        let elsewhere = of(policy(json!({ "namespace": "farm", "operations": all })));
-        assert_eq!(elsewhere, (list(&["farm/checkout: *"]), String::new()));
-        assert_eq!(of(policy(json!({ "defaultAction": "allow" }))).0, list(&["shop/checkout: *"]));
-        let verbs = of(policy(json!({ "operations": [{ "name": "/a", "httpVerb": ["*"], "action": "allow" }] })));
+        let elsewhere = of(&policy(&json!({ "namespace": "farm", "operations": all })));
+        assert_eq!(elsewhere, (Some(list(&["farm/checkout: *"])), String::new()));
+        assert_eq!(of(&policy(&json!({ "defaultAction": "allow" }))).0, Some(list(&["shop/checkout: *"])));
+        let verbs = of(&policy(&json!({ "operations": [{ "name": "/a", "httpVerb": ["*"], "action": "allow" }] })));
         assert_eq!(verbs.0.unwrap().len(), VERBS.len());
     }
 
@@ -343,13 +347,13 @@ mod tests {
             (json!({ "trustDomain": "other", "defaultAction": "allow" }), "the trust domain 'other'"),
         ];
         for (rest, said) in cases {
-            let (callers, notes) = of(policy(rest));
-            assert!(callers == list(&[]) && notes.contains(said), "{said}: {callers:?} {notes}");
+            let (callers, notes) = of(&policy(&rest));
+            assert!(callers == Some(list(&[])) && notes.contains(said), "{said}: {callers:?} {notes}");
         }
         let narrower = json!({ "operations": [allow("/a/b"), deny("/a/**")] });
         assert_eq!(
-            of(policy(narrower)),
-            (list(&["shop/checkout: POST /a/b"]), String::new()),
+            of(&policy(&narrower)),
+            (Some(list(&["shop/checkout: POST /a/b"])), String::new()),
             "the more exact one counts"
         );
     }
@@ -359,9 +363,9 @@ mod tests {
         let control = json!({ "defaultAction": "allow", "policies": [
             { "appId": "checkout", "defaultAction": "deny" }, { "appId": "cart", "defaultAction": "allow" },
         ] });
-        let (callers, notes) = of(control);
-        assert!(callers == list(&["shop/cart: *"]) && notes.contains("with exceptions"), "{callers:?} {notes}");
+        let (callers, notes) = of(&control);
+        assert!(callers == Some(list(&["shop/cart: *"])) && notes.contains("with exceptions"), "{callers:?} {notes}");
         let left_out = json!({ "defaultAction": "allow", "policies": [{ "appId": "", "defaultAction": "deny" }] });
-        assert_eq!(of(left_out).0, list(&[]));
+        assert_eq!(of(&left_out).0, Some(list(&[])));
     }
 }
