@@ -155,7 +155,7 @@ impl Runtime {
     /// Dropped, the slot stays shut until [`Runtime::own`] or [`Runtime::disown`].
     pub async fn hand_over(&self, slot: Slot, within: Duration) -> usize {
         let shared = &self.inner.shared;
-        shared.slots.shut(slot);
+        shared.slots.leave(slot);
         let until = tokio::time::Instant::now() + within;
         loop {
             let left: usize = shared.office.hosts().iter().map(|host| host.leave(slot)).sum();

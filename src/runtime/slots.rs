@@ -9,6 +9,10 @@ use crate::{
 
 /// Set beside an epoch while no turn may begin under it.
 const SHUT: u64 = 1 << 63;
+/// Set beside both while the slot is handed over: it does not open again before it is given up.
+const LEAVING: u64 = 1 << 62;
+/// What is beside an epoch.
+const MARKS: u64 = SHUT | LEAVING;
 
 /// The epochs of all slots, 0 for one that is not owned. A store that nobody shares has one slot.
 pub(super) struct Slots(Box<[AtomicU64]>);
@@ -40,18 +44,20 @@ impl Slots {
 
     /// The epoch to commit under; 0 if the slot is not owned.
     pub(super) fn epoch(&self, slot: Slot) -> Epoch {
-        Epoch(self.at(slot).load(Ordering::Acquire) & !SHUT)
+        Epoch(self.at(slot).load(Ordering::Acquire) & !MARKS)
     }
 
     /// Whether turns may begin.
     pub(super) fn is_open(&self, slot: Slot) -> bool {
         let epoch = self.at(slot).load(Ordering::Acquire);
-        epoch != 0 && epoch & SHUT == 0
+        epoch != 0 && epoch & MARKS == 0
     }
 
-    /// Lets turns begin under an epoch, unless a later one is known already.
+    /// Lets turns begin under an epoch, unless a later one is known already or the slot is being handed over; then only
+    /// what is under way may be committed under it.
     pub(super) fn open(&self, slot: Slot, epoch: Epoch) {
-        let later = |known: u64| (known & !SHUT <= epoch.0).then_some(epoch.0);
+        let leaving = |known: u64| if known & LEAVING == 0 { 0 } else { MARKS };
+        let later = |known: u64| (known & !MARKS <= epoch.0).then_some(epoch.0 | leaving(known));
         // An earlier epoch than the known one changes nothing.
         self.at(slot).fetch_update(Ordering::AcqRel, Ordering::Acquire, later).ok();
     }
@@ -60,6 +66,12 @@ impl Slots {
     pub(super) fn shut(&self, slot: Slot) {
         let shut = |known: u64| (known != 0).then_some(known | SHUT);
         self.at(slot).fetch_update(Ordering::AcqRel, Ordering::Acquire, shut).ok();
+    }
+
+    /// The slot is handed over from now on.
+    pub(super) fn leave(&self, slot: Slot) {
+        let leave = |known: u64| (known != 0).then_some(known | MARKS);
+        self.at(slot).fetch_update(Ordering::AcqRel, Ordering::Acquire, leave).ok();
     }
 
     /// The slot is not owned any more.
@@ -85,6 +97,9 @@ mod tests {
         assert!(!slots.is_open(slot) && slots.epoch(slot) == Epoch(7));
         slots.open(slot, Epoch(9));
         assert!(slots.is_open(slot) && !slots.is_open(Slot(0)));
+        slots.leave(slot);
+        slots.open(slot, Epoch(10));
+        assert!(!slots.is_open(slot) && slots.epoch(slot) == Epoch(10), "whoever leaves does not come back");
         slots.clear(slot);
         slots.shut(slot);
         assert!(!slots.is_open(slot) && slots.epoch(slot) == Epoch(0));

@@ -5,7 +5,7 @@
 //! test: a read that begins after a number was acknowledged, or seen, sees that one or a later one.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
@@ -31,8 +31,8 @@ const TWINS: usize = 12;
 const CLIENTS: usize = 2;
 /// A request that takes longer than this has an unknown outcome.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// All twins answer again after this, whatever died.
-const RECOVERY_MAX: Duration = Duration::from_secs(35);
+/// All twins answer again after this, whatever died, on a machine that does everything itself.
+const RECOVERY_MAX: Duration = Duration::from_secs(60);
 
 struct Fleet {
     folder: PathBuf,
@@ -103,7 +103,7 @@ impl Fleet {
         let mut keys = keys.filter_map(|file| fs::read_to_string(file).ok());
         let found = keys.next();
         assert!(keys.next().is_none(), "one node makes the first key");
-        self.key = found.unwrap_or_default().trim().to_owned();
+        found.unwrap_or_default().trim().clone_into(&mut self.key);
         !self.key.is_empty()
     }
 
@@ -214,17 +214,17 @@ impl Book {
         let (mut acknowledged, mut unknown) = (0, 0);
         for (twin, events) in &*self.events.lock() {
             let last = finals[twin];
-            let mut written = BTreeMap::new();
+            let mut written = BTreeSet::new();
             let mut maybe = 0;
             for event in events {
                 match event {
                     Event::Written { number, .. } => {
-                        assert!(written.insert(*number, ()).is_none(), "twin {twin}: {number} was acknowledged twice");
+                        assert!(written.insert(*number), "twin {twin}: {number} was acknowledged twice");
                         assert!(*number <= last, "twin {twin}: {number} was acknowledged and is lost; it has {last}");
                     }
                     Event::Unknown => maybe += 1,
                     Event::Seen { number, .. } => {
-                        assert!(*number <= last, "twin {twin}: {number} was seen, then {last}")
+                        assert!(*number <= last, "twin {twin}: {number} was seen, then {last}");
                     }
                 }
             }

@@ -2,6 +2,10 @@
 //!
 //! They need a `nats-server` of 2.15 or later: `./scripts/test cluster` installs one and names it in `NATS_SERVER`.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::disallowed_methods, reason = "the environment names the server; real time passes")]
+#![expect(clippy::print_stderr, reason = "a long test says how far it is")]
+
 mod contract;
 mod fence;
 mod fleet;

@@ -56,8 +56,10 @@ impl Servers {
         let store = folder.path().join("js1");
         let text = format!(
             "server_name: n1\nlisten: 127.0.0.1:{}\nhttp: 127.0.0.1:{}\n\
-             jetstream {{ store_dir: {store:?}, max_mem: 256M, max_file: 10G, sync_interval: always }}\n",
-            ports[0], ports[1]
+             jetstream {{ store_dir: \"{}\", max_mem: 256M, max_file: 10G, sync_interval: always }}\n",
+            ports[0],
+            ports[1],
+            store.display()
         );
         let config = folder.path().join("1.conf");
         fs::write(&config, text).unwrap();
@@ -130,7 +132,7 @@ impl Servers {
     pub(crate) fn leader(&self, stream: &str) -> usize {
         let mut leader = None;
         until("a leader", || {
-            leader = self.servers.iter().filter_map(|server| server.leader(stream)).next();
+            leader = self.servers.iter().find_map(|server| server.leader(stream));
             leader.is_some()
         });
         leader.unwrap()

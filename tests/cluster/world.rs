@@ -29,7 +29,9 @@ struct Ears(Mutex<Sender<Ended>>);
 impl Committed for Ears {
     fn ended(&self, commits: Vec<Ended>) {
         let sender = self.0.lock().unwrap();
-        commits.into_iter().for_each(|ended| drop(sender.send(ended)));
+        for ended in commits {
+            drop(sender.send(ended));
+        }
     }
 }
 

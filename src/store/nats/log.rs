@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 
 use super::{
     names::number,
-    wire::{Stored, Wire},
+    wire::{Delays, Stored, Wire, delays},
 };
 
 /// Messages asked for at once.
@@ -26,6 +26,9 @@ pub(super) struct Log {
     /// Messages received; a gap in their numbers is a loss on the way.
     received: u64,
     wait: Duration,
+    /// Pauses before a consumer that did not answer is asked again; new with each message.
+    delays: Delays,
+    patience: Duration,
 }
 
 impl Log {
@@ -48,7 +51,8 @@ impl Log {
             ..pull::Config::default()
         };
         let consumer = stream.create_consumer(config).await.map_err(|error| error.to_string())?;
-        Ok(Self { stream, consumer, batch: None, received: 0, wait: wire.timeout() })
+        let (wait, patience) = (wire.timeout(), wire.patience());
+        Ok(Self { stream, consumer, batch: None, received: 0, wait, delays: delays(patience), patience })
     }
 
     /// The next message; `None` if there was none for a while.
@@ -66,8 +70,15 @@ impl Log {
             };
             match batch.next().await {
                 None => self.batch = None,
-                Some(Err(error)) => return Err(error.to_string()),
+                // One that was made just now, or whose server was just elected, may not answer yet. What was lost with the
+                // batch shows in the numbers.
+                Some(Err(error)) => {
+                    let pause = self.delays.next().ok_or_else(|| error.to_string())?;
+                    tokio::time::sleep(pause).await;
+                    (self.batch, asked) = (None, false);
+                }
                 Some(Ok(message)) => {
+                    self.delays = delays(self.patience);
                     let info = message.info().map_err(|error| error.to_string())?;
                     let (sequence, received) = (info.stream_sequence, info.consumer_sequence);
                     if received != self.received + 1 {

@@ -5,7 +5,8 @@ use std::time::Duration;
 use async_nats::{
     Client, ConnectOptions,
     jetstream::{
-        self, kv,
+        context::GetStreamErrorKind,
+        kv,
         stream::{Config, DiscardPolicy, StorageType},
     },
     rustls::crypto::{CryptoProvider, ring},
@@ -119,18 +120,17 @@ async fn agree(wire: &Wire, config: &NatsConfig) -> Result<(), OpenError> {
 
 async fn constants(wire: &Wire, config: &NatsConfig, bucket: &str, ours: &[u8]) -> Result<Constants, OpenError> {
     let failed = |error: &dyn std::fmt::Display| OpenError::JetStream(error.to_string());
-    let store = match wire.jetstream.get_key_value(bucket).await {
-        Ok(store) => store,
-        Err(_) => {
-            let made = kv::Config {
-                bucket: bucket.into(),
-                history: 1,
-                storage: StorageType::File,
-                num_replicas: config.replicas,
-                ..kv::Config::default()
-            };
-            wire.jetstream.create_key_value(made).await.map_err(|error| refused(config, bucket, &chain(&error)))?
-        }
+    let store = if let Ok(store) = wire.jetstream.get_key_value(bucket).await {
+        store
+    } else {
+        let made = kv::Config {
+            bucket: bucket.into(),
+            history: 1,
+            storage: StorageType::File,
+            num_replicas: config.replicas,
+            ..kv::Config::default()
+        };
+        wire.jetstream.create_key_value(made).await.map_err(|error| refused(config, bucket, &chain(&error)))?
     };
     let written = match store.create(CONSTANTS, ours.to_vec().into()).await {
         Ok(_) => ours.to_vec(),
@@ -195,13 +195,16 @@ async fn stream(wire: &Wire, config: &NatsConfig, name: String, all: String, is_
         let why = match wire.jetstream.get_stream(&name).await {
             Ok(stream) => break stream.cached_info().config.clone(),
             Err(error) => match error.kind() {
-                jetstream::context::GetStreamErrorKind::JetStream(error) if error.error_code().0 == NO_STREAM => {
+                GetStreamErrorKind::JetStream(error) if error.error_code().0 == NO_STREAM => {
                     match wire.jetstream.create_stream(wanted.clone()).await {
                         Ok(stream) => break stream.cached_info().config.clone(),
                         Err(error) => refused(config, &name, &chain(&error)),
                     }
                 }
-                _ => OpenError::JetStream(chain(&error)),
+                GetStreamErrorKind::EmptyName
+                | GetStreamErrorKind::Request
+                | GetStreamErrorKind::InvalidStreamName
+                | GetStreamErrorKind::JetStream(_) => OpenError::JetStream(chain(&error)),
             },
         };
         // A cluster that is just starting has not counted its servers yet.

@@ -1,6 +1,6 @@
 //! Walks: the indexes of the slots claimed here, read at the claim, and everything there is, for an export.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{cmp::Ordering, collections::HashSet, sync::Arc};
 
 use tokio::sync::mpsc;
 
@@ -55,21 +55,20 @@ impl Inner {
                     let Some((_, ours)) = wanted.iter().find(|(of, _)| *of == slot) else { continue };
                     let shown = Epoch(stored.sequence);
                     let mut table = self.table.lock();
-                    if shown > *ours {
-                        table.lost(slot, *ours);
-                    } else if shown == *ours {
-                        table.loaded(slot, *ours);
-                    } else {
-                        continue;
+                    match shown.cmp(ours) {
+                        Ordering::Greater => table.lost(slot, *ours),
+                        Ordering::Equal => table.loaded(slot, *ours),
+                        Ordering::Less => continue,
                     }
                     missing.remove(&slot);
                 }
                 Some(Subject::Core(address)) => {
                     let slot = super::slot_of(&address.key);
                     let Some((_, ours)) = wanted.iter().find(|(of, _)| *of == slot) else { continue };
-                    match Beside::read(&stored.headers) {
-                        Some(beside) => self.table.lock().put(slot, *ours, &address, beside, stored.sequence),
-                        None => tracing::error!(subject = stored.subject, "a record's headers do not read"),
+                    if let Some(beside) = Beside::read(&stored.headers) {
+                        self.table.lock().put(slot, *ours, &address, beside, stored.sequence);
+                    } else {
+                        tracing::error!(subject = stored.subject, "a record's headers do not read");
                     }
                 }
                 Some(Subject::Page(..) | Subject::Mark) | None => {}

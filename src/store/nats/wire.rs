@@ -123,6 +123,10 @@ impl Wire {
         self.timeout
     }
 
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
+    }
+
     pub(super) fn delays(&self) -> Delays {
         delays(self.patience)
     }

@@ -72,7 +72,7 @@ impl Writer {
             messages += messages_of(&commit);
             bytes += commit.bytes();
             let fits = messages <= BATCH_MESSAGES_MAX && bytes <= BATCH_BYTES_MAX;
-            if !batch.is_empty() && !(fits && !twins.contains(&commit.address)) {
+            if !batch.is_empty() && (!fits || twins.contains(&commit.address)) {
                 self.held = Some(commit);
                 break;
             }
@@ -99,16 +99,15 @@ impl Writer {
         commit.check()?;
         let (slot, epoch) = (commit.slot, commit.epoch);
         let allowed = self.inner.table.lock().allows(slot, epoch);
-        match allowed {
-            Some(allowed) => allowed?,
-            None => {
-                let owner = Epoch(self.inner.read_own(slot).await?.map_or(0, |own| own.sequence));
-                return Err(if owner == epoch {
-                    Error::Unavailable("this store has not claimed the slot, or has given it up".into())
-                } else {
-                    Error::Fenced { ours: epoch, owner }
-                });
-            }
+        if let Some(allowed) = allowed {
+            allowed?;
+        } else {
+            let owner = Epoch(self.inner.read_own(slot).await?.map_or(0, |own| own.sequence));
+            return Err(if owner == epoch {
+                Error::Unavailable("this store has not claimed the slot, or has given it up".into())
+            } else {
+                Error::Fenced { ours: epoch, owner }
+            });
         }
         let known = self.inner.table.lock().sequence(slot, &commit.address);
         let found = match known {
@@ -130,7 +129,9 @@ impl Writer {
                 Failure::Unknown(why) => {
                     // It may still land. Nothing of these slots is written until a claim has put an end to that.
                     let mut table = self.inner.table.lock();
-                    ready.iter().for_each(|commit| table.block(commit.slot, commit.epoch));
+                    for commit in &ready {
+                        table.block(commit.slot, commit.epoch);
+                    }
                     drop(table);
                     Some(Error::Unknown(why.into()))
                 }
