@@ -426,6 +426,7 @@ impl Config {
         let at_least = [
             ("server.connections_max", self.server.connections_max, 1),
             ("server.body_bytes_max", self.server.body_bytes_max, 1024),
+            ("server.calls_per_service_max", self.server.calls_per_service_max, 1),
             ("server.otlp_bytes_max", self.server.otlp_bytes_max, 1024),
             ("runtime.resident_mib", self.runtime.resident_mib, 1),
             ("runtime.events_kept", self.runtime.events_kept, 1),

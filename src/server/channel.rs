@@ -8,6 +8,7 @@
 use std::{
     fmt,
     future::Future,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -28,7 +29,7 @@ use hyper::{
 use hyper_util::rt::TokioTimer;
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
 };
 
@@ -51,6 +52,8 @@ pub const UNREACHED: &str = "twin-unreached";
 const CHANNELS_MAX: usize = 64;
 /// Calls of other services on one channel at once; what is pushed finds room beside them.
 const CALLS_MAX: usize = 128;
+/// Subscriptions to configuration that are pushed over one channel at once.
+pub const FOLLOWED_MAX: usize = 32;
 /// How often a channel without traffic is asked whether it lives.
 const PING_EVERY: Duration = Duration::from_secs(15);
 /// How long the answer to that may take.
@@ -66,8 +69,13 @@ pub struct Channel {
     /// Requests that wait for their answer.
     waiting: AtomicUsize,
     calls: Arc<Semaphore>,
+    followed: Arc<Semaphore>,
+    /// Whose key it was opened with.
+    key_id: CompactString,
     /// Ends it: another one has taken its place.
     replaced: Notify,
+    /// Whether it takes nothing new any more.
+    over: watch::Sender<bool>,
 }
 
 /// What carries requests.
@@ -102,15 +110,17 @@ impl Unreached {
 }
 
 impl Channel {
-    fn new(instance: CompactString, protocol: Protocol, to: To) -> Self {
-        let (waiting, calls) = (AtomicUsize::new(0), Arc::new(Semaphore::new(CALLS_MAX)));
-        Self { instance, protocol, to, waiting, calls, replaced: Notify::new() }
+    fn new(instance: CompactString, protocol: Protocol, key_id: CompactString, to: To) -> Self {
+        let room = |max| Arc::new(Semaphore::new(max));
+        let (calls, followed) = (room(CALLS_MAX), room(FOLLOWED_MAX));
+        let (waiting, replaced, over) = (AtomicUsize::new(0), Notify::new(), watch::Sender::new(false));
+        Self { instance, protocol, to, waiting, calls, followed, key_id, replaced, over }
     }
 
     /// The way to an endpoint.
     pub(super) fn to_endpoint(way: Way) -> Self {
         let endpoint = way.endpoint();
-        Self::new(endpoint.instance.clone(), endpoint.protocol, To::Endpoint(Box::new(way)))
+        Self::new(endpoint.instance.clone(), endpoint.protocol, CompactString::default(), To::Endpoint(Box::new(way)))
     }
 
     /// Whether it is the way to this endpoint.
@@ -154,6 +164,22 @@ impl Channel {
     /// Room for a call of another service, for as long as the permit is held.
     pub fn call_permit(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.calls).try_acquire_owned().ok()
+    }
+
+    /// Room for one more subscription to configuration, for as long as the permit is held.
+    pub fn follow_permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.followed).try_acquire_owned().ok()
+    }
+
+    /// Waits until it takes nothing new any more.
+    pub async fn over(&self) {
+        let mut over = self.over.subscribe();
+        over.wait_for(|over| *over).await.expect("the sender lives as long as self");
+    }
+
+    /// Whether it takes nothing new any more.
+    pub fn is_over(&self) -> bool {
+        *self.over.borrow()
     }
 
     /// Whether its connection has ended.
@@ -230,6 +256,15 @@ impl Channels {
         least(&mut self.0.lock().get_mut(service)?.open)
     }
 
+    /// The channel over which an instance of a service is told what it asked for with a key: one that was opened with
+    /// the same key, otherwise any.
+    pub fn opened_with(&self, service: &ServiceId, key_id: &str) -> Option<Arc<Channel>> {
+        let mut all = self.0.lock();
+        let open = &mut all.get_mut(service)?.open;
+        let mut own: Vec<_> = open.iter().filter(|channel| channel.key_id == key_id).cloned().collect();
+        least(&mut own).or_else(|| least(open))
+    }
+
     /// Takes a channel in; an earlier one of the same instance, which that has given up, ends.
     fn add(&self, service: &ServiceId, channel: Arc<Channel>) {
         let mut all = self.0.lock();
@@ -285,6 +320,18 @@ impl Drop for Place {
 #[derive(Clone, Debug, Default)]
 struct Tasks(Arc<Mutex<JoinSet<()>>>);
 
+impl Tasks {
+    /// Waits until there are none.
+    async fn ended(&self) {
+        std::future::poll_fn(|cx| {
+            let mut tasks = self.0.lock();
+            while std::task::ready!(tasks.poll_join_next(cx)).is_some() {}
+            std::task::Poll::Ready(())
+        })
+        .await;
+    }
+}
+
 impl<F> hyper::rt::Executor<F> for Tasks
 where
     F: Future<Output: Send> + Send + 'static,
@@ -339,16 +386,31 @@ impl Server {
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(true);
         let (sender, connection) = builder.handshake(upgrade.await?).await?;
-        let channel = Arc::new(Channel::new(instance, protocol, To::Open(sender)));
+        let key_id = identity.principal.key_id().unwrap_or_default().into();
+        let channel = Arc::new(Channel::new(instance, protocol, key_id, To::Open(sender)));
         let mut pass = Pass::new(Arc::clone(&self), &identity);
         self.channels.add(&service, Arc::clone(&channel));
-        let served = tokio::select! {
-            served = connection => served,
-            _ = pass.over() => Ok(()),
-            () = channel.replaced.notified() => Ok(()),
-            () = self.push(identity, Arc::clone(&channel)) => Ok(()),
+        let mut push = pin!(self.push(identity, Arc::clone(&channel)));
+        let (served, leaves) = tokio::select! {
+            served = connection => (served, true),
+            _ = pass.over() => (Ok(()), false),
+            () = channel.replaced.notified() => (Ok(()), false),
+            () = &mut push => (Ok(()), false),
         };
         self.channels.remove(&service, &channel);
+        channel.over.send_replace(true);
+        if leaves {
+            // The other end takes nothing new, and finishes what it has.
+            let finished = async {
+                push.await;
+                tasks.ended().await;
+            };
+            tokio::select! {
+                () = finished => {}
+                _ = pass.over() => {}
+                () = self.stopping() => {}
+            }
+        }
         // Whatever is still under way on it ends, too.
         tasks.0.lock().abort_all();
         served

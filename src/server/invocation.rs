@@ -8,12 +8,14 @@ use std::{
     time::Duration,
 };
 
+use ahash::HashMap;
 use axum::{
     body::Body,
     http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header, uri::PathAndQuery},
 };
 use compact_str::{CompactString, format_compact};
 use hyper::body::{Bytes, Frame};
+use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
@@ -54,6 +56,16 @@ pub enum Uncalled {
     /// The caller's twin refuses, or cannot be asked.
     #[error(transparent)]
     Refused(#[from] Failure),
+    /// The caller has as many calls under way as it may.
+    #[error(
+        "{caller} has {max} calls under way, as many as server.calls_per_service_max lets one service have at once"
+    )]
+    Full {
+        /// Who calls.
+        caller: ServiceId,
+        /// The bound.
+        max: usize,
+    },
     /// Nobody answers; equal for services that exist, those that do not, and those that take no calls of this one.
     #[error("no instance of {target} answers")]
     Unanswered {
@@ -118,7 +130,46 @@ impl Call {
 pub struct Carried {
     /// The channel.
     pub channel: Arc<Channel>,
-    permit: OwnedSemaphorePermit,
+    places: Places,
+}
+
+/// What a call holds until the last of its answer was sent: a place on its channel, and one of its caller's.
+struct Places {
+    _channel: OwnedSemaphorePermit,
+    caller: UnderWay,
+}
+
+/// Calls under way, by caller.
+#[derive(Clone, Debug, Default)]
+pub struct Calls(Arc<Mutex<HashMap<ServiceId, usize>>>);
+
+/// One of them.
+struct UnderWay {
+    calls: Calls,
+    caller: ServiceId,
+}
+
+impl Calls {
+    fn begin(&self, caller: &ServiceId, max: usize) -> Result<UnderWay, Uncalled> {
+        let mut all = self.0.lock();
+        let count = all.entry(caller.clone()).or_default();
+        if *count >= max {
+            return Err(Uncalled::Full { caller: caller.clone(), max });
+        }
+        *count += 1;
+        Ok(UnderWay { calls: self.clone(), caller: caller.clone() })
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut all = self.calls.0.lock();
+        let Some(count) = all.get_mut(&self.caller) else { return };
+        *count -= 1;
+        if *count == 0 {
+            all.remove(&self.caller);
+        }
+    }
 }
 
 impl Server {
@@ -127,21 +178,22 @@ impl Server {
         let name = name_of(&call.caller, &call.target, &call.method);
         let deadline = header.deadline;
         self.call(&call.caller, Permit { name }, header, None).await?;
+        let under_way = self.calls.begin(&call.caller, self.config.calls_per_service_max)?;
         let mut admission = Header::default();
         admission.deadline = deadline;
         let admit = Admit { caller: call.caller.clone(), method: call.method.clone() };
         match self.call(&call.target, admit, admission, None).await {
-            Ok(true) => self.find_instance(call),
+            Ok(true) => self.find_instance(call, under_way),
             Ok(false) => Err(call.unanswered("its twin does not take calls of this service")),
             Err(failure) => Err(call.unanswered(failure)),
         }
     }
 
-    fn find_instance(&self, call: &Call) -> Result<Carried, Uncalled> {
+    fn find_instance(&self, call: &Call, caller: UnderWay) -> Result<Carried, Uncalled> {
         let channel = self.way_to(&call.target).ok_or_else(|| call.unanswered("none is connected"))?;
-        let permit =
+        let place =
             channel.call_permit().ok_or_else(|| call.unanswered("each is busy with as many calls as it takes"))?;
-        Ok(Carried { channel, permit })
+        Ok(Carried { channel, places: Places { _channel: place, caller } })
     }
 
     /// Carries a call to an instance that [`Server::admit_call`] found, or to another one if nothing of it was sent. The
@@ -161,14 +213,14 @@ impl Server {
         }
         for _ in 1..OFFERS_MAX {
             match self.timed(call, carried.channel.ask(path.clone(), request), status_of).await {
-                Ok(response) => return Ok(kept(response, pass, carried.permit)),
+                Ok(response) => return Ok(kept(response, pass, carried.places)),
                 Err(Unreached { unsent: Some(unsent), .. }) => request = *unsent,
                 Err(unreached) => return Err(call.unanswered(unreached)),
             }
-            carried = self.find_instance(call)?;
+            carried = self.find_instance(call, carried.places.caller)?;
         }
         let answered = self.timed(call, carried.channel.ask(path, request), status_of).await;
-        answered.map(|response| kept(response, pass, carried.permit)).map_err(|unreached| call.unanswered(unreached))
+        answered.map(|response| kept(response, pass, carried.places)).map_err(|unreached| call.unanswered(unreached))
     }
 
     /// Waits for an answer, and notes the call among the caller's edges; the status of one without an answer is 0.
@@ -230,13 +282,13 @@ impl Drop for Noted<'_> {
 struct Kept {
     body: Body,
     over: Pin<Box<dyn Future<Output = ()> + Send>>,
-    _permit: OwnedSemaphorePermit,
+    _places: Places,
 }
 
-fn kept(mut response: Response<Body>, mut pass: Pass, permit: OwnedSemaphorePermit) -> Response<Body> {
+fn kept(mut response: Response<Body>, mut pass: Pass, places: Places) -> Response<Body> {
     wire::strip(response.headers_mut());
     let over = Box::pin(async move { drop(pass.over().await) });
-    response.map(|body| Body::new(Kept { body, over, _permit: permit }))
+    response.map(|body| Body::new(Kept { body, over, _places: places }))
 }
 
 impl hyper::body::Body for Kept {
@@ -260,7 +312,7 @@ impl hyper::body::Body for Kept {
 }
 
 /// Takes out what was meant for this end alone, keys above all.
-fn pass_on(headers: &mut HeaderMap) {
+pub fn pass_on(headers: &mut HeaderMap) {
     wire::strip(headers);
     if principal::is_bearer_key(headers) {
         headers.remove(header::AUTHORIZATION);

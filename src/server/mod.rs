@@ -75,6 +75,8 @@ pub struct Config {
     pub connections_max: usize,
     /// How long a request may take if it does not say, in seconds.
     pub deadline_s: u64,
+    /// Calls of other services that one service has under way at once.
+    pub calls_per_service_max: usize,
     /// New twins one key may bring into being within an hour.
     pub new_twins_per_hour: u32,
     /// Wrong keys that one address may send within a minute before it has to wait.
@@ -95,6 +97,7 @@ impl Default for Config {
             stall_timeout_s: 60,
             connections_max: 16_384,
             deadline_s: 30,
+            calls_per_service_max: 512,
             new_twins_per_hour: 10_000,
             wrong_keys_per_minute: 20,
             anonymous_loopback: false,
@@ -139,6 +142,8 @@ pub struct Server {
     pub channels: channel::Channels,
     /// Ways to applications that open none.
     endpoints: endpoint::Endpoints,
+    /// What services call at present.
+    calls: invocation::Calls,
     /// What services said of themselves over the Dapr door.
     #[cfg(feature = "dapr")]
     pub extended: dapr::metadata::Extended,
@@ -174,6 +179,7 @@ impl Server {
             arrivals: topics::Arrivals::default(),
             channels: channel::Channels::default(),
             endpoints: endpoint::Endpoints::default(),
+            calls: invocation::Calls::default(),
             #[cfg(feature = "dapr")]
             extended: dapr::metadata::Extended::default(),
             #[cfg(feature = "dapr")]

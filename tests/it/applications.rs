@@ -44,7 +44,7 @@ pub(crate) async fn grant(world: &World, service: &str, scope: &str) {
 }
 
 /// Asks for a channel; what the node answers if it does not open one.
-async fn upgrade(world: &World, key: &str, service: &str, query: &str) -> Result<Upgraded, StatusCode> {
+pub(crate) async fn upgrade(world: &World, key: &str, service: &str, query: &str) -> Result<Upgraded, StatusCode> {
     upgrade_as(world, key, service, "i1", query).await
 }
 
@@ -75,22 +75,22 @@ async fn upgrade_as(
 }
 
 /// What an application over HTTP was asked.
-struct Asked {
-    method: String,
-    path: String,
-    headers: hyper::HeaderMap,
-    body: Vec<u8>,
+pub(crate) struct Asked {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) headers: hyper::HeaderMap,
+    pub(crate) body: Vec<u8>,
 }
 
 /// An application over HTTP: it has these subscriptions, and answers from a list, `200` once that is empty.
-struct App {
-    asked: mpsc::Receiver<Asked>,
+pub(crate) struct App {
+    pub(crate) asked: mpsc::Receiver<Asked>,
     answers: Arc<Mutex<VecDeque<(u16, &'static str)>>>,
-    served: JoinHandle<()>,
+    pub(crate) served: JoinHandle<()>,
 }
 
 impl App {
-    async fn open(world: &World, key: &str, service: &str, subscriptions: Value) -> Self {
+    pub(crate) async fn open(world: &World, key: &str, service: &str, subscriptions: Value) -> Self {
         let connection = upgrade(world, key, service, "").await.unwrap();
         let (tell, asked) = mpsc::channel(256);
         let answers = Arc::<Mutex<VecDeque<(u16, &'static str)>>>::default();
@@ -116,11 +116,11 @@ impl App {
         Self { asked, answers, served }
     }
 
-    fn answer_next(&self, answers: &[(u16, &'static str)]) {
+    pub(crate) fn answer_next(&self, answers: &[(u16, &'static str)]) {
         self.answers.lock().extend(answers);
     }
 
-    async fn asked(&mut self) -> Asked {
+    pub(crate) async fn asked(&mut self) -> Asked {
         tokio::time::timeout(SOON, self.asked.recv()).await.expect("it is not asked").unwrap()
     }
 
@@ -276,108 +276,6 @@ async fn a_node_that_stops_settles_what_it_has_pushed_first() {
     assert_eq!(app.pushed("/new").await, 2, "the first one is done");
 }
 
-#[tokio::test]
-async fn a_call_takes_a_grant_of_the_callers_and_a_place_in_the_targets_list() {
-    let world = World::new().await;
-    let (checkout, billing) = (key(&world, "shop/checkout").await, key(&world, "shop/billing").await);
-    let mut app = App::open(&world, &billing, "shop/billing", json!([])).await;
-    let call = async |app: &str, method: &str| {
-        let path = format!("/v1.0/invoke/{app}/method/{method}");
-        let request = world.bare("POST", &path).header("dapr-api-token", &checkout);
-        let request = request.header("dapr-caller-app-id", "forged").header("x-given", "7").body("42");
-        Answer::of(request.send().await.unwrap()).await
-    };
-    let refused = call("billing", "charge").await;
-    assert_eq!((refused.status, refused.json()["errorCode"].as_str().unwrap()), (403, "ERR_PERMISSION_DENIED"));
-    grant(&world, "shop/checkout", "invoke:billing/POST /charge*").await;
-    grant(&world, "shop/checkout", "invoke:nobody/*").await;
-
-    app.answer_next(&[(201, "charged")]);
-    let answer = call("billing", "charge?now=1").await;
-    assert_eq!((answer.status, answer.body.as_slice()), (201, &b"charged"[..]));
-    let asked = app.asked().await;
-    assert_eq!(
-        (asked.method.as_str(), asked.path.as_str(), asked.body.as_slice()),
-        ("POST", "/charge?now=1", &b"42"[..])
-    );
-    let header = |name: &str| asked.headers.get(name).map(|value| value.to_str().unwrap());
-    assert_eq!((header("dapr-caller-app-id"), header("dapr-callee-app-id")), (Some("checkout"), Some("billing")));
-    assert_eq!((header("dapr-api-token"), header("authorization"), header("x-given")), (None, None, Some("7")));
-
-    for method in ["refund", "charge/../refund", "charge%2f..%2frefund", "charge/..;/refund"] {
-        let refused = call("billing", method).await;
-        assert!([400, 403].contains(&refused.status), "{method} {}", refused.status);
-    }
-    let (absent, silent) = (call("nobody", "a").await, {
-        grant(&world, "shop/checkout", "invoke:checkout/*").await;
-        call("checkout", "a").await
-    });
-    let told = |answer: &Answer, name: &str| (answer.status, String::from_utf8_lossy(&answer.body).replace(name, "X"));
-    assert_eq!(told(&absent, "nobody"), told(&silent, "checkout"), "whether a service exists is not told");
-    assert_eq!((absent.status, absent.json()["errorCode"].as_str().unwrap()), (500, "ERR_DIRECT_INVOKE"));
-
-    let mut events = world.request("GET", "/api/v1/twins/shop/billing/events").send().await.unwrap();
-    let callers = json!({"callers": [{"service": "shop/checkout", "method": "POST /charge/later"}]});
-    let set = world.send("PUT", "/api/v1/twins/shop/billing/callers", callers).await;
-    assert_eq!(set.status, 204);
-    assert_eq!(call("billing", "charge/later").await.status, 200);
-    app.asked().await;
-    let closed = call("billing", "charge").await;
-    assert_eq!(told(&closed, "billing"), told(&absent, "nobody"), "whom it lets in is not told either");
-    let (_, refused) = event(&mut events, "twin.caller.refused").await;
-    assert_eq!(
-        (&refused["data"]["caller"], &refused["data"]["method"]),
-        (&json!("shop/checkout"), &json!("POST /charge"))
-    );
-    assert!(app.asked.try_recv().is_err(), "what was refused did not reach it");
-
-    let twin = "/api/v1/twins/shop/checkout?behaviour=true";
-    let seen = async {
-        loop {
-            let edges = world.done("GET", twin, Value::Null).await["behaviour"]["edges"].clone();
-            if let Some(edge) = edges.as_array().unwrap().iter().find(|edge| edge["peer"] == "billing") {
-                break edge.clone();
-            }
-        }
-    };
-    let edge = tokio::time::timeout(SOON, seen).await.expect("the call is no edge of its caller");
-    assert_eq!(edge["kind"], "service", "{edge}");
-}
-
-#[tokio::test]
-async fn an_application_is_named_in_the_head_too_and_its_stream_arrives_as_it_is_sent() {
-    let world = World::new().await;
-    let (checkout, feed) = (key(&world, "shop/checkout").await, key(&world, "shop/feed").await);
-    grant(&world, "shop/checkout", "invoke:feed/GET /items").await;
-    let connection = upgrade(&world, &feed, "shop/feed", "").await.unwrap();
-    let (parts, sent) = mpsc::channel::<&'static str>(1);
-    let sent = Arc::new(Mutex::new(Some(sent)));
-    tokio::spawn(async move {
-        let service = service_fn(move |request: Request<Incoming>| {
-            let is_asked = request.uri().path() == "/items";
-            let mut sent = sent.lock().take_if(|_| is_asked).unwrap_or_else(|| mpsc::channel(1).1);
-            let frame =
-                |text: &'static str| Ok::<_, Infallible>(hyper::body::Frame::data(Bytes::from_static(text.as_bytes())));
-            let body = futures_util::stream::poll_fn(move |cx| sent.poll_recv(cx).map(|text| text.map(frame)));
-            let body = http_body_util::StreamBody::new(body);
-            let status = if is_asked { 200 } else { 404 };
-            async move { Ok::<_, Infallible>(Response::builder().status(status).body(body).unwrap()) }
-        });
-        drop(
-            hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(connection, service).await,
-        );
-    });
-    subscribed(&world, &feed, 0).await;
-    let request = world.bare("GET", "/items").header("dapr-app-id", "feed").header("dapr-api-token", &checkout);
-    parts.send("first").await.unwrap();
-    let mut answer = request.send().await.unwrap();
-    assert_eq!(answer.chunk().await.unwrap().unwrap(), "first");
-    parts.send("second").await.unwrap();
-    assert_eq!(answer.chunk().await.unwrap().unwrap(), "second");
-    drop(parts);
-    assert_eq!(answer.chunk().await.unwrap(), None);
-}
-
 /// An application over gRPC: it tells what it was asked.
 pub(crate) struct Callback(pub(crate) mpsc::Sender<(String, Vec<u8>)>);
 
@@ -387,12 +285,18 @@ impl AppCallback for Callback {
         &self,
         request: tonic::Request<InvokeRequest>,
     ) -> Result<tonic::Response<InvokeResponse>, tonic::Status> {
-        let InvokeRequest { method, data, content_type, .. } = request.into_inner();
+        let (metadata, _, InvokeRequest { method, data, content_type, .. }) = request.into_parts();
         if method == "fail" {
             return Err(tonic::Status::not_found("no such order"));
         }
         self.0.try_send((method, data.clone().unwrap().value)).ok();
-        Ok(tonic::Response::new(InvokeResponse { data, content_type }))
+        let mut answer = tonic::Response::new(InvokeResponse { data, content_type });
+        if let Some(given) = metadata.get("x-given") {
+            assert_eq!(metadata.get("dapr-caller-app-id").unwrap(), "checkout");
+            assert!(!metadata.contains_key("dapr-api-token") && !metadata.contains_key("dapr-app-id"), "{metadata:?}");
+            answer.metadata_mut().insert("x-answered", given.clone());
+        }
+        Ok(answer)
     }
 
     async fn list_topic_subscriptions(
@@ -475,14 +379,18 @@ async fn an_application_over_grpc_is_pushed_to_and_invoked_from_both_doors_and_b
     assert_eq!(next().await, ("new".to_owned(), b"7".to_vec()));
 
     let path = "/v1.0/invoke/orders/method/pack";
-    let request = world.bare("POST", path).header("dapr-api-token", &checkout).body("box");
-    let answer = Answer::of(request.send().await.unwrap()).await;
+    let request = world.bare("POST", path).header("dapr-api-token", &checkout).header("x-given", "7").body("box");
+    let answer = request.send().await.unwrap();
+    assert_eq!(answer.headers()["x-answered"], "7", "what stands beside the answer of a call over HTTP is its head");
+    let answer = Answer::of(answer).await;
     assert_eq!((answer.status, answer.body.as_slice()), (200, &b"box"[..]));
     assert_eq!(next().await, ("pack".to_owned(), b"box".to_vec()));
 
     let channel = Channel::from_shared(world.node.url()).unwrap().connect().await.unwrap();
     let with = |mut request: tonic::Request<InvokeServiceRequest>| {
         request.metadata_mut().insert("dapr-api-token", checkout.parse().unwrap());
+        request.metadata_mut().insert("dapr-caller-app-id", "forged".parse().unwrap());
+        request.metadata_mut().insert("x-given", "8".parse().unwrap());
         request
     };
     let invoke = |method: &str| {
@@ -495,7 +403,9 @@ async fn an_application_over_grpc_is_pushed_to_and_invoked_from_both_doors_and_b
         with(tonic::Request::new(InvokeServiceRequest { id: "orders".into(), message: Some(message) }))
     };
     let mut client = DaprClient::new(channel.clone());
-    let answer = client.invoke_service(invoke("ship")).await.unwrap().into_inner();
+    let answer = client.invoke_service(invoke("ship")).await.unwrap();
+    assert_eq!(answer.metadata().get("x-answered").unwrap(), "8");
+    let answer = answer.into_inner();
     assert_eq!((answer.data.unwrap().value, answer.content_type.as_str()), (b"box".to_vec(), "text/plain"));
     assert_eq!(next().await, ("ship".to_owned(), b"box".to_vec()));
     let failed = client.invoke_service(invoke("fail")).await.unwrap_err();
@@ -515,6 +425,29 @@ async fn an_application_over_grpc_is_pushed_to_and_invoked_from_both_doors_and_b
         let answered = direct.unary(request, path.parse().unwrap(), codec).await;
         assert_eq!(answered.map_or_else(|status| status.code(), |_| tonic::Code::Ok), code, "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_right_that_is_taken_away_stops_what_is_pushed_and_what_was_kept_comes_once_it_is_back() {
+    let world = World::new().await;
+    let orders = key(&world, "shop/orders").await;
+    let subscriptions = json!([{"pubsubname": "pubsub", "topic": "new", "route": "/new"}]);
+    let mut app = App::open(&world, &orders, "shop/orders", subscriptions).await;
+    subscribed(&world, &orders, 1).await;
+    publish(&world, &orders, "new", 1).await;
+    assert_eq!(app.pushed("/new").await, 1);
+    let denied = json!([{"effect": "deny", "scope": "topics:pubsub/new", "operations": ["subscribe"]}]);
+    let edit = async |what: &str| {
+        world.done("PATCH", "/api/v1/twins/shop/orders/access", json!({ what: denied })).await;
+    };
+    edit("add").await;
+    publish(&world, &orders, "new", 2).await;
+    subscribed(&world, &orders, 0).await;
+    publish(&world, &orders, "new", 3).await;
+    assert!(app.asked.try_recv().is_err(), "nothing is pushed without the right");
+    edit("remove").await;
+    assert_eq!(app.pushed("/new").await, 2);
+    assert_eq!(app.pushed("/new").await, 3);
 }
 
 #[tokio::test]

@@ -5,7 +5,10 @@ use serde_json::{Value, json};
 use service_twin::model::Clock as _;
 use tonic::{Code, Request, transport::Channel};
 
-use crate::api_world::{World, event};
+use crate::{
+    api_world::{Answer, World, event},
+    applications::{App, SOON, key},
+};
 
 const OWN: &str = "/api/v1/twins/shop/orders";
 const PATH: &str = "/api/v1/twins/shop/orders/configuration";
@@ -145,4 +148,98 @@ async fn a_version_of_as_many_keys_as_may_change_at_once_can_be_taken_back_and_o
     let keyed =
         world.request("POST", &format!("{PATH}/rollback")).header("idempotency-key", uuid::Uuid::now_v7().to_string());
     assert_eq!(keyed.json(&json!({"version": 3})).send().await.unwrap().status(), 200, "also under a key");
+}
+
+const SUBSCRIBE: &str = "/v1.0/configuration/configstore/subscribe";
+
+async fn get(world: &World, key: &str, path: &str) -> Answer {
+    Answer::of(world.bare("GET", path).header("dapr-api-token", key).send().await.unwrap()).await
+}
+
+/// Subscribes on behalf of an application whose channel may be a moment away.
+async fn subscription(world: &World, key: &str, path: &str) -> String {
+    let answered = async {
+        loop {
+            let answer = get(world, key, path).await;
+            if answer.status == 200 {
+                break answer.json()["id"].as_str().unwrap().to_owned();
+            }
+            assert_eq!(answer.json()["errorCode"], "ERR_APP_CHANNEL_NIL");
+        }
+    };
+    tokio::time::timeout(SOON, answered).await.expect("its channel is not open")
+}
+
+#[tokio::test]
+async fn who_subscribed_over_http_is_told_over_its_channel_until_it_unsubscribes() {
+    let world = World::new().await;
+    world.done("PUT", OWN, Value::Null).await;
+    let key = key(&world, "shop/orders").await;
+    let change = async |keys: Value| world.done("PATCH", PATH, json!({ "keys": keys })).await;
+    let refused = get(&world, &key, &format!("{SUBSCRIBE}?key=colour")).await;
+    assert_eq!((refused.status, &refused.json()["errorCode"]), (500, &json!("ERR_APP_CHANNEL_NIL")));
+    assert!(refused.json()["message"].as_str().unwrap().contains("twin run --app-port"), "it says what to do");
+
+    let mut app = App::open(&world, &key, "shop/orders", json!([])).await;
+    let id = subscription(&world, &key, &format!("{SUBSCRIBE}?key=colour&key=shade")).await;
+    let other = subscription(&world, &key, &format!("{}?key=a/b", SUBSCRIBE.replace("v1.0", "v1.0-alpha1"))).await;
+    change(json!({"size": {"value": "l"}})).await;
+    app.answer_next(&[(503, "")]);
+    change(json!({"colour": {"value": "red", "metadata": {"by": "us"}}})).await;
+    for _ in 0..2 {
+        let asked = app.asked().await;
+        assert_eq!((asked.method.as_str(), asked.path.as_str()), ("POST", "/configuration/configstore/colour"));
+        let told: Value = serde_json::from_slice(&asked.body).unwrap();
+        let item = json!({"value": "red", "version": "2", "metadata": {"by": "us"}});
+        assert_eq!(told, json!({"id": id, "items": {"colour": item}}), "and again, for it did not take it");
+    }
+    let unsubscribe = format!("/v1.0/configuration/configstore/{id}/unsubscribe");
+    assert_eq!(get(&world, &key, &unsubscribe).await.json(), json!({"ok": true}));
+    let again = get(&world, &key, &unsubscribe).await;
+    assert_eq!((again.status, &again.json()["ok"]), (500, &json!(false)));
+    for value in ["1", "2"] {
+        change(json!({"colour": {"value": value}, "a/b": {"value": value}})).await;
+        let asked = app.asked().await;
+        assert_eq!(asked.path, "/configuration/configstore/a%2Fb", "the other subscription goes on alone");
+        assert_eq!(serde_json::from_slice::<Value>(&asked.body).unwrap()["id"], other);
+    }
+}
+
+#[tokio::test]
+async fn who_subscribed_over_http_is_told_while_its_service_has_the_right_to_it() {
+    let world = World::new().await;
+    world.done("PUT", OWN, Value::Null).await;
+    let key = key(&world, "shop/orders").await;
+    let mut app = App::open(&world, &key, "shop/orders", json!([])).await;
+    subscription(&world, &key, SUBSCRIBE).await;
+    let mut events = world.request("GET", &format!("{OWN}/events")).send().await.unwrap();
+    let denied = json!([{"effect": "deny", "scope": "configuration:*", "operations": ["get"]}]);
+    world.done("PATCH", &format!("{OWN}/access"), json!({ "add": denied })).await;
+    world.done("PATCH", PATH, json!({"keys": {"colour": {"value": "red"}}})).await;
+    event(&mut events, "twin.denied").await;
+    assert!(app.asked.try_recv().is_err(), "nothing is told without the right");
+    world.done("PATCH", &format!("{OWN}/access"), json!({ "remove": denied })).await;
+    let told: Value = serde_json::from_slice(&app.asked().await.body).unwrap();
+    assert_eq!(told["items"]["colour"]["value"], "red", "what changed meanwhile is told once it is back");
+}
+
+#[tokio::test]
+async fn subscriptions_over_http_end_with_their_channel_and_an_instance_has_its_bound() {
+    let world = World::new().await;
+    world.done("PUT", OWN, Value::Null).await;
+    let key = key(&world, "shop/orders").await;
+    let app = App::open(&world, &key, "shop/orders", json!([])).await;
+    let first = subscription(&world, &key, SUBSCRIBE).await;
+    for _ in 1..32 {
+        assert_eq!(get(&world, &key, SUBSCRIBE).await.status, 200);
+    }
+    let refused = get(&world, &key, SUBSCRIBE).await;
+    assert_eq!((refused.status, &refused.json()["errorCode"]), (429, &json!("ERR_CONFIGURATION_SUBSCRIBE")));
+    assert!(refused.json()["message"].as_str().unwrap().contains("at most 32"), "{}", refused.json());
+    app.served.abort();
+    let gone = async { while get(&world, &key, SUBSCRIBE).await.status == 429 {} };
+    tokio::time::timeout(SOON, gone).await.expect("they are still there");
+    let unsubscribe = format!("/v1.0/configuration/configstore/{first}/unsubscribe");
+    let gone = async { while get(&world, &key, &unsubscribe).await.status != 500 {} };
+    tokio::time::timeout(SOON, gone).await.expect("it is still there");
 }

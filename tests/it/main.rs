@@ -40,6 +40,7 @@ mod growth;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod import;
 #[cfg(all(feature = "dapr", feature = "cli"))]
+mod invocation;
 mod isolation;
 #[cfg(all(feature = "server", feature = "cli"))]
 mod keys;

@@ -2,10 +2,21 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which fail by it")]
 
 use std::{
+    convert::Infallible,
     io::{BufRead as _, BufReader, Read as _},
     process::{Child, ChildStdout, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
+use http_body_util::Empty;
+use hyper::{
+    body::{Bytes, Incoming},
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -298,7 +309,7 @@ fn resources_get_into_the_twin_and_unchanged_ones_change_nothing() {
         "component 'cache': state, state.twin, in the place of state.redis (--map-components)",
         "subscription 'incoming': rules come later; the default route is used",
         "Subscription 'others' is for cart; it is left out",
-        "'accessControl' is not supported",
+        "callers: nobody may call this service",
         "secret 'db:password': version 1",
     ] {
         assert!(first.errors.contains(said), "'{said}' is not said: {}", first.errors);
@@ -365,6 +376,179 @@ fn who_may_not_put_resources_there_hears_what_to_do() {
     for said in ["component 'vault' did not get into the twin", "operator's key", "twin grant allow shop/orders"] {
         assert!(refused.errors.contains(said), "{}", refused.errors);
     }
+}
+
+#[test]
+fn access_control_becomes_the_list_of_callers_and_never_a_wider_one() {
+    let node = Node::start();
+    let folder = tempfile::tempdir().unwrap();
+    let control = "accessControl:\n    defaultAction: deny\n    trustDomain: public\n    policies:\n    \
+         - appId: checkout\n      defaultAction: deny\n      namespace: shop\n      operations:\n      \
+         - { name: /charge, httpVerb: [POST], action: allow }\n      \
+         - { name: '/items/**', httpVerb: [GET], action: allow }\n    \
+         - appId: audit\n      defaultAction: allow\n      namespace: farm\n    \
+         - appId: cart\n      defaultAction: allow\n      operations:\n      \
+         - { name: /refund, httpVerb: ['*'], action: deny }";
+    write(folder.path(), "control", "Configuration", control);
+    let callers = || {
+        let key = node.operator();
+        get(&node, &key, "/api/v1/twins/shop/orders/callers")["callers"].clone()
+    };
+    let first = with_resources(&node, folder.path(), &[]);
+    assert_eq!(first.code, 0, "{}", first.errors);
+    assert!(first.errors.contains("caller: shop/checkout may call 'POST /charge'\n"), "{}", first.errors);
+    let said = "'defaultAction: allow' of 'shop/cart' with exceptions cannot be expressed";
+    assert!(first.errors.contains(said), "{}", first.errors);
+    let expected = json!([
+        {"service": "shop/checkout", "method": "POST /charge"},
+        {"service": "shop/checkout", "method": "GET /items/*"},
+        {"service": "farm/audit", "method": "*"},
+    ]);
+    assert_eq!(callers(), expected);
+    let before = changes(&node);
+    let second = with_resources(&node, folder.path(), &[]);
+    assert!(second.errors.contains("farm/audit may call '*' (as it was)"), "{}", second.errors);
+    assert_eq!(changes(&node), before);
+
+    write(folder.path(), "control", "Configuration", "accessControl: { defaultAction: deny }");
+    let closed = with_resources(&node, folder.path(), &[]);
+    for said in ["callers: nobody may call this service\n", "another list of callers was there, and is replaced"] {
+        assert!(closed.errors.contains(said), "{}", closed.errors);
+    }
+    assert_eq!(callers(), json!([]));
+}
+
+/// An application over HTTP/1.1: it answers at once, but for `/slow`, which waits for `release`.
+async fn application(release: tokio::sync::watch::Receiver<bool>) -> (u16, Arc<[AtomicUsize; 2]>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let asked = Arc::<[AtomicUsize; 2]>::default();
+    let counts = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (release, counts) = (release.clone(), Arc::clone(&counts));
+            let service = service_fn(move |request: hyper::Request<Incoming>| {
+                let (mut release, counts) = (release.clone(), Arc::clone(&counts));
+                async move {
+                    let status = match request.uri().path() {
+                        "/fast" => {
+                            counts[0].fetch_add(1, Ordering::Relaxed);
+                            200
+                        }
+                        "/slow" => {
+                            counts[1].fetch_add(1, Ordering::Relaxed);
+                            release.wait_for(|release| *release).await.unwrap();
+                            200
+                        }
+                        _ => 404,
+                    };
+                    let answer = hyper::Response::builder().status(status);
+                    Ok::<_, Infallible>(answer.body(Empty::<Bytes>::new()).unwrap())
+                }
+            });
+            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    (port, asked)
+}
+
+/// Waits, and not for ever.
+async fn soon(until: impl Future<Output = ()>) {
+    tokio::time::timeout(crate::applications::SOON, until).await.expect("it is not so in time");
+}
+
+async fn is_so(it_is: impl Fn() -> bool) {
+    while !it_is() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_leaves_finishes_what_is_under_way_and_no_call_fails_meanwhile() {
+    const SLOW: usize = 8;
+    let node = Arc::new(Node::start());
+    let (let_go, release) = tokio::sync::watch::channel(false);
+    let (leaving, leaving_asked) = application(release.clone()).await;
+    let (staying, staying_asked) = application(release).await;
+    let (at, run_node) = (node.url.clone(), Arc::clone(&node));
+    let start = move |instance: &'static str, port: u16| {
+        let port = port.to_string();
+        let args = ["run", "--app-id", "shop/orders", "--instance", instance, "--app-port", &port];
+        let args = [&args[..], &["--", "sh", "-c", SERVICE]].concat();
+        let mut process = run_node.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap());
+        let errors = BufReader::new(process.stderr.take().unwrap());
+        (Run { process, lines }, errors)
+    };
+    let key = tokio::task::spawn_blocking(move || {
+        node.run(&["grant", "allow", "shop/checkout", "invoke:orders/*"]);
+        node.json(&["key", "new", "service", "shop/checkout"])["key"].as_str().unwrap().to_owned()
+    });
+    let key = key.await.unwrap();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let call = move |path: &'static str| {
+        let request = client.post(format!("{at}/v1.0/invoke/orders/method/{path}")).header("dapr-api-token", &key);
+        async move { request.send().await.unwrap().status().as_u16() }
+    };
+
+    let (mut first, mut errors) = start("i1", leaving);
+    soon(async { while call("fast").await != 200 {} }).await;
+    let slow: Vec<_> = (0..SLOW).map(|_| tokio::spawn(call("slow"))).collect();
+    soon(is_so(|| leaving_asked[1].load(Ordering::Relaxed) == SLOW)).await;
+    let (second, _errors) = start("i2", staying);
+    let both = async {
+        while staying_asked[0].load(Ordering::Relaxed) == 0 {
+            assert_eq!(call("fast").await, 200)
+        }
+    };
+    soon(both).await;
+
+    // More at once than the first one has to do, so that both are asked.
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let load: Vec<_> = (0..SLOW * 3)
+        .map(|_| {
+            let (call, stopped) = (call.clone(), stopped.clone());
+            tokio::spawn(async move {
+                let mut statuses = Vec::new();
+                while !*stopped.borrow() {
+                    statuses.push(call("fast").await);
+                }
+                statuses
+            })
+        })
+        .collect();
+    let before = leaving_asked[0].load(Ordering::Relaxed);
+    soon(is_so(|| leaving_asked[0].load(Ordering::Relaxed) > before)).await;
+    first.signal(Signal::TERM);
+    tokio::task::spawn_blocking(move || {
+        let mut line = String::new();
+        while !line.contains("ending;") {
+            line.clear();
+            assert_ne!(errors.read_line(&mut line).unwrap(), 0, "it does not say that it ends");
+        }
+        // Read on, so that it never waits for us.
+        std::thread::spawn(move || drop(errors.read_to_string(&mut line)));
+    })
+    .await
+    .unwrap();
+    assert!(slow.iter().all(|call| !call.is_finished()), "they are under way");
+    let_go.send_replace(true);
+    for call in slow {
+        assert_eq!(call.await.unwrap(), 200, "what was under way is finished");
+    }
+    let ended = tokio::task::spawn_blocking(move || {
+        assert_eq!(first.says(), "ready");
+        first.ended()
+    });
+    assert_eq!(ended.await.unwrap(), (Some(0), "== APP == ending\n".to_owned()));
+    let after = staying_asked[0].load(Ordering::Relaxed);
+    soon(is_so(|| staying_asked[0].load(Ordering::Relaxed) > after)).await;
+    stop.send_replace(true);
+    for calls in load {
+        let statuses = calls.await.unwrap();
+        assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    }
+    tokio::task::spawn_blocking(move || drop(second)).await.unwrap();
 }
 
 /// Reads a document of the node.

@@ -22,6 +22,8 @@ use crate::{
 pub(super) async fn register(client: &Client, service: &ServiceId, resources: &Resources) -> Result<(), Error> {
     let twin = Twin { client, service, path: twin_path(service.as_str())? };
     let (grants, mut notes) = resources::grants(resources, service.name());
+    let (callers, left_out) = resources::callers(resources, service.namespace());
+    notes.extend(left_out);
     let mut secrets = Secrets::new();
     for component in &resources.components {
         let environment = std::env::vars_os().filter_map(|(name, value)| {
@@ -33,6 +35,9 @@ pub(super) async fn register(client: &Client, service: &ServiceId, resources: &R
     resources.notes.iter().chain(&notes).for_each(|note| say(note));
     twin.components(&resources.components).await?;
     twin.grants(&grants).await?;
+    if let Some(callers) = callers {
+        twin.callers(&callers).await?;
+    }
     twin.secrets(secrets).await?;
     twin.subscriptions(&resources.subscriptions).await?;
     for endpoint in &resources.endpoints {
@@ -67,17 +72,8 @@ impl Twin<'_> {
     }
 
     fn refused(&self, error: Error, what: &str) -> Error {
-        let Error::Refused { status, code, detail } = error else { return error };
-        let way_out = if status == 403 {
-            format!(
-                "; run with an operator's key (--key, TWIN_KEY), have one do this once, or have it allowed: 'twin grant \
-                 allow {}' with the scope above",
-                self.service
-            )
-        } else {
-            String::new()
-        };
-        Error::Refused { status, code, detail: format!("{what} did not get into the twin: {detail}{way_out}") }
+        let grant = format!(", or have it allowed: 'twin grant allow {}' with the scope above", self.service);
+        refused(error, what, &grant)
     }
 
     async fn components(&self, components: &[Component]) -> Result<(), Error> {
@@ -152,6 +148,35 @@ impl Twin<'_> {
         Ok(())
     }
 
+    /// The list as it stands in the files; another one is replaced.
+    async fn callers(&self, callers: &[resources::Caller]) -> Result<(), Error> {
+        let what = "what the files say of callers";
+        let there = match self.client.get(&format!("{}/callers", self.path)).await {
+            Ok(mut there) => there["callers"].take(),
+            Err(Error::Refused { status: 404 | 410, .. }) => Value::Null,
+            Err(error) => return Err(refused(error, what, "")),
+        };
+        let list: Vec<Value> =
+            callers.iter().map(|caller| json!({ "service": caller.service, "method": caller.method })).collect();
+        let is_there = there.as_array().is_some_and(|there| *there == list);
+        if !is_there {
+            let (path, body) = (format!("{}/callers", self.path), json!({ "callers": list }));
+            let put = self.client.write(Method::PUT, &path, Some(&body), None).await;
+            // No grant lets a service do this.
+            put.map_err(|error| refused(error, what, ""))?;
+        }
+        for caller in callers {
+            say(&format!("caller: {} may call '{}'{}", caller.service, caller.method, new(!is_there)));
+        }
+        if callers.is_empty() {
+            say(&format!("callers: nobody may call this service{}", new(!is_there)));
+        }
+        if !is_there && !there.is_null() {
+            say(&format!("another list of callers was there, and is replaced: {there}"));
+        }
+        Ok(())
+    }
+
     /// Their names are told, never their values.
     async fn secrets(&self, secrets: Secrets) -> Result<(), Error> {
         if secrets.is_empty() {
@@ -204,6 +229,17 @@ impl Twin<'_> {
         }
         Ok(())
     }
+}
+
+/// A refusal in full, with what to do.
+fn refused(error: Error, what: &str, or: &str) -> Error {
+    let Error::Refused { status, code, detail } = error else { return error };
+    let way_out = if status == 403 {
+        format!("; run with an operator's key (--key, TWIN_KEY), have one do this once{or}")
+    } else {
+        String::new()
+    };
+    Error::Refused { status, code, detail: format!("{what} did not get into the twin: {detail}{way_out}") }
 }
 
 fn new(is_new: bool) -> &'static str {

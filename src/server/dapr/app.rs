@@ -22,7 +22,8 @@ use dapr::dapr::proto::{
     },
 };
 use http_body_util::{BodyExt as _, Limited};
-use serde::Deserialize;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
 use tonic::{Code, Status};
 
 use super::{
@@ -47,6 +48,8 @@ const SUBSCRIPTIONS_MAX: usize = 64;
 const CONCURRENCY_MAX: usize = 32;
 /// By this metadata a subscription takes more than one message at once, and gives up their order.
 const CONCURRENCY: &str = "maxConcurrentMessages";
+/// What is not written as it is within a segment of a path (RFC 3986, section 2.3).
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Something an application wants to be pushed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -268,16 +271,31 @@ impl App {
         }
     }
 
+    /// Tells an application over HTTP what a key of its configuration is now.
+    pub(super) async fn tell_configuration(
+        &self,
+        store: &str,
+        key: &str,
+        told: &impl Serialize,
+    ) -> Result<StatusCode, Unreached> {
+        let [store, key] = [store, key].map(|text| utf8_percent_encode(text, SEGMENT));
+        let path = format!("/configuration/{store}/{key}");
+        let body = serde_json::to_vec(told).map_err(Unreached::new)?;
+        let told = self.http(Method::POST, &path, "application/json", body);
+        let told = tokio::time::timeout(WORK_TIMEOUT, told).await;
+        told.map_err(|_| Unreached::new("it does not answer in time"))?.map(|answered| answered.status)
+    }
+
     /// Invokes a method of an application that speaks gRPC; a status is the application's own.
     pub(super) async fn on_invoke(
         &self,
         request: tonic::Request<InvokeRequest>,
         bytes_max: usize,
-    ) -> Result<Result<InvokeResponse, Status>, Unreached> {
+    ) -> Result<Result<tonic::Response<InvokeResponse>, Status>, Unreached> {
         let mut client = self.grpc().max_decoding_message_size(bytes_max);
         match client.on_invoke(request).await {
             Err(status) if status.metadata().contains_key(UNREACHED) => Err(Unreached::new(status.message())),
-            answered => Ok(answered.map(tonic::Response::into_inner)),
+            answered => Ok(answered),
         }
     }
 }

@@ -4,34 +4,53 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
-    http::{HeaderValue, Method, Request, Response, StatusCode, header, uri::PathAndQuery},
+    http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, uri::PathAndQuery},
 };
 use compact_str::CompactString;
-use dapr::dapr::proto::common::v1::{HttpExtension, InvokeRequest, InvokeResponse, http_extension::Verb};
+use dapr::dapr::proto::{
+    common::v1::{HttpExtension, InvokeRequest, InvokeResponse, http_extension::Verb},
+    runtime::v1::InvokeServiceRequest,
+};
 use http_body_util::{BodyExt as _, Limited};
-use tonic::Code as Grpc;
+use tonic::{Code as Grpc, Extensions, Status, metadata::KeyAndValueRef};
 
-use super::{Block, Refusal, Session, app::App};
+use super::{
+    Block, Refusal, Session,
+    app::App,
+    headers::{of_grpc, to_headers, to_metadata},
+};
 use crate::{
     model::ServiceId,
     server::{
         channel::Protocol,
         http,
-        invocation::{Call, Carried, Uncalled},
+        invocation::{Call, Carried, Uncalled, pass_on},
         pass::Pass,
     },
 };
 
 /// Most that is told of an answer that refuses, in bytes.
 const MESSAGE_BYTES_MAX: usize = 1024;
+/// The status of an answer over HTTP, for whoever called over gRPC.
+const HTTP_STATUS: &str = "dapr-http-status";
 /// What an application serves for its node alone.
 const CALLBACK: &str = "/dapr.proto.runtime.v1.AppCallback";
 
 impl Session {
-    /// A service as clients name it: in the caller's own namespace, or `namespace/name`.
+    /// A service as clients name it: in the caller's own namespace, `namespace/name`, or as Dapr writes it,
+    /// `name.namespace`. A name that has a dot of its own is written in the second way.
     fn target(&self, app: &str) -> Result<ServiceId, Refusal> {
-        let id = if app.contains('/') { ServiceId::parse(app) } else { ServiceId::new(self.service.namespace(), app) };
-        id.map_err(|error| Refusal::malformed(format!("the app id '{app}': {error}")))
+        let named = match (app.split_once('/'), app.split_once('.')) {
+            (Some((namespace, name)), _) => Some((namespace, name)),
+            (None, None) => Some((self.service.namespace(), app)),
+            (None, Some((name, namespace))) => (!namespace.contains('.')).then_some((namespace, name)),
+        };
+        let said = |why: &str| Refusal::malformed(format!("the app id '{app}': {why}"));
+        let named = named.filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty()).ok_or_else(|| {
+            said("it is a name alone, or 'namespace/name', or 'name.namespace' where neither has a dot of its own")
+        });
+        let (namespace, name) = named?;
+        ServiceId::new(namespace, name).map_err(|error| said(&error.to_string()))
     }
 
     /// Invokes a method over HTTP; bodies are streamed to applications that speak it, too.
@@ -60,21 +79,28 @@ impl Session {
             content_type: content_type.unwrap_or_default().to_owned(),
             http_extension: Some(extension),
         };
-        let InvokeResponse { data, content_type } = self.on_invoke(&call, carried, &path, request).await?;
+        let answered = self.on_invoke(&call, carried, &path, request, head.headers).await?;
+        let (metadata, InvokeResponse { data, content_type }, _) = answered.into_parts();
         let mut response = Response::new(Body::from(data.unwrap_or_default().value));
+        *response.headers_mut() = to_headers(metadata);
         if let Ok(kind) = HeaderValue::try_from(content_type) {
             response.headers_mut().insert(header::CONTENT_TYPE, kind);
         }
         Ok(response)
     }
 
-    /// Invokes a method over gRPC.
-    pub async fn invoke_message(&self, app: &str, request: InvokeRequest) -> Result<InvokeResponse, Refusal> {
+    /// Invokes a method over gRPC; what stands beside the call and its answer goes on.
+    pub async fn invoke_message(
+        &self,
+        request: tonic::Request<InvokeServiceRequest>,
+    ) -> Result<tonic::Response<InvokeResponse>, Status> {
+        let (metadata, _, InvokeServiceRequest { id: app, message }) = request.into_parts();
+        let request = message.ok_or_else(|| Refusal::malformed("the request has no message"))?;
         let extension = request.http_extension.clone().unwrap_or_default();
         let method = method_of(extension.verb());
         let mut path = format!("/{}", request.method.trim_start_matches('/'));
         if path.contains('#') {
-            return Err(Refusal::malformed(format!("the method '{}' is no path", request.method)));
+            return Err(Refusal::malformed(format!("the method '{}' is no path", request.method)).into());
         }
         if !extension.querystring.is_empty() {
             path.push(if path.contains('?') { '&' } else { '?' });
@@ -82,14 +108,17 @@ impl Session {
         }
         let path = path.parse::<PathAndQuery>();
         let path = path.map_err(|_| Refusal::malformed(format!("the method '{}' is no path", request.method)))?;
-        let call = self.new_call(app, &method, path.path())?;
+        let call = self.new_call(&app, &method, path.path())?;
         let carried =
             self.server.admit_call(&call, self.header()).await.map_err(|error| self.uncalled(&call, error))?;
         if carried.channel.protocol == Protocol::Grpc {
-            return self.on_invoke(&call, carried, &path, request).await;
+            let answered = self.on_invoke(&call, carried, &path, request, of_grpc(metadata)).await?;
+            let (metadata, answer, _) = answered.into_parts();
+            return Ok(tonic::Response::from_parts(to_metadata(&of_grpc(metadata)), answer, Extensions::default()));
         }
         let mut sent = Request::new(Body::from(request.data.unwrap_or_default().value));
         *sent.method_mut() = method;
+        *sent.headers_mut() = to_headers(metadata);
         let trace = self.header.trace().map(ToString::to_string);
         for (name, value) in [("content-type", Some(request.content_type)), ("traceparent", trace)] {
             let value = value.filter(|value| !value.is_empty()).and_then(|value| HeaderValue::try_from(value).ok());
@@ -102,15 +131,24 @@ impl Session {
         let unread = |why: &str| Refusal::internal("ERR_DIRECT_INVOKE", format!("the answer of {app}: {why}"));
         let read = read.map_err(|_| unread("it does not come to its end"))?;
         let body = read.map_err(|error| unread(&format!("{error} (at most {bytes_max} bytes)")))?.to_bytes();
+        let mut metadata = to_metadata(&head.headers);
+        metadata.insert(HTTP_STATUS, head.status.as_u16().into());
         if head.status.is_success() {
             let kind = head.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
             let data = Some(prost_types::Any { type_url: String::new(), value: body.into() });
-            return Ok(InvokeResponse { data, content_type: kind.unwrap_or_default().to_owned() });
+            let answer = InvokeResponse { data, content_type: kind.unwrap_or_default().to_owned() };
+            return Ok(tonic::Response::from_parts(metadata, answer, Extensions::default()));
         }
         // It becomes a header of the answer.
         let message = String::from_utf8_lossy(&body[..body.len().min(MESSAGE_BYTES_MAX)]).into_owned();
         let (code, grpc) = ("ERR_DIRECT_INVOKE".into(), code_of(head.status));
-        Err(Refusal { code, http: head.status, grpc, message, details: Vec::new() })
+        let mut status = Status::from(Refusal { code, http: head.status, grpc, message, details: Vec::new() });
+        for entry in metadata.iter() {
+            if let KeyAndValueRef::Ascii(name, value) = entry {
+                status.metadata_mut().insert(name.clone(), value.clone());
+            }
+        }
+        Err(status)
     }
 
     async fn carry(
@@ -132,12 +170,14 @@ impl Session {
         carried: Carried,
         path: &PathAndQuery,
         request: InvokeRequest,
-    ) -> Result<InvokeResponse, Refusal> {
+        mut headers: HeaderMap,
+    ) -> Result<tonic::Response<InvokeResponse>, Refusal> {
         let mut extension = request.http_extension.clone().unwrap_or_default();
         path.query().unwrap_or_default().clone_into(&mut extension.querystring);
         let method = path.path().trim_start_matches('/').to_owned();
         let request = InvokeRequest { method, http_extension: Some(extension), ..request };
-        let mut request = tonic::Request::new(request);
+        pass_on(&mut headers);
+        let mut request = tonic::Request::from_parts(to_metadata(&headers), Extensions::default(), request);
         let trace = self.header.trace().map(ToString::to_string);
         let stated = call.stated().map(|(name, value)| (name, value.to_owned()));
         for (name, value) in stated.into_iter().chain(trace.map(|trace| ("traceparent", trace))) {
@@ -171,6 +211,7 @@ impl Session {
     fn uncalled(&self, call: &Call, error: Uncalled) -> Refusal {
         let target = call.target.name();
         match error {
+            Uncalled::Full { .. } => Refusal::full("ERR_DIRECT_INVOKE", error.to_string()),
             Uncalled::Refused(failure) => {
                 Refusal::of(Block::Invoke, target, &failure, |failure| self.server.problem(failure))
             }

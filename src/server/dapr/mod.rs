@@ -8,6 +8,7 @@
 pub mod app;
 pub mod configuration;
 pub mod event;
+mod headers;
 pub mod invoke;
 pub mod metadata;
 pub mod pubsub;

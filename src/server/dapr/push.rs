@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     model::ServiceId,
-    server::{Phase, channel::Channel},
+    server::{Phase, Server, channel::Channel},
     twin::{Failure, Rejection},
 };
 
@@ -67,21 +67,21 @@ impl Drop for Listed<'_> {
     }
 }
 
-/// Pushes to an application what it states that it wants and what its service has declared, until the node stops and the
-/// last of it is settled.
+/// Pushes to an application what it states that it wants and what its service has declared, until the node stops or it
+/// leaves, and the last of it is settled.
 pub async fn run(session: Session, channel: Arc<Channel>) {
     let app = App(channel);
     let mut changes = session.server.watch(Some(&session.service), None);
     let stated = loop {
         let asked = tokio::select! {
             asked = app.subscriptions() => asked,
-            () = session.server.stopping() => return,
+            () = app.ending(&session.server) => return,
         };
         match asked {
             Ok(stated) => break stated,
             Err(error) => {
                 tracing::debug!(%error, service = %session.service, "an application was not asked for its subscriptions");
-                if session.rests(ASK_AGAIN).await {
+                if app.rests(&session.server, ASK_AGAIN).await {
                     return;
                 }
             }
@@ -89,13 +89,13 @@ pub async fn run(session: Session, channel: Arc<Channel>) {
     };
     let mut pushing = JoinSet::new();
     let mut under_way = Vec::<(Arc<Subscribed>, AbortHandle)>::new();
-    while session.server.phase() != Phase::Stopping {
+    while !app.is_ending(&session.server) {
         // What the application states counts before what is declared of the same topic.
         let declared = match session.declared().await {
             Ok(declared) => declared,
             Err(failure) => {
                 tracing::warn!(%failure, service = %session.service, "declared subscriptions are not known; they are asked for again");
-                session.rests(PAUSE).await;
+                app.rests(&session.server, PAUSE).await;
                 continue;
             }
         };
@@ -120,7 +120,7 @@ pub async fn run(session: Session, channel: Arc<Channel>) {
             () = async {
                 while changes.next().await.is_ok_and(|published| !published.event.name.starts_with(DECLARED)) {}
             } => {}
-            () = session.server.stopping() => {}
+            () = app.ending(&session.server) => {}
         }
         while pushing.try_join_next().is_some() {}
     }
@@ -128,12 +128,27 @@ pub async fn run(session: Session, channel: Arc<Channel>) {
     while pushing.join_next().await.is_some() {}
 }
 
-impl Session {
-    /// Waits, and not for a node that stops; whether it does.
-    async fn rests(&self, pause: Duration) -> bool {
-        tokio::time::timeout(pause, self.server.stopping()).await.is_ok()
+impl App {
+    /// Whether nothing new is pushed: the node stops, or the application leaves.
+    fn is_ending(&self, server: &Server) -> bool {
+        server.phase() == Phase::Stopping || self.0.is_over()
     }
 
+    /// Waits until that is so.
+    async fn ending(&self, server: &Server) {
+        tokio::select! {
+            () = server.stopping() => {}
+            () = self.0.over() => {}
+        }
+    }
+
+    /// Waits, and not for that; whether it is so.
+    async fn rests(&self, server: &Server, pause: Duration) -> bool {
+        tokio::time::timeout(pause, self.ending(server)).await.is_ok()
+    }
+}
+
+impl Session {
     /// What the service has declared, as far as it can be pushed.
     async fn declared(&self) -> Result<Vec<Subscribed>, Failure> {
         let declared = match self.server.subscriptions(&self.service, self.header()).await {
@@ -154,10 +169,10 @@ impl Session {
     }
 }
 
-/// Pushes one topic, again and again should it end, until the node stops.
+/// Pushes one topic, again and again should it end, until the node stops or the application leaves.
 async fn push(session: Session, app: App, subscribed: Arc<Subscribed>) {
     let mut is_said = false;
-    while session.server.phase() != Phase::Stopping {
+    while !app.is_ending(&session.server) {
         let ahead = subscribed.concurrency * AHEAD;
         let ended = match session.clone().topic_take(subscribed.wanted.clone(), ahead).await {
             Ok(taking) => {
@@ -167,15 +182,15 @@ async fn push(session: Session, app: App, subscribed: Arc<Subscribed>) {
             Err(refusal) => refusal.message,
         };
         let (service, topic) = (&session.service, &subscribed.wanted.topic);
-        if !is_said && session.server.phase() != Phase::Stopping {
+        if !is_said && !app.is_ending(&session.server) {
             tracing::warn!(%service, topic, reason = ended, "a subscription of an application rests; it is tried again");
             is_said = true;
         }
-        session.rests(PAUSE).await;
+        app.rests(&session.server, PAUSE).await;
     }
 }
 
-/// Hands messages over until that goes wrong or the node stops; what is being worked on is settled first.
+/// Hands messages over until that goes wrong or is over; what is being worked on is settled first.
 async fn hand_over(mut taking: Taking, app: &App, subscribed: &Subscribed, is_said: &mut bool) -> String {
     let server = taking.server();
     let mut working = FuturesUnordered::new();
@@ -200,7 +215,7 @@ async fn hand_over(mut taking: Taking, app: &App, subscribed: &Subscribed, is_sa
                     ended = Some(unreached.to_string());
                 }
             },
-            () = server.stopping(), if ended.is_none() => ended = Some("the node is stopping".to_owned()),
+            () = app.ending(&server), if ended.is_none() => ended = Some("the node is stopping, or the application leaves".to_owned()),
         }
         if let Some(ended) = ended.take_if(|_| working.is_empty()) {
             taking.close().await;

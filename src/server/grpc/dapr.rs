@@ -55,7 +55,7 @@ pub(super) fn router() -> Router<Arc<Server>> {
         .route("/dapr.proto.runtime.v1.Dapr/SubscribeConfigurationAlpha1", streaming(subscribe_configuration))
         .route("/dapr.proto.runtime.v1.Dapr/UnsubscribeConfiguration", unary(unsubscribe_configuration))
         .route("/dapr.proto.runtime.v1.Dapr/UnsubscribeConfigurationAlpha1", unary(unsubscribe_configuration))
-        .route("/dapr.proto.runtime.v1.Dapr/InvokeService", unary(invoke_service))
+        .route("/dapr.proto.runtime.v1.Dapr/InvokeService", post(invoke_service))
         .route("/dapr.proto.runtime.v1.Dapr/GetMetadata", unary(get_metadata))
         .route("/dapr.proto.runtime.v1.Dapr/SetMetadata", unary(set_metadata))
         .route("/dapr.proto.runtime.v1.Dapr/Shutdown", unary(shutdown))
@@ -387,9 +387,25 @@ async fn talk(
     ended
 }
 
-async fn invoke_service(session: Session, request: wire::InvokeServiceRequest) -> Result<InvokeResponse, Refusal> {
-    let message = request.message.ok_or_else(|| Refusal::malformed("the request has no message"))?;
-    session.invoke_message(&request.id, message).await
+async fn invoke_service(State(server): State<Arc<Server>>, request: Request<Body>) -> Response {
+    let mut grpc = grpc::<wire::InvokeServiceRequest, InvokeResponse>(&server);
+    match open(&server, request, false).await {
+        Ok((session, request)) => grpc.unary(Invoke(session), request).await.map(Body::new),
+        Err(status) => status.into_http(),
+    }
+}
+
+/// Invocation, the one method that is about what stands beside its messages, too.
+struct Invoke(Session);
+
+impl tonic::server::UnaryService<wire::InvokeServiceRequest> for Invoke {
+    type Response = InvokeResponse;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<tonic::Response<InvokeResponse>, Status>> + Send>>;
+
+    fn call(&mut self, request: tonic::Request<wire::InvokeServiceRequest>) -> Self::Future {
+        let session = self.0.clone();
+        Box::pin(async move { session.invoke_message(request).await })
+    }
 }
 
 async fn get_secret(session: Session, request: wire::GetSecretRequest) -> Result<wire::GetSecretResponse, Refusal> {

@@ -52,6 +52,10 @@ pub(super) fn router() -> Router<Arc<Server>> {
         .route("/v1.0/secrets/{store}/{secret}", get(secret_get))
         .route("/v1.0/configuration/{store}", get(configuration_get))
         .route("/v1.0-alpha1/configuration/{store}", get(configuration_get))
+        .route("/v1.0/configuration/{store}/subscribe", get(configuration_subscribe))
+        .route("/v1.0-alpha1/configuration/{store}/subscribe", get(configuration_subscribe))
+        .route("/v1.0/configuration/{store}/{id}/unsubscribe", get(configuration_unsubscribe))
+        .route("/v1.0-alpha1/configuration/{store}/{id}/unsubscribe", get(configuration_unsubscribe))
         .route("/v1.0/invoke/{app}/method", any(invoke))
         .route("/v1.0/invoke/{app}/method/{*method}", any(invoke))
         .route("/v1.0/invoke/{app}/method/", any(invoke))
@@ -402,10 +406,31 @@ async fn secret_bulk(session: Session, At(store): At<String>) -> Result<Response
     Ok(json(None, &session.secret_bulk(&store).await?))
 }
 
+/// The keys that the query names.
+fn asked_keys(asked: Vec<(String, String)>) -> Vec<String> {
+    asked.into_iter().filter(|(name, _)| name == "key").map(|(_, key)| key).collect()
+}
+
 async fn configuration_get(session: Session, At(store): At<String>, Asked(asked): Asked) -> Result<Response, Refusal> {
-    let keys: Vec<_> = asked.into_iter().filter(|(name, _)| name == "key").map(|(_, key)| key).collect();
-    let items = session.configuration_get(&store, &keys).await?;
+    let items = session.configuration_get(&store, &asked_keys(asked)).await?;
     if items.is_empty() { Ok(StatusCode::NO_CONTENT.into_response()) } else { Ok(json(None, &items)) }
+}
+
+async fn configuration_subscribe(
+    session: Session,
+    At(store): At<String>,
+    Asked(asked): Asked,
+) -> Result<Response, Refusal> {
+    let id = session.configuration_push(&store, asked_keys(asked)).await?;
+    Ok(json(None, &serde_json::json!({ "id": id })))
+}
+
+async fn configuration_unsubscribe(session: Session, At((_, id)): At<(String, String)>) -> Response {
+    if session.server.subscriptions.end(&session.service, &id) {
+        return json(None, &serde_json::json!({ "ok": true }));
+    }
+    let body = serde_json::json!({ "ok": false, "message": format!("there is no subscription {id}") });
+    (StatusCode::INTERNAL_SERVER_ERROR, json(None, &body)).into_response()
 }
 
 async fn healthz(State(server): State<Arc<Server>>) -> Response {

@@ -106,9 +106,8 @@ fn of_configuration(policy: &Policy, resources: &Resources, grants: &mut Vec<Gra
                     of_secrets(scope, &place, resources, grants, notes);
                 }
             }
-            "accessControl" => notes.push(format!(
-                "{place}: 'accessControl' is not supported: who may call is the twin's list of callers (PUT …/callers)"
-            )),
+            // It becomes the list of callers.
+            "accessControl" => {}
             other => notes.push(format!("{place}: '{other}' is not supported; nothing is done with it")),
         }
     }
@@ -218,10 +217,10 @@ mod tests {
     #[test]
     fn what_cannot_be_expressed_is_said() {
         let spec = serde_json::json!({
-            "accessControl": {}, "tracing": {}, "secrets": { "scopes": [{ "storeName": "vault" }] },
+            "tracing": {}, "secrets": { "scopes": [{ "storeName": "vault" }] },
         });
         let notes = configured(spec);
-        for said in ["'accessControl' is not supported", "'tracing' is not supported", "no secret store 'vault'"] {
+        for said in ["'tracing' is not supported", "no secret store 'vault'"] {
             assert!(notes.iter().any(|note| note.contains(said)), "{notes:?}");
         }
     }

@@ -7,6 +7,7 @@
 
 mod access;
 mod builtin;
+mod callers;
 mod field;
 mod model;
 mod read;
@@ -14,6 +15,7 @@ mod read;
 pub use self::{
     access::{Grant, grants},
     builtin::{Unsupported, choose},
+    callers::{Caller, callers},
     model::{Bulk, Component, Endpoint, Kind, Policy, PolicyKind, Resources, Rule, Subscription, Value},
     read::{Invalid, read},
 };
