@@ -29,7 +29,7 @@ use tonic::transport::Channel;
 
 use service_twin::config::StoreKind;
 
-use crate::api_world::{Answer, World, config, event};
+use crate::api_world::{Answer, World, config};
 
 /// How long is waited for what must come.
 pub(crate) const SOON: Duration = Duration::from_secs(30);

@@ -498,7 +498,7 @@ async fn an_instance_that_leaves_finishes_what_is_under_way_and_no_call_fails_me
     let (second, _errors) = start("i2", staying);
     let both = async {
         while staying_asked[0].load(Ordering::Relaxed) == 0 {
-            assert_eq!(call("fast").await, 200)
+            assert_eq!(call("fast").await, 200);
         }
     };
     soon(both).await;
