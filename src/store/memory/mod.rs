@@ -33,6 +33,8 @@ pub struct MemoryStore {
     index: Mutex<Index>,
     blobs: Mutex<Blobs>,
     claims: Mutex<()>,
+    /// Whether it has every slot, not one.
+    shared: bool,
     closed: AtomicBool,
     faults: Option<Arc<Faults>>,
     held: Mutex<Held>,
@@ -68,6 +70,11 @@ impl MemoryStore {
         Self::build(None)
     }
 
+    /// An empty store that runtimes of this process share: each owns some of all slots.
+    pub fn shared() -> Self {
+        Self { shared: true, ..Self::build(None) }
+    }
+
     /// An empty store that asks `faults` at every commit and load, and remembers each twin's [`Self::chain`].
     pub fn with_faults(faults: Arc<Faults>) -> Self {
         Self::build(Some(faults))
@@ -79,6 +86,7 @@ impl MemoryStore {
             index: Mutex::default(),
             blobs: Mutex::default(),
             claims: Mutex::new(()),
+            shared: false,
             closed: AtomicBool::new(false),
             faults,
             held: Mutex::default(),
@@ -217,7 +225,7 @@ impl MemoryStore {
     fn read(&self, load: &Load) -> Result<Loaded, Error> {
         let hash = rows::hash(&load.address);
         let shard = self.shard(hash).lock();
-        load.follows(shard.epoch(Slot::default()))?;
+        load.follows(shard.epoch(self.slot_of(&load.address.key)))?;
         Ok(shard.find(hash, &load.address).map(|row| row.read(load)).unwrap_or_default())
     }
 
@@ -354,6 +362,10 @@ impl Instant for MemoryStore {
 impl Store for MemoryStore {
     fn level(&self) -> Level {
         Level::Buffered
+    }
+
+    fn slot_of(&self, key: &str) -> Slot {
+        if self.shared { Slot::of(Key::hash_of(key)) } else { Slot::default() }
     }
 
     fn claim(&self, slot: Slot, expected: Option<Epoch>, done: Done<Epoch>) {
