@@ -154,7 +154,7 @@ async fn a_version_of_as_many_keys_as_may_change_at_once_can_be_taken_back_and_o
 const SUBSCRIBE: &str = "/v1.0/configuration/configstore/subscribe";
 
 async fn get(world: &World, key: &str, path: &str) -> Answer {
-    Answer::of(world.bare("GET", path).header("dapr-api-token", key).send().await.unwrap()).await
+    Answer::of(world.bare("GET", path).header("dapr-api-token", key).send().await.expect("an answer")).await
 }
 
 /// Subscribes on behalf of an application whose channel may be a moment away.
@@ -163,7 +163,7 @@ async fn subscription(world: &World, key: &str, path: &str) -> String {
         loop {
             let answer = get(world, key, path).await;
             if answer.status == 200 {
-                break answer.json()["id"].as_str().unwrap().to_owned();
+                break answer.json()["id"].as_str().expect("an id").to_owned();
             }
             assert_eq!(answer.json()["errorCode"], "ERR_APP_CHANNEL_NIL");
         }

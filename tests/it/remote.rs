@@ -117,7 +117,7 @@ impl World {
     /// Two runtimes; even slots are the first one's.
     fn start(door: &Door) -> Arc<Self> {
         let world = Arc::new(Self {
-            store: Arc::new(Shared(Arc::new(MemoryStore::new()))),
+            store: Arc::new(Shared(Arc::new(MemoryStore::shared()))),
             runtimes: OnceLock::new(),
             owners: Mutex::new(vec![None; usize::from(Slot::COUNT)]),
             lost: Mutex::default(),
