@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | 0 | [`model`] | words that two layers exchange |
 //! | 1 | [`twin`] | what a twin is; [`twin::service`] is the service twin |
-//! | 2 | [`store`] | durable bytes: memory, sled |
+//! | 2 | [`store`] | durable bytes: memory, sled, NATS JetStream (feature `cluster`) |
 //! | 2 | `token` | API keys as Biscuits: made, narrowed, read (feature `server` or `cli`) |
 //! | 3 | [`capability`] | what a service may use |
 //! | 3 | [`cluster`] | many nodes that share their twins (feature `cluster`: over NATS JetStream and gRPC) |

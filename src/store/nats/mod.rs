@@ -129,7 +129,8 @@ impl Inner {
     }
 }
 
-/// A cluster's store as one node has it; see the module.
+/// A cluster's store as one node has it; see the module. Dropping it ends what was committed; reads and claims under way
+/// then have no answer, so whoever waits for one keeps the store.
 pub struct NatsStore {
     inner: Arc<Inner>,
     handle: Handle,
