@@ -335,11 +335,14 @@ fn hint(found: &str, among: &[&str]) -> String {
     let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
     let nearest = Config::names()
         .into_iter()
-        .map(|name| (strsim::levenshtein(found, &last(&name)), !among.contains(&&*last(&name)), name))
+        .map(|name| {
+            let depth = name.matches('.').count();
+            (strsim::levenshtein(found, &last(&name)), !among.contains(&&*last(&name)), depth, name)
+        })
         .min()
-        .filter(|(distance, _, _)| *distance <= found.len().div_ceil(3));
+        .filter(|(distance, ..)| *distance <= found.len().div_ceil(3));
     match nearest {
-        Some((_, _, name)) => format!("did you mean '{name}'? {ALL}"),
+        Some((.., name)) => format!("did you mean '{name}'? {ALL}"),
         None => ALL.to_owned(),
     }
 }

@@ -1,5 +1,4 @@
 //! A service's configuration: set in commits, pushed to who follows it, taken back.
-#![expect(clippy::unwrap_used, reason = "helpers of tests, which fail by it")]
 
 use dapr::dapr::proto::runtime::v1::{self as wire, dapr_client::DaprClient};
 use serde_json::{Value, json};
