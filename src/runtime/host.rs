@@ -209,23 +209,13 @@ impl<K: Twin> AnyHost for Host<K> {
 
     fn leave(&self, slot: Slot) -> usize {
         let shard = self.shard_of(slot);
-        let now = shard.shared.clock.now();
-        let mut core = shard.core.lock();
-        let left = shard.hold(&mut core, now, |core| core.leave(shard, slot, now));
-        let stuck = core.is_stuck();
-        let mut out = core.take_out();
-        drop(core);
-        if stuck {
-            shard.inbox.note([]);
-        }
-        if let Some(out) = &mut out {
-            shard.perform(out);
-        }
-        left
+        shard.hold_now(|core, now| core.leave(shard, slot, now))
     }
 
+    // At once: if the slot is owned again before that, nothing of its former life is there.
     fn lose(&self, slot: Slot) {
-        self.shard_of(slot).inbox.note([Note::Lose(slot)]);
+        let shard = self.shard_of(slot);
+        shard.hold_now(|core, _| core.lose(shard, slot));
     }
 
     fn counts(&self) -> Counts {

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     model::{Key, Outcome, Rider, Sealed, Timestamp},
-    store::{self, Commit, Committed, Ended, Epoch, Load, Loaded, Slot},
+    store::{self, Commit, Committed, Ended, Epoch, Load, Loaded},
     twin::{Delivery, Failure, Handed, Twin, Went},
 };
 
@@ -47,8 +47,6 @@ pub(super) enum Note {
     Wake(u64, Key, u64),
     /// How the delivery of a promise went.
     Settled { hash: u64, key: Key, number: u64, went: Went },
-    /// Another runtime has the twins of this slot.
-    Lose(Slot),
     /// Time for passivation and saves; `drain` means all of them, now.
     Tick { drain: bool },
 }
@@ -261,6 +259,23 @@ impl<K: Twin> Shard<K> {
         result
     }
 
+    /// Waits for the lock, works under it and performs what that caused.
+    pub(super) fn hold_now<R>(&self, work: impl FnOnce(&mut Core<K>, Timestamp) -> R) -> R {
+        let now = self.shared.clock.now();
+        let mut core = self.core.lock();
+        let result = self.hold(&mut core, now, |core| work(core, now));
+        let stuck = core.is_stuck();
+        let mut out = core.take_out();
+        drop(core);
+        if stuck {
+            self.inbox.note([]);
+        }
+        if let Some(out) = &mut out {
+            self.perform(out);
+        }
+        result
+    }
+
     /// Performs what a batch caused; call after unlocking.
     pub(super) fn perform(&self, out: &mut Out<K>) {
         loop {
@@ -426,7 +441,6 @@ impl<K: Twin> Core<K> {
                 let settle = |core: &mut Self| core.settled(shard, hash, &key, number, &went, now);
                 self.contained_by(shard, hash, &key, settle).ok();
             }
-            Note::Lose(slot) => self.lose(shard, slot),
             Note::Tick { drain } => self.tick(shard, drain, now),
         }
     }

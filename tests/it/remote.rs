@@ -302,6 +302,25 @@ async fn a_runtime_that_lost_a_slot_commits_nothing_in_it() {
 }
 
 #[tokio::test]
+async fn nothing_of_a_slots_former_life_is_there_when_it_is_owned_again() {
+    for door in doors() {
+        let world = World::start(&door);
+        let key = key_of(0);
+        let slot = slot_of(&key);
+        for round in 0..50 {
+            assert_eq!(world.ask(0, &key, Add(1)).await, Ok(11 * round + 1));
+            world.give(slot, 1);
+            assert_eq!(world.ask(1, &key, Add(10)).await, Ok(11 * round + 11));
+            // It hears of both at once.
+            world.runtime(1).disown(slot);
+            world.runtime(0).disown(slot);
+            world.give(slot, 0);
+            assert_eq!(world.ask(0, &key, Read).await, Ok((11 * (round + 1), 2 * (round + 1))));
+        }
+    }
+}
+
+#[tokio::test]
 async fn without_its_lease_a_runtime_does_not_answer_from_memory() {
     let world = World::start(&Door::Open);
     let key = key_of(0);

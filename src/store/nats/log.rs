@@ -15,6 +15,8 @@ use super::{
 
 /// Messages asked for at once.
 const MESSAGES_AT_ONCE: usize = 500;
+/// How long a consumer that does not answer is asked again.
+const ASKED_AGAIN: Duration = Duration::from_secs(2);
 /// How long a consumer outlives its reader.
 const INACTIVE: Duration = Duration::from_secs(30);
 
@@ -51,7 +53,8 @@ impl Log {
             ..pull::Config::default()
         };
         let consumer = stream.create_consumer(config).await.map_err(|error| error.to_string())?;
-        let (wait, patience) = (wire.timeout(), wire.patience());
+        // Whatever reads a log opens another one: the consumer is gone with its server.
+        let (wait, patience) = (wire.timeout(), wire.patience().min(ASKED_AGAIN));
         Ok(Self { stream, consumer, batch: None, received: 0, wait, delays: delays(patience), patience })
     }
 
