@@ -181,8 +181,12 @@ impl Node {
         if node.makes_keys()
             && let Err(error) = first_key(&node.server, &config.data_dir, is_new).await
         {
-            node.shutdown().await;
-            return Err(error);
+            if !node.shares() {
+                node.shutdown().await;
+                return Err(error);
+            }
+            // Another node may just have gone; this one is of use all the same.
+            tracing::error!(%error, "if the cluster has no operator key yet, start a node again to make one");
         }
         node.server.take_up_endpoints().await;
         node.server.enter(Phase::Ready);
@@ -196,6 +200,11 @@ impl Node {
             return member.is_first();
         }
         true
+    }
+
+    /// Whether other nodes may own twins, too.
+    fn shares(&self) -> bool {
+        self.runtime.cluster().is_some()
     }
 
     /// Where it listens.
