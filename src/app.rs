@@ -166,17 +166,19 @@ impl Node {
         let metrics = Arc::new(Metrics::new(|registry| vitals::register(&runtime, registry)));
         let server = Server::new(runtime.clone(), clock, metrics, config.server.clone(), root, seal);
         let serving = tokio::spawn(listen::serve(Arc::clone(&server), listener, drain / CONNECTIONS_SHARE));
+        #[cfg(feature = "cluster")]
+        let member = match prepared {
+            Some(prepared) => Some(prepared.join(runtime.clone()).await?),
+            None => None,
+        };
         let node = Self {
             address,
+            runtime,
             server,
             serving,
             drain,
             #[cfg(feature = "cluster")]
-            member: match prepared {
-                Some(prepared) => Some(prepared.join(runtime.clone()).await?),
-                None => None,
-            },
-            runtime,
+            member,
         };
         if node.makes_keys()
             && let Err(error) = first_key(&node.server, &config.data_dir, is_new).await
@@ -196,10 +198,10 @@ impl Node {
     /// Whether this node makes the first operator key: of a cluster, one does.
     fn makes_keys(&self) -> bool {
         #[cfg(feature = "cluster")]
-        if let Some(member) = &self.member {
-            return member.is_first();
-        }
-        true
+        let makes = self.member.as_ref().is_none_or(cluster::Member::is_first);
+        #[cfg(not(feature = "cluster"))]
+        let makes = !self.shares();
+        makes
     }
 
     /// Whether other nodes may own twins, too.
