@@ -48,7 +48,7 @@ pub struct NodeView {
 /// The other nodes, as the runtime of one sees them.
 pub trait Cluster: Send + Sync + 'static {
     /// Takes an encoded call to the node that owns the slot, wherever it moves meanwhile; waits while nobody owns it, until
-    /// the deadline. Nothing blocks. [`Failure::outcome`] says what is certain when no answer came.
+    /// the deadline. Nothing blocks. [`Failure::outcome`](crate::twin::Failure::outcome) says what is certain when no answer came.
     fn forward(&self, slot: Slot, call: Vec<u8>, deadline: Option<Timestamp>, done: Forwarded);
 
     /// Takes an encoded call to one node, by its name.
