@@ -75,8 +75,9 @@ impl Shared {
     /// Sends a call to the owner of its twin's slot, and its answer back to whoever waits for it.
     pub(super) fn forward<K: Twin>(&self, hash: u64, key: &Key, call: Arc<dyn Delivery<K>>) {
         let Some(cluster) = &self.cluster else { return call.fail(Failure::Stopping) };
-        let Some((name, body)) = call.pack() else {
-            return call.fail(Failure::Unregistered { name: format!("{}/{call:p}", K::KIND).into() });
+        let (name, body) = match call.pack() {
+            Ok(packed) => packed,
+            Err(failure) => return call.fail(failure),
         };
         let deadline = call.header().deadline;
         let left = deadline.map(|deadline| deadline.since(self.clock.now()));

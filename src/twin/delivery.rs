@@ -39,8 +39,8 @@ pub trait Delivery<K: Twin>: Rider {
     fn reply_bytes(&self) -> Option<Vec<u8>>;
     /// Keeps a recorded reply as the result, in place of a turn.
     fn replay(&self, reply: &[u8]);
-    /// Name and encoded message, for a runtime elsewhere; `None` if it is not registered to travel.
-    fn pack(&self) -> Option<(&'static str, Vec<u8>)>;
+    /// Name and encoded message, for a runtime elsewhere; fails with its type if it is not registered to travel.
+    fn pack(&self) -> Answer<(&'static str, Vec<u8>)>;
     /// Ends it with what a runtime elsewhere answered.
     fn arrive(&self, answer: Answer<&[u8]>);
 }
@@ -259,8 +259,9 @@ impl<M: Message> Delivery<M::Twin> for Call<M> {
         }
     }
 
-    fn pack(&self) -> Option<(&'static str, Vec<u8>)> {
-        self.codec.as_ref().map(|codec| (codec.name, (codec.request)(&self.message)))
+    fn pack(&self) -> Answer<(&'static str, Vec<u8>)> {
+        let unregistered = || Failure::Unregistered { name: std::any::type_name::<M>().into() };
+        self.codec.as_ref().map(|codec| (codec.name, (codec.request)(&self.message))).ok_or_else(unregistered)
     }
 
     fn arrive(&self, answer: Answer<&[u8]>) {

@@ -203,7 +203,7 @@ async fn a_message_that_is_not_registered_does_not_travel() {
     let world = World::start(&Door::Open);
     assert_eq!(world.ask(0, &key_of(0), Bump(2)).await, Ok(2));
     let refused = world.ask(1, &key_of(0), Bump(2)).await;
-    assert!(matches!(refused, Err(Failure::Unregistered { .. })), "{refused:?}");
+    assert!(matches!(&refused, Err(Failure::Unregistered { name }) if name.ends_with("Bump")), "{refused:?}");
     assert_eq!(world.ask(0, &key_of(0), Bump(0)).await, Ok(2));
 }
 
