@@ -12,15 +12,9 @@ use crate::{
 };
 
 impl<K: Twin> Core<K> {
-    /// The activations of a slot, by index.
-    fn of_slot(&self, slot: Slot) -> Vec<u32> {
-        let in_slot = |at: &u32| self.table.get(*at).is_some_and(|twin| Slot::of(Key::hash_of(&twin.key)) == slot);
-        (0..self.table.end()).filter(in_slot).collect()
-    }
-
     /// Lets those twins of a slot leave of which nothing is under way, and saves the unsaved; answers how many stay.
     pub(super) fn leave(&mut self, shard: &Shard<K>, slot: Slot, now: Timestamp) -> usize {
-        let twins = self.of_slot(slot);
+        let twins = self.table.of_slot(slot);
         let still_here = |core: &mut Self, at: u32| {
             core.send_waiting_on(at);
             let Some(twin) = core.table.get_mut(at) else { return false };
@@ -37,14 +31,19 @@ impl<K: Twin> Core<K> {
             false
         };
         let stays = |at: &&u32| self.contained(shard, **at, |core| still_here(core, **at)).unwrap_or(true);
-        twins.iter().filter(stays).count()
+        let stay = twins.iter().filter(stays).count();
+        if stay < twins.len() {
+            self.unlist_gone();
+        }
+        stay
     }
 
     /// Ends the activations of a slot that was lost. What the store is writing or reading for one is waited for.
     pub(super) fn lose(&mut self, shard: &Shard<K>, slot: Slot) {
-        for at in self.of_slot(slot) {
+        for at in self.table.of_slot(slot) {
             self.contained(shard, at, |core| core.lose_one(shard, at)).ok();
         }
+        self.unlist_gone();
     }
 
     fn lose_one(&mut self, shard: &Shard<K>, at: u32) {
@@ -76,6 +75,7 @@ impl<K: Twin> Core<K> {
         }
         self.send_waiting_on(at);
         self.remove(shard, at);
+        self.unlist_gone();
         false
     }
 
@@ -92,8 +92,12 @@ impl<K: Twin> Core<K> {
         self.out.elsewhere.extend(waiting);
     }
 
+    /// Strikes twins that left off the list of the unsaved, before another one gets their place.
+    fn unlist_gone(&mut self) {
+        self.unsaved.retain(|(_, listed)| self.table.get(*listed).is_some());
+    }
+
     fn remove(&mut self, shard: &Shard<K>, at: u32) {
-        self.unsaved.retain(|(_, listed)| *listed != at);
         if let Some(gone) = self.table.remove(at)
             && let Some(ledger) = &gone.ledger
         {

@@ -179,7 +179,7 @@ impl<K: Twin> Shard<K> {
         let bounds = Bounds { items_max: shared.config.inbox_items_max, bytes_max: shared.config.inbox_bytes_max };
         Arc::new_cyclic(|this| Self {
             inbox: Inbox::new(bounds),
-            core: Mutex::new(Core::new()),
+            core: Mutex::new(Core::new(!shared.slots.is_one())),
             shared,
             facts_dropped: AtomicU64::new(0),
             this: this.clone(),
@@ -382,9 +382,9 @@ impl<K: Twin> Out<K> {
 }
 
 impl<K: Twin> Core<K> {
-    fn new() -> Self {
+    fn new(slotted: bool) -> Self {
         Self {
-            table: Table::new(),
+            table: Table::new(slotted),
             out: Out::default(),
             scratch: Vec::new(),
             buffers: Vec::new(),

@@ -3,7 +3,7 @@
 use hashbrown::HashTable;
 
 use super::activation::Activation;
-use crate::twin::Twin;
+use crate::{model::Key, store::Slot, twin::Twin};
 
 const CHUNK: usize = 128;
 
@@ -14,6 +14,8 @@ pub(super) struct Table<K: Twin> {
     free: Vec<u32>,
     len: u32,
     removals: u64,
+    /// Who is in each slot; empty where all ids are in one.
+    slots: Vec<Vec<u32>>,
 }
 
 #[expect(
@@ -22,8 +24,15 @@ pub(super) struct Table<K: Twin> {
     reason = "indices stay below 2^32: `insert` refuses more; u32 to usize widens; 32 bits of the hash are wanted"
 )]
 impl<K: Twin> Table<K> {
-    pub(super) fn new() -> Self {
-        Self { index: HashTable::new(), chunks: Vec::new(), free: Vec::new(), len: 0, removals: 0 }
+    /// With `slotted`, it knows who is in each slot, which costs 4 bytes a twin.
+    pub(super) fn new(slotted: bool) -> Self {
+        let slots = if slotted { vec![Vec::new(); usize::from(Slot::COUNT)] } else { Vec::new() };
+        Self { index: HashTable::new(), chunks: Vec::new(), free: Vec::new(), len: 0, removals: 0, slots }
+    }
+
+    /// The activations of a slot, by index.
+    pub(super) fn of_slot(&self, slot: Slot) -> Vec<u32> {
+        self.slots.get(usize::from(slot.0)).cloned().unwrap_or_default()
     }
 
     /// Activations present.
@@ -71,6 +80,9 @@ impl<K: Twin> Table<K> {
             at
         };
         self.index.insert_unique(spread(hash as u32), (hash as u32, at), |(hash, _)| spread(*hash));
+        if let Some(slot) = self.slots.get_mut(usize::from(Slot::of(hash).0)) {
+            slot.push(at);
+        }
         at
     }
 
@@ -78,6 +90,10 @@ impl<K: Twin> Table<K> {
         let twin = self.chunks.get_mut(at as usize / CHUNK)?.get_mut(at as usize % CHUNK)?.take()?;
         if let Ok(entry) = self.index.find_entry(spread(twin.hash), |(_, found)| *found == at) {
             entry.remove();
+        }
+        if !self.slots.is_empty() {
+            let slot = &mut self.slots[usize::from(Slot::of(Key::hash_of(&twin.key)).0)];
+            slot.iter().position(|listed| *listed == at).map(|place| slot.swap_remove(place));
         }
         self.free.push(at);
         self.removals += 1;
