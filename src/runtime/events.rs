@@ -156,12 +156,36 @@ impl Hub {
     }
 }
 
+/// Says to other nodes that something is wanted here, for as long as it lives.
+pub(super) struct Want {
+    hub: Arc<Hub>,
+    /// One twin, or all.
+    key: Option<(&'static str, Key)>,
+}
+
+impl Want {
+    pub(super) fn new(hub: &Arc<Hub>, key: Option<(&'static str, Key)>) -> Self {
+        hub.wanted.send_modify(|wanted| *wanted.count(key.as_ref()) += 1);
+        Self { hub: Arc::clone(hub), key }
+    }
+}
+
+impl Drop for Want {
+    fn drop(&mut self) {
+        let key = self.key.take();
+        self.hub.wanted.send_modify(|wanted| {
+            let count = wanted.count(key.as_ref());
+            *count -= 1;
+            wanted.twins.retain(|_, count| *count > 0);
+        });
+    }
+}
+
 /// Follows committed events, from now or from where an earlier watch ended.
 pub struct Watch {
-    shared: Arc<super::shared::Shared>,
+    want: Want,
     newest: watch::Receiver<u64>,
     next: u64,
-    key: Option<(&'static str, Key)>,
     /// Where the last event came from, and whether the reader has heard that it is another place than before: between
     /// two runtimes there is no order of one twin's events.
     source: Option<Source>,
@@ -182,11 +206,11 @@ impl Watch {
         after: Option<u64>,
         key: Option<(&'static str, Key)>,
     ) -> Self {
-        let newest = shared.hub.newest.subscribe();
-        let next = after.map_or_else(|| shared.hub.ring.lock().next, |after| after.saturating_add(1));
-        shared.hub.wanted.send_modify(|wanted| *wanted.count(key.as_ref()) += 1);
+        let hub = &shared.hub;
+        let newest = hub.newest.subscribe();
+        let next = after.map_or_else(|| hub.ring.lock().next, |after| after.saturating_add(1));
         let source = shared.cluster.is_none().then_some(0);
-        Self { shared: Arc::clone(shared), newest, next, key, source }
+        Self { want: Want::new(hub, key), newest, next, source }
     }
 
     /// Waits for the next event, for ever if there is none.
@@ -213,7 +237,8 @@ impl Watch {
     }
 
     fn look(&mut self) -> Option<Result<Arc<Published>, Behind>> {
-        let ring = self.shared.hub.ring.lock();
+        let Want { hub, key } = &self.want;
+        let ring = hub.ring.lock();
         let oldest = ring.events.front().map_or(ring.next, |entry| entry.number);
         if self.next < oldest {
             self.next = oldest;
@@ -230,7 +255,7 @@ impl Watch {
                 self.next = number + 1;
                 return Some(Err(Behind { oldest: number + 1 }));
             };
-            if let Some((kind, key)) = &self.key {
+            if let Some((kind, key)) = key {
                 if event.kind != *kind || event.key != *key {
                     self.next = number + 1;
                     continue;
@@ -244,17 +269,6 @@ impl Watch {
             return Some(Ok(Arc::clone(event)));
         }
         None
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        let key = self.key.take();
-        self.shared.hub.wanted.send_modify(|wanted| {
-            let count = wanted.count(key.as_ref());
-            *count -= 1;
-            wanted.twins.retain(|_, count| *count > 0);
-        });
     }
 }
 

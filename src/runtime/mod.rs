@@ -40,6 +40,7 @@ mod remote;
 mod restore;
 mod shard;
 mod shared;
+mod signals;
 mod slots;
 mod sync;
 mod system;
@@ -65,6 +66,7 @@ pub use events::{Behind, Published, Watch};
 pub use host::Refused;
 pub use past::{Journaled, Past, PastEvents};
 pub use shard::Counts;
+pub use signals::Signal;
 
 use self::{host::Host, peers::Question, shared::Shared, system::Order};
 use crate::{

@@ -8,7 +8,7 @@ use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::{
     Found, Runtime,
-    events::{Fed, Published, Source, Wanted},
+    events::{Fed, Hub, Published, Source, Wanted},
     shared::Shared,
 };
 use crate::{
@@ -34,10 +34,17 @@ const FIND_WITHIN: Duration = Duration::from_secs(10);
 pub(super) enum Question {
     /// Twins of a kind, in the slots of that runtime.
     Find { kind: CompactString, terms: Vec<CompactString>, after: Option<Key>, limit: usize },
-    /// Events after a number of one start, when there are any.
-    Feed { after: Option<(u64, u64)>, wanted: Option<Vec<(CompactString, Key)>> },
+    /// Events, or signals, after a number of one start, when there are any.
+    Feed { of: Feed, after: Option<(u64, u64)>, wanted: Option<Vec<(CompactString, Key)>> },
     /// What is stored of a twin.
     Load { kind: CompactString, key: Key, core: bool, pages: Vec<CompactString>, prefix: Option<Run> },
+}
+
+/// What nodes tell each other as it comes.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) enum Feed {
+    Events,
+    Signals,
 }
 
 /// A run of pages, see [`Prefix`].
@@ -100,10 +107,10 @@ impl Runtime {
                     done(answer(to_bytes(&pairs)));
                 });
             }
-            Ok(Question::Feed { after, wanted }) => {
+            Ok(Question::Feed { of, after, wanted }) => {
                 let shared = Arc::clone(&self.inner.shared);
                 tokio::spawn(async move {
-                    done(answer(to_bytes(&Ok::<_, Failure>(feed(&shared, after, wanted.as_deref()).await))));
+                    done(answer(to_bytes(&Ok::<_, Failure>(feed(&shared, of, after, wanted.as_deref()).await))));
                 });
             }
             // Goes to the owner of a slot, not to a node.
@@ -111,11 +118,11 @@ impl Runtime {
         }
     }
 
-    /// Brings events of the other runtimes here for as long as somebody follows them. Never ends; run it beside the
-    /// runtime.
+    /// Brings events and signals of the other runtimes here for as long as somebody waits for them. Never ends; run it
+    /// beside the runtime.
     pub async fn follow_others(&self) {
         let Some(cluster) = &self.inner.shared.cluster else { return std::future::pending().await };
-        let mut followed: HashMap<CompactString, Follower> = HashMap::new();
+        let mut followed: HashMap<CompactString, [Follower; 2]> = HashMap::new();
         let mut sources: Source = 0;
         let mut look = tokio::time::interval(LOOK_EVERY);
         loop {
@@ -124,7 +131,9 @@ impl Runtime {
             for name in others {
                 followed.entry(name).or_insert_with_key(|name| {
                     sources += 1;
-                    Follower(tokio::spawn(follow(Arc::clone(&self.inner.shared), name.clone(), sources)))
+                    [Feed::Events, Feed::Signals].map(|of| {
+                        Follower(tokio::spawn(follow(Arc::clone(&self.inner.shared), of, name.clone(), sources)))
+                    })
                 });
             }
             look.tick().await;
@@ -214,9 +223,24 @@ fn sent<R: serde::de::DeserializeOwned>(
     async move { read(told.await) }
 }
 
-/// Events of this runtime for another one, as soon as there are some.
-async fn feed(shared: &Shared, after: Option<(u64, u64)>, wanted: Option<&[(CompactString, Key)]>) -> FedAnswer {
-    let mut newest = shared.hub.newest();
+impl Feed {
+    fn hub(self, shared: &Shared) -> &Hub {
+        match self {
+            Self::Events => &shared.hub,
+            Self::Signals => &shared.signals.hub,
+        }
+    }
+}
+
+/// Events or signals of this runtime for another one, as soon as there are some.
+async fn feed(
+    shared: &Shared,
+    of: Feed,
+    after: Option<(u64, u64)>,
+    wanted: Option<&[(CompactString, Key)]>,
+) -> FedAnswer {
+    let hub = of.hub(shared);
+    let mut newest = hub.newest();
     let start = shared.started().unix_ms();
     let now = *newest.borrow();
     let (from, gap) = match after {
@@ -229,7 +253,7 @@ async fn feed(shared: &Shared, after: Option<(u64, u64)>, wanted: Option<&[(Comp
     let until = tokio::time::Instant::now() + HELD;
     loop {
         newest.borrow_and_update();
-        let Fed { events, upto, gap: missed } = shared.hub.after(from, FED_MAX, wants);
+        let Fed { events, upto, gap: missed } = hub.after(from, FED_MAX, wants);
         let over = tokio::time::Instant::now() >= until || shared.is_stopping();
         if !events.is_empty() || gap || missed || over {
             let events = events.iter().map(|event| Sent {
@@ -255,14 +279,14 @@ impl Drop for Follower {
     }
 }
 
-/// Publishes what another node's twins do, for as long as anybody here wants to know.
-async fn follow(shared: Arc<Shared>, node: CompactString, source: Source) {
-    let mut wanted = shared.hub.wanted();
+/// Tells here what another node tells, for as long as anybody here wants to know.
+async fn follow(shared: Arc<Shared>, of: Feed, node: CompactString, source: Source) {
+    let mut wanted = of.hub(&shared).wanted();
     let mut after = None;
     loop {
         let Ok(wants) = wanted.wait_for(|wanted| !wanted.is_empty()).await.map(|wanted| wanted.clone()) else { return };
         let Wanted { all, twins } = wants;
-        let ask = Question::Feed { after, wanted: (all == 0).then(|| twins.into_keys().collect()) };
+        let ask = Question::Feed { of, after, wanted: (all == 0).then(|| twins.into_keys().collect()) };
         let answer = sent::<FedAnswer>(&shared, &node, to_bytes(&ask), HELD * 2);
         let answer = tokio::select! {
             answer = answer => answer,
@@ -274,14 +298,22 @@ async fn follow(shared: Arc<Shared>, node: CompactString, source: Source) {
         };
         match answer {
             Ok(FedAnswer { start, upto, gap, events }) => {
-                if gap {
-                    shared.hub.gap(source);
-                }
                 after = Some((start, upto));
+                if gap {
+                    match of {
+                        Feed::Events => shared.hub.gap(source),
+                        Feed::Signals => shared.signals.tell_all(),
+                    }
+                }
                 for Sent { kind, key, revision, at, name, data } in events {
                     let Some(kind) = shared.office.name_of(&kind) else { continue };
                     let event = Event { name: name.into(), data: data.into() };
-                    shared.hub.publish(source, Published { number: 0, kind, key, revision, at, event });
+                    match of {
+                        Feed::Events => {
+                            shared.hub.publish(source, Published { number: 0, kind, key, revision, at, event });
+                        }
+                        Feed::Signals => shared.signals.tell(&(kind, key)),
+                    }
                 }
             }
             Err(failure) => {

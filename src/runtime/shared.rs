@@ -13,7 +13,7 @@ use std::{
 use compact_str::CompactString;
 use parking_lot::RwLock;
 
-use super::{Cluster, Config, events::Hub, host::AnyHost, remote::Codecs, slots::Slots, wake::Wakes};
+use super::{Cluster, Config, events::Hub, host::AnyHost, remote::Codecs, signals::Signals, slots::Slots, wake::Wakes};
 use crate::{
     model::{Clock, Header, Key, Outcome, Timestamp},
     store::{Epoch, Slot, Store},
@@ -25,7 +25,8 @@ pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) store: Option<Arc<dyn Store>>,
-    pub(super) hub: Hub,
+    pub(super) hub: Arc<Hub>,
+    pub(super) signals: Signals,
     pub(super) wakes: Wakes,
     pub(super) office: Arc<Office>,
     pub(super) slots: Slots,
@@ -53,13 +54,14 @@ impl Shared {
         cluster: Option<Arc<dyn Cluster>>,
     ) -> Self {
         let started = clock.now();
-        let hub = Hub::new(config.events_kept);
+        let hub = Arc::new(Hub::new(config.events_kept));
         let instant = store.as_ref().is_some_and(|store| store.instant().is_some());
         Self {
             config,
             clock,
             store,
             hub,
+            signals: Signals::new(),
             wakes: Wakes::default(),
             office: Arc::new(Office::default()),
             slots: Slots::new(cluster.is_some()),

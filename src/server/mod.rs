@@ -136,8 +136,6 @@ pub struct Server {
     pub config: Config,
     phase: watch::Sender<Phase>,
     streams: Arc<Semaphore>,
-    /// Tells subscriptions that something new is there.
-    arrivals: topics::Arrivals,
     /// Ways to applications.
     pub channels: channel::Channels,
     /// Ways to applications that open none.
@@ -176,7 +174,6 @@ impl Server {
             config,
             phase: watch::Sender::new(Phase::Starting),
             streams: Arc::new(Semaphore::new(OPEN_STREAMS_MAX)),
-            arrivals: topics::Arrivals::default(),
             channels: channel::Channels::default(),
             endpoints: endpoint::Endpoints::default(),
             calls: invocation::Calls::default(),

@@ -1,10 +1,6 @@
 //! Topics on their way in and out: the right to them is asked of the service's twin, the messages of the topic's.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ahash::HashMap;
 use compact_str::CompactString;
@@ -46,30 +42,6 @@ const PROBLEM_PAUSE: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The least time between two looks that nothing new was the reason of.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-
-/// Tells subscriptions of this node that a topic has something new.
-#[derive(Debug, Default)]
-pub struct Arrivals(Mutex<HashMap<Key, Weak<Notify>>>);
-
-impl Arrivals {
-    fn of(&self, topic: &Key) -> Arc<Notify> {
-        let mut waiting = self.0.lock();
-        if let Some(known) = waiting.get(topic).and_then(Weak::upgrade) {
-            return known;
-        }
-        waiting.retain(|_, notify| notify.strong_count() > 0);
-        let notify = Arc::new(Notify::new());
-        waiting.insert(topic.clone(), Arc::downgrade(&notify));
-        notify
-    }
-
-    fn tell(&self, topic: &Key) {
-        let known = self.0.lock().get(topic).and_then(Weak::upgrade);
-        if let Some(notify) = known {
-            notify.notify_waiters();
-        }
-    }
-}
 
 impl Server {
     async fn ask_topic<M: Wire + Message<Twin = Topic>>(
@@ -121,7 +93,7 @@ impl Server {
         self.permit_topic(service, &name, Wish::Publish, header.clone()).await?;
         let key = topic_key(service.namespace(), component, topic)?;
         let numbers = self.ask_topic(&key, Append { messages }, header).await?;
-        self.arrivals.tell(&key);
+        self.runtime.signal::<Topic>(&key);
         Ok(numbers)
     }
 
@@ -138,7 +110,7 @@ impl Server {
         self.permit_topic(service, &name, Wish::Subscribe, header.clone()).await?;
         let key = topic_key(service.namespace(), component, topic)?;
         let next = self.ask_topic(&key, Seek { group: service.as_str().into(), from }, header).await?;
-        self.arrivals.tell(&key);
+        self.runtime.signal::<Topic>(&key);
         Ok(next)
     }
 
@@ -324,7 +296,7 @@ impl Settler {
         let is_wanted_again = is_wanted_again(&outcomes);
         let settle = Settle { group: self.group.clone(), outcomes };
         match self.server.ask_topic(&self.topic, settle, self.header()).await {
-            Ok(()) if is_wanted_again => self.server.arrivals.tell(&self.topic),
+            Ok(()) if is_wanted_again => self.server.runtime.signal::<Topic>(&self.topic),
             Ok(()) => {}
             Err(error) => {
                 let topic = &self.topic;
@@ -355,13 +327,13 @@ impl Pump {
     /// Hands messages over until nobody takes them any more, or they may not be taken.
     async fn serve(&mut self, found: &mpsc::Sender<Result<Delivery, Problem>>) -> Result<(), Problem> {
         let server = Arc::clone(&self.settler.server);
-        let arrivals = server.arrivals.of(&self.settler.topic);
+        let arrivals = server.runtime.signals::<Topic>(&self.settler.topic);
         let outstanding = Arc::clone(&self.settler.outstanding);
         let mut renewal = tokio::time::interval_at(tokio::time::Instant::now() + RENEW_EVERY, RENEW_EVERY);
         renewal.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             // Both wait from before the look, so that what comes meanwhile is heard of.
-            let mut arrival = std::pin::pin!(arrivals.notified());
+            let mut arrival = std::pin::pin!(arrivals.next());
             arrival.as_mut().enable();
             let mut freed = std::pin::pin!(outstanding.freed.notified());
             freed.as_mut().enable();
@@ -447,7 +419,7 @@ impl Pump {
         };
         if is_wanted_again(&settled) {
             // By others of the group, too.
-            settler.server.arrivals.tell(&settler.topic);
+            settler.server.runtime.signal::<Topic>(&settler.topic);
         }
         let now = settler.server.now();
         self.due = leased.due_at.map(|at| tokio::time::Instant::now() + at.since(now));

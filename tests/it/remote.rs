@@ -432,3 +432,29 @@ async fn a_reminder_fires_where_the_slot_went() {
     .expect("the reminder");
     assert_eq!(world.ask(1, &key, Heard).await.unwrap().1, 1);
 }
+
+#[tokio::test]
+async fn a_signal_is_heard_by_whoever_waits_on_either_runtime() {
+    let world = World::start(&Door::Open);
+    let key = Key::parse(&key_of(0)).unwrap();
+    let followers: Vec<_> = (0..2)
+        .map(|at| {
+            let world = Arc::clone(&world);
+            runtime_of_test().spawn(async move { world.runtime(at).follow_others().await })
+        })
+        .collect();
+    let waiting = [0, 1].map(|at| world.runtime(at).signals::<Ledger>(&key));
+    // The first may be heard because whoever begins to wait may have missed something; the others are given.
+    for round in 0..6 {
+        let heard = waiting.each_ref().map(|waiting| {
+            let mut heard = Box::pin(waiting.next());
+            heard.as_mut().enable();
+            heard
+        });
+        world.runtime(round % 2).signal::<Ledger>(&key);
+        for heard in heard {
+            tokio::time::timeout(LONG, heard).await.expect("the signal");
+        }
+    }
+    followers.iter().for_each(tokio::task::JoinHandle::abort);
+}
