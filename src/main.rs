@@ -4,7 +4,10 @@
 #[path = "cli/bench.rs"]
 mod bench;
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 #[cfg(feature = "demo")]
@@ -83,8 +86,8 @@ fn main() -> ExitCode {
             if print_config { show(&flags) } else { serve(&flags) }
         }
         Command::Run(args) => wait_for(cli::run::run(&global, *args, node_beside)),
-        Command::Export(args) => transfer(&global, &args.file, "export", app::transfer::export),
-        Command::Import(args) => transfer(&global, &args.file, "import", app::transfer::import),
+        Command::Export(args) => transfer(&global, args.config, &args.file, "export", app::transfer::export),
+        Command::Import(args) => transfer(&global, args.config, &args.file, "import", app::transfer::import),
         #[cfg(feature = "demo")]
         Command::Demo(args) => wait_for(demo::run(args, &global)),
         #[cfg(feature = "demo")]
@@ -142,8 +145,8 @@ async fn node_beside(place: cli::run::Place) -> Result<cli::run::OwnNode, String
 type Transfer = fn(&config::Config, &Path, &mut dyn FnMut(Progress)) -> Result<Progress, app::transfer::Error>;
 
 /// Runs an export or import with its progress in the terminal.
-fn transfer(global: &cli::Global, file: &Path, what: &str, run: Transfer) -> ExitCode {
-    let flags = config::Flags { data_dir: global.data_dir.clone(), ..config::Flags::default() };
+fn transfer(global: &cli::Global, config: Option<PathBuf>, file: &Path, what: &str, run: Transfer) -> ExitCode {
+    let flags = config::Flags { config, data_dir: global.data_dir.clone(), ..config::Flags::default() };
     let config = match config::Config::load(&flags) {
         Ok(config) => config,
         Err(error) => {

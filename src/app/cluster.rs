@@ -87,6 +87,12 @@ fn store_config(config: &ClusterConfig, node: &NodeId) -> NatsConfig {
     }
 }
 
+/// Opens the cluster's store without a node: nothing is claimed. Blocks.
+pub(super) fn open_store(config: &Config) -> Result<NatsStore, Box<Error>> {
+    let opening = store_config(&config.cluster, &name(&config.cluster)?);
+    NatsStore::open(opening).map_err(|error| Box::new(wrong(error)))
+}
+
 /// Opens the store and binds the port of the links. Nobody sees this node yet.
 pub(super) async fn prepare(config: &Config, http: &str, clock: Arc<dyn Clock>) -> Result<Prepared, Error> {
     let cluster = &config.cluster;

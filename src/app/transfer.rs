@@ -10,7 +10,7 @@ use std::{
 use crate::{
     config::Config,
     store::{
-        self, Store as _,
+        self, Store,
         sled::{OpenError, Options, SledStore},
         transfer::{self, Progress},
     },
@@ -59,6 +59,10 @@ pub enum Error {
         /// Why.
         source: OpenError,
     },
+    /// The cluster's store.
+    #[cfg(feature = "cluster")]
+    #[error(transparent)]
+    Cluster(#[from] Box<super::Error>),
     /// An import was cut off.
     #[error(transparent)]
     Unfinished(#[from] Unfinished),
@@ -67,24 +71,31 @@ pub enum Error {
     Transfer(#[from] transfer::Error),
 }
 
-/// Writes everything a stopped node keeps to a new file. Blocks.
+/// Writes everything a stopped node keeps, or a cluster whose nodes may run, to a new file. Blocks.
 ///
 /// # Errors
 /// Whatever was written by then is removed again.
 pub fn export(config: &Config, file: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Progress, Error> {
+    #[cfg(feature = "cluster")]
+    if !config.cluster.servers.is_empty() {
+        return export_from(&super::cluster::open_store(config)?, file, progress);
+    }
     let folder = store_folder(&config.data_dir)?;
     if !folder.is_dir() {
         return Err(Error::NoStore(config.data_dir.clone()));
     }
+    export_from(&open(config, folder)?, file, progress)
+}
+
+fn export_from(store: &dyn Store, file: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Progress, Error> {
     let failed = |source| Error::File { file: file.to_owned(), source };
-    let store = open(config, folder)?;
     let out = OpenOptions::new().write(true).create_new(true).open(file).map_err(failed)?;
     let mut out = BufWriter::new(out);
-    let exported = transfer::export(&store, &mut out, progress).map_err(Error::from).and_then(|total| {
+    let exported = transfer::export(store, &mut out, progress).map_err(Error::from).and_then(|total| {
         out.flush().and_then(|()| out.get_ref().sync_all()).map_err(failed)?;
         Ok(total)
     });
-    if let Err(error) = close(&store) {
+    if let Err(error) = close(store) {
         tracing::warn!(%error, "the store did not close in good order");
     }
     if exported.is_err()
@@ -95,13 +106,20 @@ pub fn export(config: &Config, file: &Path, progress: &mut dyn FnMut(Progress)) 
     exported
 }
 
-/// Reads such a file into a data folder that holds no store yet. Blocks.
+/// Reads such a file into a data folder that holds no store yet, or into a cluster that is new. Blocks.
 ///
-/// It is written to a folder beside the store's, which gets the store's name when all of it is durable. What an import
+/// For a data folder it is written to a folder beside the store's, which gets the store's name when all of it is durable. What an import
 /// that was cut off has left there is removed.
 pub fn import(config: &Config, file: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Progress, Error> {
     let failed = |source| Error::File { file: file.to_owned(), source };
     let mut input = BufReader::new(File::open(file).map_err(failed)?);
+    #[cfg(feature = "cluster")]
+    if !config.cluster.servers.is_empty() {
+        let store = super::cluster::open_store(config)?;
+        let imported = transfer::import(&store, &mut input, progress)?;
+        close(&store).map_err(transfer::Error::from)?;
+        return Ok(imported);
+    }
     let folder = config.data_dir.join(super::STORE_FOLDER);
     match std::fs::remove_dir(&folder) {
         Ok(()) => {}
@@ -156,7 +174,7 @@ fn open(config: &Config, folder: PathBuf) -> Result<SledStore, Error> {
 }
 
 /// Waits until everything is durable and the store's threads have ended.
-fn close(store: &SledStore) -> Result<(), store::Error> {
+fn close(store: &dyn Store) -> Result<(), store::Error> {
     let (send, closed) = channel();
     store.close(Box::new(move |result| drop(send.send(result))));
     closed.recv().unwrap_or_else(|_| Err(store::Error::Unavailable("the store ended without an answer".into())))

@@ -39,6 +39,8 @@ use std::{
 
 use clap::{Args, Subcommand};
 
+#[cfg(all(feature = "cluster", feature = "demo"))]
+pub(crate) use self::cluster::write_cluster;
 pub use self::{
     client::{Client, KEY_FILE, Stream},
     error::{Error, code},

@@ -11,12 +11,17 @@ use super::{error::Error, print};
 /// What `twin export` takes.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
-The node must be stopped: two processes never share a data folder.
+The node must be stopped: two processes never share a data folder. Nodes of a cluster may run; what they write
+meanwhile may be missing, each twin is whole.
 
 Examples:
   twin export backup.twins                          from ./twin-data
-  twin --data-dir /var/lib/twin export backup.twins")]
+  twin --data-dir /var/lib/twin export backup.twins
+  twin export backup.twins --config node-1.toml     from the cluster that this file names")]
 pub struct ExportArgs {
+    /// Configuration file of the node [default: twin.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// The file to write; it must not be there yet
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
@@ -25,12 +30,17 @@ pub struct ExportArgs {
 /// What `twin import` takes.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
-The data folder must be new or empty; nothing is ever mixed or overwritten.
+The data folder, or the cluster, must be new or empty; nothing is ever mixed or overwritten. An import into a cluster
+that is cut off leaves a part there: begin again with servers that are empty, or another cluster.name.
 
 Examples:
   twin --data-dir ./restored import backup.twins
-  twin --data-dir ./restored serve")]
+  twin --data-dir ./restored serve
+  twin import backup.twins --config node-1.toml     into the new cluster that this file names, before its nodes start")]
 pub struct ImportArgs {
+    /// Configuration file of the node [default: twin.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// The file to read
     #[arg(value_name = "FILE")]
     pub file: PathBuf,

@@ -13,6 +13,8 @@
 //! of its twin by whoever stops it, as a deployment would: only what vanishes is lost. Start at [`run`]; [`serve`] is one service of the fleet, and what happens
 //! when is in `plan.rs`.
 
+#[cfg(feature = "cluster")]
+mod cluster;
 mod fleet;
 mod load;
 mod plan;
@@ -37,7 +39,9 @@ another terminal; the hints below the table are ready to paste.
 Examples:
   twin demo                            until Ctrl-C
   twin demo --for 30s                  ends by itself with a summary; exit code 0 if every twin saw traffic
-  twin demo --port 0 --data-dir ./d    on a free port, and the twins stay in ./d for 'twin serve'")]
+  twin demo --port 0 --data-dir ./d    on a free port, and the twins stay in ./d for 'twin serve'
+  twin demo --cluster                  three nats-servers and three nodes, of which one is killed under load, again and
+                                       again; exit code 0 if nothing that was acknowledged is lost")]
 pub struct DemoArgs {
     /// End by itself after this time: 30s, 5m
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
@@ -45,6 +49,14 @@ pub struct DemoArgs {
     /// Where the node listens; 0 for any free port
     #[arg(long, value_name = "PORT", default_value_t = 7070)]
     port: u16,
+    /// Show a cluster instead: three servers, three nodes, and what happens when a node dies
+    #[cfg(feature = "cluster")]
+    #[arg(long, conflicts_with = "port")]
+    cluster: bool,
+    /// The nats-server (2.15 or later) that --cluster starts
+    #[cfg(feature = "cluster")]
+    #[arg(long, value_name = "PROGRAM", env = "NATS_SERVER", default_value = "nats-server")]
+    nats_server: std::path::PathBuf,
 }
 
 /// What a service of the fleet is started with; everything about telemetry is in its environment.

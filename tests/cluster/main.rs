@@ -7,9 +7,12 @@
 #![expect(clippy::print_stderr, reason = "a long test says how far it is")]
 
 mod contract;
+#[cfg(feature = "demo")]
+mod demo;
 mod fence;
 mod fleet;
 mod kills;
 mod nodes;
 mod servers;
+mod transfer;
 mod world;

@@ -133,6 +133,18 @@ fn places(args: &InitArgs) -> Result<Vec<Place>, Error> {
 
 /// Writes everything and says how to go on.
 pub(super) fn run(args: &InitArgs) -> Result<(), Error> {
+    let folder = write_all(args)?;
+    print::line(&next(&folder, args.hosts.is_empty()))
+}
+
+/// Writes everything for this machine.
+pub(crate) fn write_cluster(folder: &Path, ports: [u16; 3]) -> Result<(), Error> {
+    let args =
+        InitArgs { folder: folder.to_owned(), hosts: Vec::new(), ports: ports.to_vec(), name: "twins".to_owned() };
+    write_all(&args).map(drop)
+}
+
+fn write_all(args: &InitArgs) -> Result<PathBuf, Error> {
     let places = places(args)?;
     let folder = &args.folder;
     fs::create_dir(folder).map_err(|error| failed(format!("'{}' cannot be made: {error}", folder.display())))?;
@@ -147,7 +159,6 @@ pub(super) fn run(args: &InitArgs) -> Result<(), Error> {
     put("token.key", &RootKey::generate().to_text())?;
     put("secrets.key", &NodeKey::draw().1)?;
     let servers: Vec<String> = places.iter().map(|place| format!("nats://{}", at(&place.host, place.server))).collect();
-    let is_local = args.hosts.is_empty();
     for (number, place) in (1..).zip(&places) {
         let (pem, key) = certificate(&authority, &format!("server-{number}"), &place.host).map_err(failed)?;
         put(&format!("server-{number}.pem"), &pem)?;
@@ -158,7 +169,7 @@ pub(super) fn run(args: &InitArgs) -> Result<(), Error> {
         put(&format!("node-{number}.key"), &key)?;
         put(&format!("node-{number}.toml"), &node(args, &folder, number, place, &servers, &login))?;
     }
-    print::line(&next(&folder, is_local))
+    Ok(folder)
 }
 
 fn server(

@@ -2,6 +2,9 @@
 
 mod init;
 
+#[cfg(feature = "demo")]
+pub(crate) use self::init::write_cluster;
+
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
