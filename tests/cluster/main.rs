@@ -9,6 +9,7 @@
 mod contract;
 #[cfg(feature = "demo")]
 mod demo;
+mod drain;
 mod fence;
 mod fleet;
 mod kills;
