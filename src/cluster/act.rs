@@ -37,6 +37,7 @@ impl Node {
         match self.asked(self.engine.claim(slot, self.config.node.clone(), life, expected)).await {
             Ok(epoch) => self.owned(life, slot, epoch),
             Err(error) => {
+                tracing::debug!(slot = slot.0, ?expected, %error, "a slot could not be claimed yet");
                 let pause = match error {
                     Error::Conflict | Error::Busy => self.config.retry_min,
                     Error::Unknown(_) | Error::Unavailable(_) => self.config.retry_max,

@@ -7,7 +7,8 @@ use async_nats::jetstream::{
     stream::StorageType,
 };
 use futures_util::StreamExt as _;
-use tokio::sync::mpsc;
+use parking_lot::Mutex;
+use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     Engine, Incarnation, NodeId, Owner, Presence, Revision, Soon,
@@ -20,6 +21,8 @@ use crate::store::{
 
 /// How long a record stays that nobody renews. For cleaning up alone: servers judge it by their own clocks.
 const KEPT: Duration = Duration::from_secs(60);
+/// A server that answers no renewal for so long may be cut off from the others, and is left for another.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// News that wait for a watch to be read.
 const WATCH_MAX: usize = 1024;
 
@@ -27,6 +30,8 @@ const WATCH_MAX: usize = 1024;
 pub struct NatsEngine {
     store: Arc<NatsStore>,
     nodes: kv::Store,
+    /// When a renewal was last answered, or the server left.
+    heard: Mutex<Instant>,
 }
 
 fn unavailable(error: &dyn std::fmt::Display) -> Error {
@@ -84,7 +89,16 @@ impl NatsEngine {
             };
             jetstream.create_key_value(made).await.map_err(|error| unavailable(&error))?
         };
-        Ok(Self { store, nodes })
+        Ok(Self { store, nodes, heard: Mutex::new(Instant::now()) })
+    }
+
+    async fn leave_silent_server(&self) {
+        let is_silent = self.heard.lock().elapsed() > SILENCE_MAX;
+        if is_silent {
+            *self.heard.lock() = Instant::now();
+            tracing::warn!("the server answers no renewal: another is tried");
+            self.store.reconnect().await;
+        }
     }
 }
 
@@ -92,6 +106,7 @@ impl Engine for NatsEngine {
     fn put_presence(&self, node: NodeId, presence: Presence, expected: Revision) -> Soon<'_, Result<Revision, Error>> {
         Box::pin(async move {
             let value = serde_json::to_vec(&presence).map_err(|error| unavailable(&error))?.into();
+            self.leave_silent_server().await;
             let put = if expected == Revision(0) {
                 self.nodes.create(node.as_str(), value).await.map_err(|error| match error.kind() {
                     CreateErrorKind::AlreadyExists => Error::Conflict,
@@ -105,6 +120,9 @@ impl Engine for NatsEngine {
                     UpdateErrorKind::TimedOut | UpdateErrorKind::Other => unknown(&error),
                 })
             };
+            if matches!(put, Ok(_) | Err(Error::Conflict)) {
+                *self.heard.lock() = Instant::now();
+            }
             put.map(Revision)
         })
     }

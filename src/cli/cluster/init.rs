@@ -208,6 +208,8 @@ cluster {{
   listen: {listens}:{route_port}
   authorization {{ user: route, password: \"{routes}\" }}
   routes: [ {others} ]
+  ping_interval: \"2s\"  # a route over a cut wire is given up after three; the default is two minutes
+  ping_max: 2
   tls {tls}
 }}
 ",

@@ -197,6 +197,26 @@ impl NatsStore {
         self.inner.incarnation.fetch_max(incarnation, Ordering::AcqRel);
     }
 
+    /// Leaves the server and connects to one of them again, perhaps another; comes back when that is done, or takes long.
+    pub(crate) async fn reconnect(&self) {
+        let client = &self.inner.wire.client;
+        let connects = || client.statistics().connects.load(Ordering::Relaxed);
+        let before = connects();
+        // One that is connecting already is not told to: it would do it twice.
+        if client.connection_state() == async_nats::connection::State::Connected
+            && let Err(error) = client.force_reconnect().await
+        {
+            tracing::warn!(%error, "the servers cannot be connected to again");
+        }
+        // What is sent meanwhile may still go to the old server, and its answer nowhere.
+        for delay in wire::delays(open::CONNECT_TIMEOUT) {
+            if connects() > before {
+                break;
+            }
+            tokio::time::sleep(delay).await;
+        }
+    }
+
     /// The connection, the start of all names, and how many copies there are of what is stored.
     pub(crate) fn jetstream(&self) -> (async_nats::jetstream::Context, &str, usize) {
         let Inner { wire, config, .. } = &*self.inner;

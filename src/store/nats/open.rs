@@ -1,9 +1,15 @@
 //! Opening: the connection, the streams, the constants that all nodes of a cluster share.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use async_nats::{
-    Client, ConnectOptions,
+    Client, ConnectOptions, ReconnectToServer,
     jetstream::{
         context::GetStreamErrorKind,
         kv,
@@ -27,6 +33,9 @@ const HASH: &str = "xxh3-64 >> 52";
 const CONSTANTS: &str = "constants";
 /// Identifiers of messages are not used; the servers keep them for at least this long.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(1);
+/// How often a server is asked whether it is there, and how long connecting to one may take.
+const PING_EVERY: Duration = Duration::from_secs(2);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// There is no such stream.
 const NO_STREAM: u64 = 10059;
 
@@ -78,6 +87,15 @@ async fn connect(config: &NatsConfig) -> Result<Client, OpenError> {
 
 async fn options(config: &NatsConfig) -> Result<ConnectOptions, OpenError> {
     let mut options = ConnectOptions::new().name(&config.node).request_timeout(Some(config.timeout));
+    // A server behind a cut wire is left after three pings, by default after three minutes.
+    options = options.ping_interval(PING_EVERY).connection_timeout(CONNECT_TIMEOUT);
+    // Each in turn, from anywhere: by itself the client returns to one that never failed, although it may be cut off.
+    let next = Arc::new(AtomicUsize::new(rand::random_range(0..config.servers.len().max(1))));
+    options = options.reconnect_to_server_callback(move |servers, _| {
+        let at = next.fetch_add(1, Ordering::Relaxed) % servers.len().max(1);
+        let chosen = servers.into_iter().nth(at).map(|server| ReconnectToServer { addr: server.addr, delay: None });
+        std::future::ready(chosen)
+    });
     options = match &config.login {
         Login::None => options,
         Login::Password { user, password } => options.user_and_password(user.clone(), password.clone()),
