@@ -13,6 +13,7 @@ mod drain;
 mod fence;
 mod fleet;
 mod kills;
+mod late;
 mod nodes;
 mod servers;
 mod transfer;

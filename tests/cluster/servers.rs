@@ -145,6 +145,14 @@ impl Servers {
         child.wait().unwrap();
     }
 
+    /// Stops a server in the middle of whatever it does, or lets it go on.
+    pub(crate) fn stop(&self, at: usize, is_stopped: bool) {
+        use rustix::process::{Pid, Signal, kill_process};
+        let child = self.servers[at].child.as_ref().expect("it runs");
+        let id = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        kill_process(id, if is_stopped { Signal::STOP } else { Signal::CONT }).unwrap();
+    }
+
     pub(crate) fn restart(&mut self, at: usize) {
         self.servers[at].start();
     }
