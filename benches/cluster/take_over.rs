@@ -29,7 +29,7 @@ pub(crate) fn first_asks(setting: &Setting) -> Row {
             let new = world.member(&format!("m{lives}"));
             until("the new node being there", || new.node.held() > 0);
             let gone = std::mem::replace(&mut old, new);
-            world.leave(gone);
+            world.leave(&gone);
             until("the new node having everything", || is_whole(std::slice::from_ref(&old)));
             let lap = world.run(plan, |_| Reader(Asker::<Entity>::new(&old.runtime, &of, Pick::InOrder)));
             assert_eq!(lap.sum, count(&of), "each twin was found as it was stored");
@@ -47,12 +47,12 @@ pub(crate) fn claims(setting: &Setting) -> Row {
     let (world, ids) = (World::start(setting.cpus), ids(if setting.quick { 1_000 } else { 10_000 }));
     let first = world.members(1).remove(0);
     store(&world, &first, &ids);
-    world.leave(first);
+    world.leave(&first);
     let mut lives = 0;
     let mut begun = None;
     let ours = move |_| {
         if let Some(before) = begun.take() {
-            world.leave(before);
+            world.leave(&before);
         }
         lives += 1;
         Lap::of(|| {

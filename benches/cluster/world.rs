@@ -98,17 +98,18 @@ impl World {
             let wires = kinds.wire::<Increment<Counter>>().wire::<Read<Counter>>();
             let wires = wires.wire::<Increment<Entity>>().wire::<Read<Entity>>();
             let runtime = wires.config(config).store(store.clone()).cluster(Arc::new(node.clone())).start().unwrap();
-            let (listening, runs, hosting) = (node.clone(), node.clone(), Arc::new(runtime.clone()));
+            let (listening, runs) = (node.clone(), node.clone());
+            let hosting: Arc<dyn Hosting> = Arc::new(runtime.clone());
             let serving = tokio::spawn(async move {
                 transport::serve(links, listener, listening, std::future::pending()).await.unwrap();
             });
-            let running = tokio::spawn(async move { runs.run(hosting as Arc<dyn Hosting>).await });
+            let running = tokio::spawn(async move { runs.run(hosting).await });
             Member { runtime, node, store, tasks: [serving, running] }
         })
     }
 
     /// Lets a node give everything away and leave.
-    pub(crate) fn leave(&self, member: Member) {
+    pub(crate) fn leave(&self, member: &Member) {
         self.host.handle().block_on(async {
             member.node.leave().await;
             assert_eq!(*member.node.phase().borrow(), Phase::Left);

@@ -92,7 +92,9 @@ async fn write(nats: Nats, records: Arc<Records>, mut waiting: mpsc::Receiver<Up
                 assert!(!text.contains("error"), "{text}");
             }
         }
-        updates.into_iter().for_each(|update| update.reply.send(()).unwrap());
+        for update in updates {
+            update.reply.send(()).unwrap();
+        }
     }
 }
 

@@ -222,13 +222,11 @@ impl Runtime {
         let Some((Received { kind, name, key, mut header, left_ms }, body)) = parts else { return done(unreadable()) };
         header.deadline = left_ms.map(|left| self.now().after(Duration::from_millis(left)));
         let named = (kind, name);
-        match shared.office.codecs.get().and_then(|codecs| codecs.served.get(&named)) {
-            Some(serve) => serve(self, &key, header, body, done),
-            None => {
-                let failure = unregistered(&named.0, &named.1);
-                done(Served::Answer(answer_of::<()>(&Err(failure))));
-            }
+        if let Some(serve) = shared.office.codecs.get().and_then(|codecs| codecs.served.get(&named)) {
+            return serve(self, &key, header, body, done);
         }
+        let failure = unregistered(&named.0, &named.1);
+        done(Served::Answer(answer_of::<()>(&Err(failure))));
     }
 }
 

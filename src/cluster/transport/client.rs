@@ -192,7 +192,7 @@ async fn run(config: Arc<Config>, peer: Peer, mut waiting: mpsc::Receiver<Outgoi
         let cause: Arc<str> = match connected {
             Ok(Ok((send, answers))) => {
                 if let Some(unsent) = speak(first, &mut waiting, &send, answers, &pending.0, &mut sweep).await {
-                    fail(unsent, &"the stream was just given up".into(), &pending.0);
+                    fail(&unsent, &"the stream was just given up".into(), &pending.0);
                 }
                 pending.0.end_all("the stream to it broke", |waiting| waiting.is_sent);
                 continue;
@@ -201,21 +201,21 @@ async fn run(config: Arc<Config>, peer: Peer, mut waiting: mpsc::Receiver<Outgoi
             Err(_) => "no connection in time".into(),
         };
         tracing::debug!(node = %peer.node, address = %peer.address, %cause, "another node is not reached");
-        fail(first, &cause, &pending.0);
+        fail(&first, &cause, &pending.0);
         while let Ok(unsent) = waiting.try_recv() {
-            fail(unsent, &cause, &pending.0);
+            fail(&unsent, &cause, &pending.0);
         }
     }
     waiting.close();
     while let Some(unsent) = waiting.recv().await {
-        fail(unsent, &"the link was given up".into(), &pending.0);
+        fail(&unsent, &"the link was given up".into(), &pending.0);
     }
 }
 
 /// Certainly not sent.
-fn fail(unsent: Outgoing, cause: &Arc<str>, pending: &Pending) {
+fn fail(unsent: &Outgoing, cause: &Arc<str>, pending: &Pending) {
     match unsent {
-        Outgoing::Ask { id, .. } => pending.end(id, Err(Broken::NotSent(Arc::clone(cause)))),
+        Outgoing::Ask { id, .. } => pending.end(*id, Err(Broken::NotSent(Arc::clone(cause)))),
         Outgoing::Note(_) => {}
     }
 }
