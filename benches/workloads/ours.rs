@@ -42,10 +42,12 @@ pub(crate) struct Entity(Ledger);
 pub(crate) struct Slow(State);
 
 /// One increment; the reply is the new count.
-struct Increment<K>(PhantomData<fn() -> K>);
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Increment<K>(PhantomData<fn() -> K>);
 
 /// The count.
-struct Read<K>(PhantomData<fn() -> K>);
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Read<K>(PhantomData<fn() -> K>);
 
 /// An increment that may carry an idempotency key.
 #[derive(Serialize, Deserialize)]
@@ -95,6 +97,10 @@ macro_rules! counting {
             type Reply = u64;
         }
 
+        impl Wire for Increment<$kind> {
+            const NAME: &'static str = "add/1";
+        }
+
         impl Decide<Increment<$kind>> for $kind {
             fn decide(&self, _: &Increment<$kind>, _: &Turn<'_>) -> Result<Decision<u64, u64>, Rejection> {
                 $work;
@@ -105,6 +111,10 @@ macro_rules! counting {
         impl Message for Read<$kind> {
             type Twin = $kind;
             type Reply = u64;
+        }
+
+        impl Wire for Read<$kind> {
+            const NAME: &'static str = "read/1";
         }
 
         impl Decide<Read<$kind>> for $kind {

@@ -3,8 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use compact_str::CompactString;
+use tokio::sync::oneshot;
 
-use super::{NodeId, Owner, Soon};
+use super::{NodeId, Owner};
 use crate::store::{Epoch, Slot};
 
 /// A node as another reaches it.
@@ -71,13 +72,27 @@ pub enum Note {
     },
 }
 
+/// Hears what became of a call, exactly once, on any thread.
+pub type Heard = Box<dyn FnOnce(Result<Reply, Broken>) + Send>;
+
 /// The ways to other nodes.
 pub trait Links: Send + Sync + 'static {
-    /// Sends a call and waits for the reply, at most as long as the call says. At most once.
-    fn ask(&self, to: Peer, ask: Ask) -> Soon<'_, Result<Reply, Broken>>;
+    /// Sends a call, at most once, and tells what became of it, about when the time of the call is over at the latest.
+    /// Nothing blocks.
+    fn ask(&self, to: Peer, ask: Ask, heard: Heard);
 
     /// Sends a note, if that is possible at once.
     fn tell(&self, to: Peer, note: Note);
+}
+
+/// Sends a call and waits for what becomes of it.
+pub(super) async fn asked(links: &dyn Links, to: Peer, ask: Ask) -> Result<Reply, Broken> {
+    let (tell, told) = oneshot::channel();
+    let heard = Box::new(move |heard| {
+        tell.send(heard).ok();
+    });
+    links.ask(to, ask, heard);
+    told.await.unwrap_or_else(|_| Err(Broken::Unanswered("the link ended".into())))
 }
 
 /// Takes a reply, exactly once.

@@ -23,6 +23,13 @@ pub struct Seen {
     round: u64,
 }
 
+impl Seen {
+    /// Whether this life of the node lives.
+    pub(super) fn is_live(&self, life: Incarnation) -> bool {
+        self.presence.incarnation == life && self.presence.state != State::Dead
+    }
+}
+
 /// Whether an owner lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -126,15 +133,10 @@ impl View {
 
     /// Whether one life of a node goes on.
     pub fn standing(&self, node: &NodeId, incarnation: Incarnation) -> Standing {
-        let Some(seen) = self.nodes.get(node) else { return Standing::Unknown };
-        if seen.presence.incarnation > incarnation {
-            Standing::Dead
-        } else if seen.presence.incarnation < incarnation {
-            Standing::Unknown
-        } else if seen.presence.state == State::Dead {
-            Standing::Dead
-        } else {
-            Standing::Live
+        match self.nodes.get(node) {
+            Some(seen) if seen.is_live(incarnation) => Standing::Live,
+            Some(seen) if seen.presence.incarnation >= incarnation => Standing::Dead,
+            Some(_) | None => Standing::Unknown,
         }
     }
 

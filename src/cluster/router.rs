@@ -13,8 +13,7 @@ use tokio::{
 
 use super::{
     Node, NodeId, Owner, Served,
-    link::{Ask, Broken, Listening, Note, Peer, Reply, ReplyTo, Whom},
-    membership::Standing,
+    link::{Ask, Broken, Listening, Note, Peer, Reply, ReplyTo, Whom, asked},
 };
 use crate::{
     model::{Outcome, Timestamp},
@@ -43,8 +42,34 @@ impl Node {
         let Some(counted) = self.count(call.len()) else {
             return done(Err(Failure::Overloaded { what: "the way to other nodes".into() }));
         };
+        if within.is_zero() {
+            drop(counted);
+            return done(Err(Failure::Expired));
+        }
+        let (call, deadline) = (Arc::new(call), Instant::now() + within);
+        let Way::To(peer, epoch) = self.way(slot) else {
+            return self.follow(Following { counted, slot, call, deadline, done }, None);
+        };
+        // Most calls end here: nothing is spawned for them, and they have no timer of their own.
+        let ask = Ask { whom: Whom::Slot(slot, epoch), call: Arc::clone(&call), within };
+        let heard = move |heard| match heard {
+            Ok(Reply::Answer(answer)) => {
+                drop(counted);
+                done(Ok(answer));
+            }
+            heard @ (Ok(Reply::Moved(_)) | Err(_)) => {
+                let node = Arc::clone(&counted.node);
+                node.follow(Following { counted, slot, call, deadline, done }, Some((epoch, heard)));
+            }
+        };
+        self.links.ask(peer, ask, Box::new(heard));
+    }
+
+    /// Takes a call on that was not answered at once.
+    fn follow(&self, following: Following, heard: Option<(Epoch, Result<Reply, Broken>)>) {
         self.spawner.spawn(async move {
-            let answer = counted.node.route(slot, Arc::new(call), within).await;
+            let Following { counted, slot, call, deadline, done } = following;
+            let answer = counted.node.route(slot, call, deadline, heard).await;
             drop(counted);
             done(answer);
         });
@@ -58,18 +83,18 @@ impl Node {
         let Some(counted) = self.count(call.len()) else {
             return done(Err(Failure::Overloaded { what: "the way to other nodes".into() }));
         };
-        self.spawner.spawn(async move {
-            let ask = Ask { whom: Whom::Node, call: Arc::new(call), within };
-            let answer = match counted.node.links.ask(peer, ask).await {
+        let ask = Ask { whom: Whom::Node, call: Arc::new(call), within };
+        let heard = move |heard| {
+            drop(counted);
+            done(match heard {
                 Ok(Reply::Answer(answer)) => Ok(answer),
                 Ok(Reply::Moved(_)) => Err(not("the node takes no calls")),
                 Err(Broken::NotSent(cause)) => Err(not(&cause)),
                 Err(Broken::Full) => Err(Failure::Overloaded { what: "the link to another node".into() }),
                 Err(Broken::Unanswered(cause)) => Err(Failure::Lost { outcome: Outcome::Unknown, cause }),
-            };
-            drop(counted);
-            done(answer);
-        });
+            });
+        };
+        self.links.ask(peer, ask, Box::new(heard));
     }
 
     /// Names of the other nodes that are up.
@@ -86,46 +111,58 @@ impl Node {
         (calls < self.config.calls_max && before + bytes <= self.config.calls_bytes_max).then_some(counted)
     }
 
-    async fn route(&self, slot: Slot, call: Arc<Vec<u8>>, within: Duration) -> Result<Vec<u8>, Failure> {
-        let deadline = Instant::now() + within;
+    /// Goes on, with what was heard last if something was, until there is an answer.
+    async fn route(
+        &self,
+        slot: Slot,
+        call: Arc<Vec<u8>>,
+        deadline: Instant,
+        mut heard: Option<(Epoch, Result<Reply, Broken>)>,
+    ) -> Result<Vec<u8>, Failure> {
         let Some(news) = self.news.get(usize::from(slot.0)) else {
             return Err(Failure::Lost { outcome: Outcome::NotApplied, cause: "there is no such slot".into() });
         };
         let mut pauses = self.pauses(u64::from(slot.0) << 40);
         let mut hops = 0;
-        while Instant::now() < deadline {
+        while heard.is_some() || Instant::now() < deadline {
             let mut changed = std::pin::pin!(news.notified());
             changed.as_mut().enable();
-            match self.way(slot) {
-                Way::Here => {
-                    if let Some(answer) = self.ask_here(slot, &call, deadline).await? {
-                        return Ok(answer);
+            let said = match heard.take() {
+                Some(heard) => Some(heard),
+                None => match self.way(slot) {
+                    Way::Here => {
+                        if let Some(answer) = self.ask_here(slot, &call, deadline).await? {
+                            return Ok(answer);
+                        }
+                        None
+                    }
+                    Way::To(peer, epoch) => {
+                        let within = deadline.saturating_duration_since(Instant::now());
+                        let ask = Ask { whom: Whom::Slot(slot, epoch), call: Arc::clone(&call), within };
+                        Some((epoch, asked(&*self.links, peer, ask).await))
+                    }
+                    Way::Nowhere => None,
+                },
+            };
+            match said {
+                Some((_, Ok(Reply::Answer(answer)))) => return Ok(answer),
+                Some((epoch, Ok(Reply::Moved(owner)))) => {
+                    let is_news = owner.is_some_and(|owner| owner.epoch > epoch && self.heard(slot, owner));
+                    if is_news && hops < HOPS_MAX {
+                        hops += 1;
+                        continue;
                     }
                 }
-                Way::To(peer, epoch) => {
-                    let within = deadline.saturating_duration_since(Instant::now());
-                    let ask = Ask { whom: Whom::Slot(slot, epoch), call: Arc::clone(&call), within };
-                    match self.links.ask(peer, ask).await {
-                        Ok(Reply::Answer(answer)) => return Ok(answer),
-                        Ok(Reply::Moved(owner)) => {
-                            let is_news = owner.is_some_and(|owner| owner.epoch > epoch && self.heard(slot, owner));
-                            if is_news && hops < HOPS_MAX {
-                                hops += 1;
-                                continue;
-                            }
-                        }
-                        Err(Broken::Full) => {
-                            return Err(Failure::Overloaded { what: "the link to another node".into() });
-                        }
-                        Err(Broken::Unanswered(cause)) => {
-                            return Err(Failure::Lost { outcome: Outcome::Unknown, cause });
-                        }
-                        Err(Broken::NotSent(cause)) => {
-                            tracing::debug!(slot = slot.0, %cause, "a call was not sent to its owner yet");
-                        }
-                    }
+                Some((_, Err(Broken::Full))) => {
+                    return Err(Failure::Overloaded { what: "the link to another node".into() });
                 }
-                Way::Nowhere => {}
+                Some((_, Err(Broken::Unanswered(cause)))) => {
+                    return Err(Failure::Lost { outcome: Outcome::Unknown, cause });
+                }
+                Some((_, Err(Broken::NotSent(cause)))) => {
+                    tracing::debug!(slot = slot.0, %cause, "a call was not sent to its owner yet");
+                }
+                None => {}
             }
             hops = 0;
             let pause = sleep(pauses.next().unwrap_or(self.config.retry_max));
@@ -163,16 +200,17 @@ impl Node {
 
     fn way(&self, slot: Slot) -> Way {
         let state = self.state.lock();
-        if state.held.contains_key(&slot) {
-            return Way::Here;
-        }
         let Some(owner) = state.table.get(slot).filter(|owner| !owner.released) else { return Way::Nowhere };
-        let epoch = owner.epoch;
-        if owner.node == self.config.node || state.view.standing(&owner.node, owner.incarnation) != Standing::Live {
-            return Way::Nowhere;
+        if owner.node == self.config.node {
+            // What is hosted has our own record: whoever learns of another one gives the slot up under the same lock.
+            return if state.held.contains_key(&slot) { Way::Here } else { Way::Nowhere };
         }
-        let Some(seen) = state.view.get(&owner.node) else { return Way::Nowhere };
-        Way::To(Peer { node: owner.node.clone(), address: seen.presence.address.clone() }, epoch)
+        match state.view.get(&owner.node) {
+            Some(seen) if seen.is_live(owner.incarnation) => {
+                Way::To(Peer { node: owner.node.clone(), address: seen.presence.address.clone() }, owner.epoch)
+            }
+            Some(_) | None => Way::Nowhere,
+        }
     }
 
     /// Asks our own host; `None` if it does not own the slot.
@@ -227,6 +265,15 @@ impl Listening for Node {
             Note::Released { slot, owner } => self.learned(slot, owner),
         }
     }
+}
+
+/// A call that was not answered at once.
+struct Following {
+    counted: Counted,
+    slot: Slot,
+    call: Arc<Vec<u8>>,
+    deadline: Instant,
+    done: Forwarded,
 }
 
 /// Counts a call that has no answer yet.

@@ -15,24 +15,41 @@ use compact_str::CompactString;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::{Runtime, contain::tell, shared::Shared, turn::Inline};
+use super::{
+    Runtime,
+    contain::tell,
+    shared::{Shared, unregistered},
+    turn::Inline,
+};
 use crate::{
     cluster::{Served, ServedTo},
     model::{Header, Key, Outcome},
     store::{Epoch, Slot},
-    twin::{Answer, Call, Codec, Delivery, Failure, Twin, Wire, from_bytes, to_bytes},
+    twin::{Answer, Call, Codec, Delivery, Failure, Twin, Wire, append, from_bytes},
 };
 
 /// The answer is the encoded reply.
 const REPLIED: u8 = 0;
 /// The answer is the encoded failure.
 const FAILED: u8 = 1;
+/// Room for a head of usual size.
+const HEAD_BYTES: usize = 128;
 /// Most time between two looks at a slot that is being handed over.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// Who is meant, on whose behalf.
-#[derive(Serialize, Deserialize)]
-struct Head {
+/// Who is meant, on whose behalf; as it is sent.
+#[derive(Serialize)]
+struct Head<'a> {
+    kind: &'a str,
+    name: &'a str,
+    key: &'a Key,
+    header: &'a Header,
+    left_ms: Option<u64>,
+}
+
+/// The same as it is received.
+#[derive(Deserialize)]
+struct Received {
     kind: CompactString,
     name: CompactString,
     key: Key,
@@ -53,8 +70,8 @@ type Serve = fn(&Runtime, &Key, Header, &[u8], ServedTo);
 /// How registered messages travel.
 #[derive(Default)]
 pub(super) struct Codecs {
-    sent: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
-    served: HashMap<(CompactString, CompactString), Serve>,
+    sent: HashMap<TypeId, Box<dyn Any + Send + Sync>, ahash::RandomState>,
+    served: HashMap<(CompactString, CompactString), Serve, ahash::RandomState>,
 }
 
 impl Codecs {
@@ -84,14 +101,9 @@ impl Shared {
         if left.is_some_and(|left| left.is_zero()) {
             return call.fail(Failure::Expired);
         }
-        let head = to_bytes(&Head {
-            kind: K::KIND.into(),
-            name: name.into(),
-            key: key.clone(),
-            header: call.header().clone(),
-            left_ms: left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
-        });
-        let length = u32::try_from(head.len()).unwrap_or(u32::MAX).to_be_bytes();
+        let left_ms = left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+        let head = Head { kind: K::KIND, name, key, header: call.header(), left_ms };
+        let packed = pack(&head, &body);
         let answered = move |answer: Result<Vec<u8>, Failure>| {
             let bytes = match answer {
                 Ok(bytes) => bytes,
@@ -99,7 +111,7 @@ impl Shared {
             };
             tell(|| call.arrive(read_answer(&bytes)));
         };
-        cluster.forward(Slot::of(hash), [&length[..], &head, &body].concat(), deadline, Box::new(answered));
+        cluster.forward(Slot::of(hash), packed, deadline, Box::new(answered));
     }
 
     /// The answer, if this runtime may still give it: what it has in memory is the truth only while its lease lasts.
@@ -112,6 +124,18 @@ impl Shared {
             Some(_) | None => answer,
         }
     }
+}
+
+/// A call as it travels: the head's length, the head, the message.
+fn pack(head: &Head<'_>, body: &[u8]) -> Vec<u8> {
+    const LENGTH: usize = size_of::<u32>();
+    let mut packed = Vec::with_capacity(HEAD_BYTES + body.len());
+    packed.extend([0; LENGTH]);
+    append(head, &mut packed);
+    let length = u32::try_from(packed.len() - LENGTH).unwrap_or(u32::MAX);
+    packed[..LENGTH].copy_from_slice(&length.to_be_bytes());
+    packed.extend(body);
+    packed
 }
 
 fn read_answer(bytes: &[u8]) -> Answer<&[u8]> {
@@ -127,10 +151,18 @@ fn read_answer(bytes: &[u8]) -> Answer<&[u8]> {
 }
 
 fn answer_of<R: Serialize>(answer: &Answer<R>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEAD_BYTES);
     match answer {
-        Ok(reply) => [&[REPLIED][..], &to_bytes(reply)].concat(),
-        Err(failure) => [&[FAILED][..], &to_bytes(failure)].concat(),
+        Ok(reply) => {
+            bytes.push(REPLIED);
+            append(reply, &mut bytes);
+        }
+        Err(failure) => {
+            bytes.push(FAILED);
+            append(failure, &mut bytes);
+        }
     }
+    bytes
 }
 
 impl Runtime {
@@ -185,15 +217,16 @@ impl Runtime {
         };
         let parts = call.split_first_chunk::<4>().and_then(|(length, rest)| {
             let (head, body) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
-            Some((from_bytes::<Head>(head).ok()?, body))
+            Some((from_bytes::<Received>(head).ok()?, body))
         });
-        let Some((Head { kind, name, key, mut header, left_ms }, body)) = parts else { return done(unreadable()) };
+        let Some((Received { kind, name, key, mut header, left_ms }, body)) = parts else { return done(unreadable()) };
         header.deadline = left_ms.map(|left| self.now().after(Duration::from_millis(left)));
-        let named = format!("{kind}/{name}");
-        match shared.office.codecs.get().and_then(|codecs| codecs.served.get(&(kind, name))) {
-            Some(serve) => serve(self, &key, header, body, done),
-            None => done(Served::Answer(answer_of::<()>(&Err(Failure::Unregistered { name: named.into() })))),
+        let named = (kind, name);
+        if let Some(serve) = shared.office.codecs.get().and_then(|codecs| codecs.served.get(&named)) {
+            return serve(self, &key, header, body, done);
         }
+        let failure = unregistered(&named.0, &named.1);
+        done(Served::Answer(answer_of::<()>(&Err(failure))));
     }
 }
 
@@ -201,7 +234,7 @@ impl Runtime {
 fn serve<M: Wire>(runtime: &Runtime, key: &Key, header: Header, body: &[u8], done: ServedTo) {
     let shared = &runtime.inner.shared;
     let asked = runtime.host::<M::Twin>().and_then(|host| {
-        let unreadable = |_| Failure::Unregistered { name: format!("{}/{}", <M::Twin as Twin>::KIND, M::NAME).into() };
+        let unreadable = |_| unregistered(<M::Twin as Twin>::KIND, M::NAME);
         Ok(host.ask(key, from_bytes::<M>(body).map_err(unreadable)?, header, Call::wired))
     });
     match asked {

@@ -94,6 +94,7 @@ impl Line {
             bar("ratio_limit", ratio_limit, self.bars.limit, true),
             bar("ratio_slowest_limit", ratio(slowest), self.bars.slowest_limit, true),
             bar("ratio_naive", ratio_naive, self.bars.naive, true),
+            bar("per_s", ours.map(|runs| median(&runs.rates)), self.bars.per_s, true),
             bar("p50_us", p50, self.bars.p50_us, false),
             bar("p99_us", p99, self.bars.p99_us, false),
             bar("p50_ratio_limit", p50_ratio, self.bars.p50_ratio, false),

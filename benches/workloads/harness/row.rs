@@ -69,6 +69,8 @@ pub(crate) struct Bars {
     pub(crate) slowest_limit: Option<f64>,
     /// Ours ÷ naive, at least.
     pub(crate) naive: Option<f64>,
+    /// Ours a second, at least.
+    pub(crate) per_s: Option<f64>,
     /// Median of single calls in µs, at most.
     pub(crate) p50_us: Option<f64>,
     /// 99th percentile of single calls in µs, at most.

@@ -1,4 +1,7 @@
 //! The end of a stream that asks: one task for each other node connects, sends what waits, and hands out the answers.
+//!
+//! Calls of one link are in one table, with the time until which each waits. They have no timers of their own: as long as
+//! there are some, the link's task looks through the table now and then.
 
 use std::{
     collections::HashMap,
@@ -13,8 +16,8 @@ use futures_util::{StreamExt as _, stream};
 use parking_lot::Mutex;
 use tokio::{
     runtime::Handle,
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
-    time::{MissedTickBehavior, interval, timeout},
+    sync::mpsc,
+    time::{Instant, Interval, MissedTickBehavior, interval, timeout},
 };
 use tonic::{
     Request, Streaming,
@@ -30,14 +33,14 @@ use super::{
     host_of,
 };
 use crate::cluster::{
-    Links, Soon,
-    link::{Ask, Broken, Note, Peer, Reply, Whom},
+    Links,
+    link::{Ask, Broken, Heard, Note, Peer, Reply, Whom},
 };
 
 /// Batches handed to the wire that it has not taken; the wire itself holds a window of bytes.
 const WIRE_BATCHES: usize = 2;
-/// How often calls are dropped that nobody waits for any more.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked for calls whose time is over: by so much they may wait too long.
+const SWEEP_EVERY: Duration = Duration::from_millis(50);
 /// A link that has no stream and nothing to say for so long is given up.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
@@ -45,7 +48,7 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 pub struct Transport {
     config: Arc<Config>,
     spawner: Handle,
-    links: Mutex<HashMap<Peer, Link>>,
+    links: Mutex<HashMap<Peer, Link, ahash::RandomState>>,
     /// Number of the last call.
     last: AtomicU64,
 }
@@ -54,20 +57,70 @@ pub struct Transport {
 #[derive(Clone)]
 struct Link {
     queue: mpsc::Sender<Outgoing>,
-    room: Arc<Semaphore>,
+    pending: Arc<Pending>,
 }
 
 /// What waits to be sent.
 enum Outgoing {
-    Ask { id: u64, ask: Ask, heard: Heard },
+    Ask { id: u64, ask: Ask },
     Note(Note),
 }
 
-/// Who hears what became of a call.
-type Heard = oneshot::Sender<Result<Reply, Broken>>;
+/// Calls of a link that have no answer yet, by their numbers.
+#[derive(Default)]
+struct Pending(Mutex<HashMap<u64, Waiting, ahash::RandomState>>);
 
-/// What an open stream and the sender of its batches share: who waits for which answer.
-type Pending = Arc<Mutex<HashMap<u64, Heard>>>;
+struct Waiting {
+    until: Instant,
+    /// Whether a stream was given it.
+    is_sent: bool,
+    heard: Heard,
+}
+
+impl Pending {
+    /// Takes a call in; hands it back if there are too many.
+    fn add(&self, id: u64, until: Instant, heard: Heard, most: usize) -> Result<(), Heard> {
+        let mut waiting = self.0.lock();
+        if waiting.len() >= most {
+            return Err(heard);
+        }
+        waiting.insert(id, Waiting { until, is_sent: false, heard });
+        Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+
+    /// The call is given to a stream; `false` if nobody waits for it any more.
+    fn send(&self, id: u64) -> bool {
+        self.0.lock().get_mut(&id).is_some_and(|waiting| {
+            waiting.is_sent = true;
+            true
+        })
+    }
+
+    /// Tells what became of a call, unless that was told.
+    fn end(&self, id: u64, what: Result<Reply, Broken>) {
+        let ended = self.0.lock().remove(&id);
+        if let Some(ended) = ended {
+            (ended.heard)(what);
+        }
+    }
+
+    /// Tells of every call for which this holds that it will not be answered.
+    fn end_all(&self, cause: &'static str, which: impl Fn(&Waiting) -> bool) {
+        let ended: Vec<_> = self.0.lock().extract_if(|_, waiting| which(waiting)).collect();
+        for (_, Waiting { is_sent, heard, .. }) in ended {
+            heard(Err(if is_sent { Broken::Unanswered(cause.into()) } else { Broken::NotSent(cause.into()) }));
+        }
+    }
+
+    fn sweep(&self) {
+        let now = Instant::now();
+        self.end_all("no answer before the deadline", |waiting| waiting.until <= now);
+    }
+}
 
 impl Transport {
     /// Links of a node. Nothing is connected before it is needed.
@@ -86,43 +139,33 @@ impl Transport {
         }
         links.retain(|_, link| !link.queue.is_closed());
         let (queue, waiting) = mpsc::channel(self.config.in_flight_max);
-        let link = Link { queue, room: Arc::new(Semaphore::new(self.config.in_flight_max)) };
+        let link = Link { queue, pending: Arc::default() };
         links.insert(peer.clone(), link.clone());
-        self.spawner.spawn(run(Arc::clone(&self.config), peer.clone(), waiting));
+        self.spawner.spawn(run(Arc::clone(&self.config), peer.clone(), waiting, Arc::clone(&link.pending)));
         link
-    }
-
-    /// Hands a call to its link, which tells what becomes of it.
-    fn begin(
-        &self,
-        to: &Peer,
-        ask: Ask,
-    ) -> Result<(oneshot::Receiver<Result<Reply, Broken>>, OwnedSemaphorePermit), Broken> {
-        if ask.call.len() > CALL_BYTES_MAX {
-            return Err(Broken::NotSent(format!("a call has at most {CALL_BYTES_MAX} bytes").into()));
-        }
-        let link = self.link(to);
-        let permit = link.room.try_acquire_owned().map_err(|_| Broken::Full)?;
-        let (heard, hears) = oneshot::channel();
-        let id = self.last.fetch_add(1, Ordering::Relaxed);
-        link.queue.try_send(Outgoing::Ask { id, ask, heard }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Broken::Full,
-            mpsc::error::TrySendError::Closed(_) => Broken::NotSent("the link was just given up".into()),
-        })?;
-        Ok((hears, permit))
     }
 }
 
 impl Links for Transport {
-    fn ask(&self, to: Peer, ask: Ask) -> Soon<'_, Result<Reply, Broken>> {
-        Box::pin(async move {
-            let within = ask.within;
-            let (hears, _permit) = self.begin(&to, ask)?;
-            match timeout(within, hears).await {
-                Ok(heard) => heard.unwrap_or_else(|_| Err(Broken::Unanswered("the stream to it broke".into()))),
-                Err(_) => Err(Broken::Unanswered("no answer before the deadline".into())),
-            }
-        })
+    fn ask(&self, to: Peer, ask: Ask, heard: Heard) {
+        if ask.call.len() > CALL_BYTES_MAX {
+            return heard(Err(Broken::NotSent(format!("a call has at most {CALL_BYTES_MAX} bytes").into())));
+        }
+        let Link { queue, pending } = self.link(&to);
+        let id = self.last.fetch_add(1, Ordering::Relaxed);
+        let until = Instant::now() + ask.within;
+        if let Err(heard) = pending.add(id, until, heard, self.config.in_flight_max) {
+            return heard(Err(Broken::Full));
+        }
+        if let Err(error) = queue.try_send(Outgoing::Ask { id, ask }) {
+            pending.end(
+                id,
+                Err(match error {
+                    mpsc::error::TrySendError::Full(_) => Broken::Full,
+                    mpsc::error::TrySendError::Closed(_) => Broken::NotSent("the link was just given up".into()),
+                }),
+            );
+        }
     }
 
     fn tell(&self, to: Peer, note: Note) {
@@ -131,37 +174,58 @@ impl Links for Transport {
 }
 
 /// Serves one link for as long as there is something to say.
-async fn run(config: Arc<Config>, peer: Peer, mut waiting: mpsc::Receiver<Outgoing>) {
+async fn run(config: Arc<Config>, peer: Peer, mut waiting: mpsc::Receiver<Outgoing>, pending: Arc<Pending>) {
+    let pending = Ends(pending);
+    let mut sweep = interval(SWEEP_EVERY);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // Connected for the first one that waits, which then goes first.
     while let Ok(Some(first)) = timeout(IDLE_MAX, waiting.recv()).await {
-        let connected = timeout(config.connect_timeout, connect(&config, &peer)).await;
+        let connected = {
+            let mut connected = std::pin::pin!(timeout(config.connect_timeout, connect(&config, &peer)));
+            loop {
+                tokio::select! {
+                    connected = &mut connected => break connected,
+                    _ = sweep.tick() => pending.0.sweep(),
+                }
+            }
+        };
         let cause: Arc<str> = match connected {
             Ok(Ok((send, answers))) => {
-                if let Some(unsent) = speak(first, &mut waiting, &send, answers).await {
-                    fail(unsent, &"the stream was just given up".into());
+                if let Some(unsent) = speak(first, &mut waiting, &send, answers, &pending.0, &mut sweep).await {
+                    fail(&unsent, &"the stream was just given up".into(), &pending.0);
                 }
+                pending.0.end_all("the stream to it broke", |waiting| waiting.is_sent);
                 continue;
             }
             Ok(Err(cause)) => cause,
             Err(_) => "no connection in time".into(),
         };
         tracing::debug!(node = %peer.node, address = %peer.address, %cause, "another node is not reached");
-        fail(first, &cause);
+        fail(&first, &cause, &pending.0);
         while let Ok(unsent) = waiting.try_recv() {
-            fail(unsent, &cause);
+            fail(&unsent, &cause, &pending.0);
         }
     }
     waiting.close();
     while let Some(unsent) = waiting.recv().await {
-        fail(unsent, &"the link was given up".into());
+        fail(&unsent, &"the link was given up".into(), &pending.0);
     }
 }
 
 /// Certainly not sent.
-fn fail(unsent: Outgoing, cause: &Arc<str>) {
+fn fail(unsent: &Outgoing, cause: &Arc<str>, pending: &Pending) {
     match unsent {
-        Outgoing::Ask { heard, .. } => drop(heard.send(Err(Broken::NotSent(Arc::clone(cause))))),
+        Outgoing::Ask { id, .. } => pending.end(*id, Err(Broken::NotSent(Arc::clone(cause)))),
         Outgoing::Note(_) => {}
+    }
+}
+
+/// Leaves no call without a word, however the link's task ends.
+struct Ends(Arc<Pending>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.end_all("the link ended", |_| true);
     }
 }
 
@@ -209,23 +273,22 @@ async fn connect(config: &Config, peer: &Peer) -> Result<Stream, Arc<str>> {
     Ok((send, opened.await.map_err(|error| said(&error))?.into_inner()))
 }
 
-/// Sends what waits and hands out the answers until the stream breaks. What was handed to it and not answered is unanswered;
-/// answers what was not handed to it, if there is something.
+/// Sends what waits and hands out the answers until the stream breaks. Answers what was not handed to it, if there is
+/// something.
 async fn speak(
     first: Outgoing,
     waiting: &mut mpsc::Receiver<Outgoing>,
     send: &mpsc::Sender<Batch>,
     mut answers: Streaming<Batch>,
+    pending: &Pending,
+    sweep: &mut Interval,
 ) -> Option<Outgoing> {
-    let pending: Pending = Arc::default();
     let mut first = Some(first);
-    let mut sweep = interval(SWEEP_EVERY);
-    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let sends = async {
             // Only what can be handed over at once leaves the queue; until then it is certainly not sent.
             let room = send.reserve().await.ok()?;
-            let open = |outgoing| open(outgoing, &pending);
+            let open = |outgoing| open(outgoing, pending);
             let batch = match first.take() {
                 Some(first) => open(first).map(|kind| Batch { frames: vec![kind.into()] }),
                 None => Some(next_batch(waiting, open).await?),
@@ -237,23 +300,21 @@ async fn speak(
         };
         tokio::select! {
             answered = answers.message() => match answered {
-                Ok(Some(batch)) => batch.frames.into_iter().filter_map(|frame| frame.kind).for_each(|kind| hand_out(kind, &pending)),
+                Ok(Some(batch)) => batch.frames.into_iter().filter_map(|frame| frame.kind).for_each(|kind| hand_out(kind, pending)),
                 Ok(None) | Err(_) => break,
             },
             sent = sends => if sent.is_none() { break },
-            _ = sweep.tick() => pending.lock().retain(|_, heard| !heard.is_closed()),
+            _ = sweep.tick(), if !pending.is_empty() => pending.sweep(),
         }
     }
     first
 }
 
-/// Makes the frame of what waits and notes who waits for its answer; nothing if nobody does any more.
+/// Makes the frame of what waits; nothing if nobody waits for its answer any more.
 fn open(outgoing: Outgoing, pending: &Pending) -> Option<Kind> {
     match outgoing {
-        Outgoing::Ask { heard, .. } if heard.is_closed() => None,
-        Outgoing::Ask { id, ask, heard } => {
-            pending.lock().insert(id, heard);
-            let Ask { whom, call, within } = ask;
+        Outgoing::Ask { id, .. } if !pending.send(id) => None,
+        Outgoing::Ask { id, ask: Ask { whom, call, within } } => {
             let (slot, epoch) = match whom {
                 Whom::Slot(slot, epoch) => (Some(slot.0.into()), epoch.0),
                 Whom::Node => (None, 0),
@@ -269,13 +330,10 @@ fn open(outgoing: Outgoing, pending: &Pending) -> Option<Kind> {
 }
 
 fn hand_out(kind: Kind, pending: &Pending) {
-    let (id, heard) = match kind {
-        Kind::Answer(AnswerFrame { id, answer }) => (id, Ok(Reply::Answer(answer))),
-        Kind::Moved(MovedFrame { id, owner }) => (id, Ok(Reply::Moved(owner.and_then(OwnerFrame::owner)))),
-        Kind::Failed(FailedFrame { id, cause }) => (id, Err(Broken::Unanswered(cause.into()))),
-        Kind::Hello(_) | Kind::Ask(_) | Kind::Released(_) => return,
-    };
-    if let Some(hears) = pending.lock().remove(&id) {
-        hears.send(heard).ok();
+    match kind {
+        Kind::Answer(AnswerFrame { id, answer }) => pending.end(id, Ok(Reply::Answer(answer))),
+        Kind::Moved(MovedFrame { id, owner }) => pending.end(id, Ok(Reply::Moved(owner.and_then(OwnerFrame::owner)))),
+        Kind::Failed(FailedFrame { id, cause }) => pending.end(id, Err(Broken::Unanswered(cause.into()))),
+        Kind::Hello(_) | Kind::Ask(_) | Kind::Released(_) => {}
     }
 }

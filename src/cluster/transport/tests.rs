@@ -21,7 +21,7 @@ use super::*;
 use crate::{
     cluster::{
         Incarnation, Links, Owner,
-        link::{Ask, Broken, Listening, Note, Peer, Reply, ReplyTo, Whom},
+        link::{Ask, Broken, Listening, Note, Peer, Reply, ReplyTo, Whom, asked},
     },
     store::{Epoch, Slot},
 };
@@ -145,7 +145,7 @@ fn asks(transport: &Arc<Transport>, peer: &Peer, count: usize) -> JoinSet<(usize
     let mut set = JoinSet::new();
     for at in 0..count {
         let (transport, peer) = (Arc::clone(transport), peer.clone());
-        set.spawn(async move { (at, transport.ask(peer, ask(&at.to_le_bytes())).await) });
+        set.spawn(async move { (at, asked(&*transport, peer, ask(&at.to_le_bytes())).await) });
     }
     set
 }
@@ -167,9 +167,9 @@ async fn many_calls_in_flight_each_hear_their_own_answer() {
         }
     }
     let large = vec![7; 3 * 1024 * 1024];
-    assert_eq!(transport.ask(served.peer.clone(), ask(&large)).await, Ok(Reply::Answer(large)));
+    assert_eq!(asked(&*transport, served.peer.clone(), ask(&large)).await, Ok(Reply::Answer(large)));
     let too_large = ask(&vec![7; CALL_BYTES_MAX + 1]);
-    assert!(not_sent(transport.ask(served.peer.clone(), too_large).await).contains("at most"));
+    assert!(not_sent(asked(&*transport, served.peer.clone(), too_large).await).contains("at most"));
 }
 
 #[tokio::test]
@@ -183,9 +183,9 @@ async fn what_was_sent_on_a_stream_that_breaks_is_unanswered_and_the_next_call_g
     for (at, heard) in calls.join_all().await {
         assert!(matches!(heard, Err(Broken::Unanswered(_))), "call {at}: {heard:?}");
     }
-    not_sent(transport.ask(peer.clone(), ask(b"nobody")).await);
+    not_sent(asked(&*transport, peer.clone(), ask(b"nobody")).await);
     let again = serve_at(peer.address.parse().unwrap(), config("b"), Arc::default()).await;
-    assert_eq!(transport.ask(again.peer.clone(), ask(b"there")).await, Ok(Reply::Answer(b"there".to_vec())));
+    assert_eq!(asked(&*transport, again.peer.clone(), ask(b"there")).await, Ok(Reply::Answer(b"there".to_vec())));
 }
 
 #[tokio::test]
@@ -195,7 +195,7 @@ async fn nobody_but_a_node_of_the_cluster_is_heard() {
     let (one, other) = (Authority::one(), Authority::new());
     let refused = async |config: Config, to: &str| {
         let peer = Peer { node: id(to), address: served.peer.address.clone() };
-        not_sent(Transport::new(config).ask(peer, ask(b"x")).await)
+        not_sent(asked(&Transport::new(config), peer, ask(b"x")).await)
     };
     refused(Config::new("cluster", id("a"), other.node(one)), "b").await;
     refused(Config::new("cluster", id("a"), one.node(&other)), "b").await;
@@ -212,7 +212,7 @@ async fn a_node_that_does_not_answer_is_asked_so_much_and_no_more() {
     let transport = Arc::new(Transport::new(Config { in_flight_max: 16, ..config("a") }));
     let calls = asks(&transport, &served.peer, 16);
     silent.keeps(4).await;
-    assert_eq!(transport.ask(served.peer.clone(), ask(b"more")).await, Err(Broken::Full));
+    assert_eq!(asked(&*transport, served.peer.clone(), ask(b"more")).await, Err(Broken::Full));
     let mut answered = 0;
     while answered < 16 {
         silent.keeps(1).await;
@@ -232,9 +232,9 @@ async fn a_node_that_does_not_answer_is_asked_so_much_and_no_more() {
 async fn a_call_waits_no_longer_than_its_deadline_and_carries_what_is_left_of_it() {
     let silent = Echo::silent();
     let served = serve_echo(config("b"), Arc::clone(&silent)).await;
-    let transport = Transport::new(config("a"));
+    let transport = Arc::new(Transport::new(config("a")));
     let short = Ask { within: Duration::from_millis(300), ..ask(b"x") };
-    let heard = transport.ask(served.peer.clone(), short.clone()).await;
+    let heard = asked(&*transport, served.peer.clone(), short.clone()).await;
     assert_eq!(heard, Err(Broken::Unanswered("no answer before the deadline".into())));
     silent.keeps(1).await;
     assert_eq!(silent.kept.lock()[0].0, short);
@@ -256,7 +256,7 @@ async fn an_owner_and_a_note_arrive_as_they_were_sent() {
     let (to, node) = (served.peer.clone(), Ask { whom: Whom::Node, ..ask(b"n") });
     let call = {
         let transport = Arc::clone(&transport);
-        tokio::spawn(async move { transport.ask(to, node).await })
+        tokio::spawn(async move { asked(&*transport, to, node).await })
     };
     silent.keeps(1).await;
     assert_eq!(*silent.notes.lock(), [note]);

@@ -164,13 +164,13 @@ impl Wire {
     }
 
     /// Stores all messages or none; answers the sequence of the last.
-    pub(super) async fn store_all(&self, messages: &[Outgoing]) -> Result<u64, Failure> {
+    pub(super) async fn store_all(&self, messages: Vec<Outgoing>) -> Result<u64, Failure> {
         let id = uuid::Uuid::new_v4().simple().to_string();
-        for (at, message) in messages.iter().enumerate() {
-            let mut message = message.clone();
+        let count = messages.len();
+        for (at, mut message) in messages.into_iter().enumerate() {
             message.headers.insert(async_nats::header::NATS_BATCH_ID, id.as_str());
             message.headers.insert(async_nats::header::NATS_BATCH_SEQUENCE, (at + 1).to_string());
-            if at + 1 == messages.len() {
+            if at + 1 == count {
                 message
                     .headers
                     .insert(async_nats::header::NATS_BATCH_COMMIT, async_nats::header::NATS_BATCH_COMMIT_FINAL);

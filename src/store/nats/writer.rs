@@ -120,8 +120,7 @@ impl Writer {
     async fn write(&self, mut ready: Vec<Commit>, told: &mut Told) {
         let mut delays = self.inner.wire.delays();
         while !ready.is_empty() {
-            let messages = self.messages(&ready);
-            let failure = match self.timed(&messages).await {
+            let failure = match self.timed(self.messages(&ready)).await {
                 Ok(sequence) => return self.written(ready, sequence, told),
                 Err(failure) => failure,
             };
@@ -227,7 +226,7 @@ impl Writer {
     }
 
     #[expect(clippy::disallowed_methods, reason = "a duration is measured, no time is read")]
-    async fn timed(&self, messages: &[Outgoing]) -> Result<u64, Failure> {
+    async fn timed(&self, messages: Vec<Outgoing>) -> Result<u64, Failure> {
         self.inner.batches.fetch_add(1, Ordering::Relaxed);
         let began = std::time::Instant::now();
         let stored = self.inner.wire.store_all(messages).await;

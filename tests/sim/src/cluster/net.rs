@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use rand::{Rng, rngs::StdRng};
 use service_twin::cluster::{
     Links, Node, NodeId, Soon, Uptime,
-    link::{Ask, Broken, Listening, Note, Peer, Reply},
+    link::{Ask, Broken, Heard, Listening, Note, Peer, Reply},
     memory::Way,
 };
 use tokio::{
@@ -161,40 +161,44 @@ impl Way for Process {
 /// The ways to other processes.
 pub struct Net(pub Arc<Process>);
 
-impl Links for Net {
-    fn ask(&self, to: Peer, ask: Ask) -> Soon<'_, Result<Reply, Broken>> {
-        let from = Arc::clone(&self.0);
-        Box::pin(async move {
-            let within = ask.within;
+impl Net {
+    async fn asked(from: Arc<Process>, to: Peer, ask: Ask) -> Result<Reply, Broken> {
+        let within = ask.within;
+        from.awake().await;
+        let not_sent = || Err(Broken::NotSent("no connection".into()));
+        if !from.lives() || from.shared.is_cut(&from.name, &to.node) || from.shared.at(&to.address).is_none() {
+            sleep(Duration::from_millis(1)).await;
+            return not_sent();
+        }
+        // Sent: from here on, nothing is certain without an answer.
+        let sent = tokio::spawn(async move {
+            if !from.passage().await {
+                return None;
+            }
+            let other = from.shared.at(&to.address)?;
+            other.awake().await;
+            let node = other.node.lock().clone().filter(|_| other.lives())?;
+            let (tell, told) = oneshot::channel();
+            node.asked(ask, Box::new(move |reply| drop(tell.send(reply))));
+            let reply = told.await.ok()?;
+            other.awake().await;
+            let arrives = other.lives() && other.passage().await && !from.shared.is_cut(&from.name, &to.node);
             from.awake().await;
-            let not_sent = || Err(Broken::NotSent("no connection".into()));
-            if !from.lives() || from.shared.is_cut(&from.name, &to.node) || from.shared.at(&to.address).is_none() {
-                sleep(Duration::from_millis(1)).await;
-                return not_sent();
-            }
-            // Sent: from here on, nothing is certain without an answer.
-            let sent = tokio::spawn(async move {
-                if !from.passage().await {
-                    return None;
-                }
-                let other = from.shared.at(&to.address)?;
-                other.awake().await;
-                let node = other.node.lock().clone().filter(|_| other.lives())?;
-                let (tell, told) = oneshot::channel();
-                node.asked(ask, Box::new(move |reply| drop(tell.send(reply))));
-                let reply = told.await.ok()?;
-                other.awake().await;
-                let arrives = other.lives() && other.passage().await && !from.shared.is_cut(&from.name, &to.node);
-                from.awake().await;
-                arrives.then_some(reply)
-            });
-            let lost = || Err(Broken::Unanswered("no answer".into()));
-            match timeout(within, sent).await {
-                Ok(Ok(Some(reply))) => Ok(reply),
-                Ok(_) => lost(),
-                Err(_) => lost(),
-            }
-        })
+            arrives.then_some(reply)
+        });
+        let lost = || Err(Broken::Unanswered("no answer".into()));
+        match timeout(within, sent).await {
+            Ok(Ok(Some(reply))) => Ok(reply),
+            Ok(_) => lost(),
+            Err(_) => lost(),
+        }
+    }
+}
+
+impl Links for Net {
+    fn ask(&self, to: Peer, ask: Ask, heard: Heard) {
+        let from = Arc::clone(&self.0);
+        tokio::spawn(async move { heard(Self::asked(from, to, ask).await) });
     }
 
     fn tell(&self, to: Peer, note: Note) {
