@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// What a node knows of its cluster.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ClusterView {
     /// The node that says so.
     pub node: CompactString,

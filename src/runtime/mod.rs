@@ -41,6 +41,7 @@ mod restore;
 mod shard;
 mod shared;
 mod slots;
+mod stale;
 mod sync;
 mod system;
 mod table;
@@ -68,7 +69,7 @@ pub use shard::Counts;
 
 use self::{host::Host, peers::Question, shared::Shared, system::Order};
 use crate::{
-    model::{Key, Timestamp},
+    model::{Consistency, Key, Timestamp},
     store::{self, Entry, Level, Scan, Stats},
     twin::{Failure, Twin},
 };
@@ -116,7 +117,7 @@ impl Runtime {
 
     /// A twin by its key.
     pub fn twin<'a>(&'a self, key: &'a str) -> TwinRef<'a> {
-        TwinRef { runtime: self, key }
+        TwinRef { runtime: self, key, consistency: Consistency::default() }
     }
 
     fn host<K: Twin>(&self) -> Result<&Host<K>, Failure> {

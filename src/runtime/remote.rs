@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::{Runtime, contain::tell, shared::Shared, turn::Inline};
 use crate::{
     cluster::{Served, ServedTo},
-    model::{Header, Key, Outcome},
+    model::{Consistency, Header, Key, Outcome},
     store::{Epoch, Slot},
     twin::{Answer, Call, Codec, Delivery, Failure, Twin, Wire, from_bytes, to_bytes},
 };
@@ -102,15 +102,34 @@ impl Shared {
         cluster.forward(Slot::of(hash), [&length[..], &head, &body].concat(), deadline, Box::new(answered));
     }
 
-    /// The answer, if this runtime may still give it: what it has in memory is the truth only while its lease lasts.
-    pub(super) fn leased<R>(&self, answer: Answer<R>) -> Answer<R> {
+    /// The answer, if this runtime may still give it: one that rests on the lease, because it says what a twin in memory here
+    /// said, is the truth only while that lasts.
+    pub(super) fn leased<R>(&self, answer: Answer<R>, rests_on_lease: impl FnOnce() -> bool) -> Answer<R> {
         match &self.cluster {
-            Some(cluster) if !cluster.holds_lease() => {
+            Some(cluster) if !cluster.holds_lease() && is_a_twins(&answer) && rests_on_lease() => {
                 let cause = "this node's lease ran out before the answer left".into();
                 Err(Failure::Lost { outcome: Outcome::Unknown, cause })
             }
             Some(_) | None => answer,
         }
+    }
+}
+
+/// Whether a twin said this, rather than whoever could not ask it.
+fn is_a_twins<R>(answer: &Answer<R>) -> bool {
+    match answer {
+        Ok(_) | Err(Failure::Rejected(_) | Failure::AlreadyDone { .. }) => true,
+        Err(
+            Failure::Overloaded { .. }
+            | Failure::Expired
+            | Failure::Backoff { .. }
+            | Failure::Panicked { .. }
+            | Failure::Lost { .. }
+            | Failure::Keyless { .. }
+            | Failure::Unregistered { .. }
+            | Failure::Cycle { .. }
+            | Failure::Stopping,
+        ) => false,
     }
 }
 
@@ -200,13 +219,15 @@ impl Runtime {
 /// Gives one message of another runtime its turn here.
 fn serve<M: Wire>(runtime: &Runtime, key: &Key, header: Header, body: &[u8], done: ServedTo) {
     let shared = &runtime.inner.shared;
+    let consistency = header.consistency();
+    let rests_on_lease = || consistency == Consistency::Lease;
     let asked = runtime.host::<M::Twin>().and_then(|host| {
         let unreadable = |_| Failure::Unregistered { name: format!("{}/{}", <M::Twin as Twin>::KIND, M::NAME).into() };
         Ok(host.ask(key, from_bytes::<M>(body).map_err(unreadable)?, header, Call::wired))
     });
     match asked {
-        Err(failure) => done(answered::<M>(shared, Err(failure))),
-        Ok(Inline::Now(answer)) => done(answered::<M>(shared, answer)),
+        Err(failure) => done(answered::<M>(shared, Err(failure), rests_on_lease)),
+        Ok(Inline::Now(answer)) => done(answered::<M>(shared, answer, rests_on_lease)),
         Ok(Inline::Later(call)) => {
             let waits = Arc::new(Waits { call, shared: Arc::clone(shared), done: Mutex::new(Some(done)) });
             waits.look();
@@ -214,8 +235,8 @@ fn serve<M: Wire>(runtime: &Runtime, key: &Key, header: Header, body: &[u8], don
     }
 }
 
-fn answered<M: Wire>(shared: &Shared, answer: Answer<M::Reply>) -> Served {
-    match shared.leased(answer) {
+fn answered<M: Wire>(shared: &Shared, answer: Answer<M::Reply>, rests_on_lease: impl FnOnce() -> bool) -> Served {
+    match shared.leased(answer, rests_on_lease) {
         Err(Failure::Stopping) => Served::Elsewhere,
         answer => Served::Answer(answer_of(&answer)),
     }
@@ -235,7 +256,7 @@ impl<M: Wire> Waits<M> {
         if let Poll::Ready(answer) = self.call.poll_answer(&mut Context::from_waker(&waker))
             && let Some(done) = self.done.lock().take()
         {
-            done(answered::<M>(&self.shared, answer));
+            done(answered::<M>(&self.shared, answer, || self.call.rests_on_lease()));
         }
     }
 }
