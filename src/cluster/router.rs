@@ -44,7 +44,16 @@ impl Node {
             return done(Err(Failure::Overloaded { what: "the way to other nodes".into() }));
         };
         self.spawner.spawn(async move {
+            let begun = Instant::now();
             let answer = counted.node.route(slot, Arc::new(call), within).await;
+            let counts = &counted.node.counts;
+            counts.forwarded.more();
+            counts.took_us.add(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
+            match &answer {
+                Err(Failure::Expired) => counts.expired.more(),
+                Err(failure) if failure.outcome() == Outcome::Unknown => counts.lost.more(),
+                Ok(_) | Err(_) => {}
+            }
             drop(counted);
             done(answer);
         });
@@ -216,8 +225,14 @@ impl Listening for Node {
             }
         }
         let served = move |served| match served {
-            Served::Answer(answer) => done(Reply::Answer(answer)),
-            Served::Elsewhere => done(Reply::Moved(self.state.lock().table.get(slot).cloned())),
+            Served::Answer(answer) => {
+                self.counts.served.more();
+                done(Reply::Answer(answer));
+            }
+            Served::Elsewhere => {
+                self.counts.sent_on.more();
+                done(Reply::Moved(self.state.lock().table.get(slot).cloned()));
+            }
         };
         host.serve(slot, Arc::unwrap_or_clone(call), Box::new(served));
     }

@@ -194,6 +194,8 @@ impl<K: Twin> Core<K> {
     /// A commit did not end well: the activation ends, the next one reads the truth from the store.
     fn lost(&mut self, shard: &Shard<K>, at: u32, error: &store::Error) {
         self.counts.commit_failures += 1;
+        self.counts.commits_fenced += u64::from(matches!(error, store::Error::Fenced { .. }));
+        self.counts.commits_unknown += u64::from(error.outcome() == Outcome::Unknown);
         let Some(twin) = self.table.get_mut(at) else { return };
         let key = twin.key.clone();
         match error {

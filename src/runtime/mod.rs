@@ -51,13 +51,14 @@ mod witness;
 
 use std::{
     any::{Any, TypeId},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use compact_str::CompactString;
 use tokio::sync::{mpsc, oneshot};
 
+pub use crate::cluster::Counts as ClusterCounts;
 pub use ask::{Answering, Ask, TwinRef};
 pub use builder::{Builder, StartError};
 pub use cluster::{Cluster, ClusterView, NodeView};
@@ -133,7 +134,16 @@ impl Runtime {
 
     /// What is known of the other runtimes; `None` if there can be none.
     pub fn cluster(&self) -> Option<ClusterView> {
-        self.inner.shared.cluster.as_ref().map(|cluster| cluster.view())
+        let shared = self.inner.shared.store.as_ref().and_then(|store| store.stats().shared).unwrap_or_default();
+        let view = self.inner.shared.cluster.as_ref()?.view();
+        Some(ClusterView { lag: shared.lag, copies_behind: shared.copies_behind, ..view })
+    }
+
+    /// What this runtime counted of its part in a cluster; `None` if there is none.
+    pub fn cluster_counts(&self) -> Option<ClusterCounts> {
+        let shared = &self.inner.shared;
+        let counts = shared.cluster.as_ref()?.counts();
+        Some(ClusterCounts { telemetry_lost: shared.telemetry_lost.load(Ordering::Relaxed), ..counts })
     }
 
     /// What commits survive; `None` without a store.

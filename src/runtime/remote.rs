@@ -6,7 +6,7 @@
 use std::{
     any::{Any, TypeId},
     collections::HashMap,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::{Runtime, contain::tell, shared::Shared, turn::Inline};
 use crate::{
     cluster::{Served, ServedTo},
-    model::{Consistency, Header, Key, Outcome},
+    model::{Consistency, Header, Key, Lane, Outcome},
     store::{Epoch, Slot},
     twin::{Answer, Call, Codec, Delivery, Failure, Twin, Wire, from_bytes, to_bytes},
 };
@@ -73,16 +73,16 @@ impl Shared {
     }
 
     /// Sends a call to the owner of its twin's slot, and its answer back to whoever waits for it.
-    pub(super) fn forward<K: Twin>(&self, hash: u64, key: &Key, call: Arc<dyn Delivery<K>>) {
+    pub(super) fn forward<K: Twin>(self: &Arc<Self>, hash: u64, key: &Key, call: Arc<dyn Delivery<K>>) {
         let Some(cluster) = &self.cluster else { return call.fail(Failure::Stopping) };
         let (name, body) = match call.pack() {
             Ok(packed) => packed,
-            Err(failure) => return call.fail(failure),
+            Err(failure) => return self.not_forwarded(&*call, failure),
         };
         let deadline = call.header().deadline;
         let left = deadline.map(|deadline| deadline.since(self.clock.now()));
         if left.is_some_and(|left| left.is_zero()) {
-            return call.fail(Failure::Expired);
+            return self.not_forwarded(&*call, Failure::Expired);
         }
         let head = to_bytes(&Head {
             kind: K::KIND.into(),
@@ -92,14 +92,23 @@ impl Shared {
             left_ms: left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
         });
         let length = u32::try_from(head.len()).unwrap_or(u32::MAX).to_be_bytes();
+        let shared = Arc::clone(self);
         let answered = move |answer: Result<Vec<u8>, Failure>| {
             let bytes = match answer {
                 Ok(bytes) => bytes,
-                Err(failure) => return tell(|| call.arrive(Err(failure))),
+                Err(failure) => return tell(|| shared.not_forwarded(&*call, failure)),
             };
             tell(|| call.arrive(read_answer(&bytes)));
         };
         cluster.forward(Slot::of(hash), [&length[..], &head, &body].concat(), deadline, Box::new(answered));
+    }
+
+    /// Ends a call that reached no owner, or may not have. Nobody waits for the answer to telemetry, so it is counted.
+    fn not_forwarded<K: Twin>(&self, call: &dyn Delivery<K>, failure: Failure) {
+        if call.lane() == Lane::Telemetry {
+            self.telemetry_lost.fetch_add(1, Ordering::Relaxed);
+        }
+        call.arrive(Err(failure));
     }
 
     /// The answer, if this runtime may still give it: one that rests on the lease, because it says what a twin in memory here

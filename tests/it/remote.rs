@@ -101,7 +101,7 @@ impl Cluster for Member {
     }
 
     fn view(&self) -> ClusterView {
-        ClusterView { node: self.at.to_string().into(), nodes: Vec::new(), slots: Slot::COUNT, unowned: 0 }
+        ClusterView { node: self.at.to_string().into(), slots: Slot::COUNT, ..ClusterView::default() }
     }
 
     fn holds_lease(&self) -> bool {
@@ -136,8 +136,7 @@ impl World {
         });
         let start = |at| {
             let config = Config { arbiters: 2, door: door.clone(), ..Config::default() };
-            let builder =
-                Runtime::builder().config(config).store(Arc::clone(&world.store) as Arc<dyn Store>).kind::<Tally>();
+            let builder = Runtime::builder().config(config).store(world.store.clone()).kind::<Tally>();
             let builder = builder.kind::<Ledger>().wire::<Tell>().asks::<AskRound, Answered>().wire::<Add>();
             let builder = builder.wire::<Read>().wire::<Heard>().wire::<AddAndTell>().wire::<WakeMeAt>();
             builder.cluster(Arc::new(Member { world: Arc::clone(&world), at })).start().expect("a start")
@@ -369,6 +368,35 @@ async fn an_answer_rests_on_the_lease_of_the_owner_and_of_nobody_else() {
     // What no twin said needs no lease to be said.
     let refused = world.ask(1, &key_of(0), Bump(2)).await;
     assert!(matches!(refused, Err(Failure::Unregistered { .. })), "{refused:?}");
+}
+
+#[cfg(feature = "server")]
+#[tokio::test]
+async fn what_a_node_does_in_its_cluster_is_among_its_metrics() {
+    use service_twin::{metrics::Metrics, server::vitals};
+    let world = World::start(&Door::Open);
+    let metrics = Metrics::new(|registry| vitals::register(world.runtime(0), registry));
+    let key = key_of(0);
+    assert_eq!(world.ask(0, &key, Add(1)).await, Ok(1));
+    world.give(slot_of(&key), 1);
+    assert!(world.ask(0, &key, Add(1)).await.is_err());
+    // Its caller hears of it first.
+    while !metrics.text().contains("twin_commits_fenced_total{kind=\"ledger\"} 1") {
+        tokio::task::yield_now().await;
+    }
+    let text = metrics.text();
+    for line in [
+        "twin_commits_unknown_total{kind=\"ledger\"} 0",
+        "twin_cluster_nodes{state=\"up\"} 0",
+        "twin_cluster_slots{slots=\"misplaced\"} 0",
+        "twin_cluster_claims_total{result=\"won\"} 0",
+        "twin_cluster_calls_total{calls=\"lost\"} 0",
+        "twin_cluster_lease_left_seconds 0.0",
+        "twin_cluster_forward_duration_seconds_count 0",
+        "twin_cluster_telemetry_lost_total 0",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
 }
 
 /// Follows one twin through a runtime: what happened live, and by its journal what may have been missed.
