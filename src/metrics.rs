@@ -2,8 +2,10 @@
 //!
 //! Counters on the path of a request are found once, at start; counting is one atomic addition.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use prometheus_client::{
-    encoding::EncodeLabelSet,
+    encoding::{EncodeLabelSet, MetricEncoder, NoLabelSet},
     metrics::{
         counter::Counter,
         family::Family,
@@ -60,6 +62,57 @@ impl Door {
             Self::Other => "other",
         }
     }
+}
+
+/// How often values of each size came, in powers of two; counting is two atomic additions.
+#[derive(Debug, Default)]
+pub struct Spread {
+    counts: [AtomicU64; SIZES],
+    sum: AtomicU64,
+}
+
+/// Powers of two that are told apart; the last has all that is larger.
+const SIZES: usize = 26;
+
+impl Spread {
+    /// Counts a value.
+    pub fn add(&self, value: u64) {
+        let size = usize::try_from(u64::BITS - value.saturating_sub(1).leading_zeros()).unwrap_or(SIZES);
+        self.counts[size.min(SIZES - 1)].fetch_add(1, Ordering::Relaxed);
+        self.sum.fetch_add(value, Ordering::Relaxed);
+    }
+
+    /// What was counted.
+    pub fn read(&self) -> Sizes {
+        let counts = std::array::from_fn(|size| self.counts[size].load(Ordering::Relaxed));
+        Sizes { counts, sum: self.sum.load(Ordering::Relaxed) }
+    }
+}
+
+/// What a [`Spread`] has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    counts: [u64; SIZES],
+    sum: u64,
+}
+
+impl Sizes {
+    /// How many values.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// Shows them as a histogram; `unit` of the values make one of what is shown.
+    pub fn encode(&self, mut encoder: MetricEncoder<'_>, unit: f64) -> Result<(), std::fmt::Error> {
+        let bound = |size: usize| if size == SIZES - 1 { f64::MAX } else { wide(1 << size) / unit };
+        let buckets: Vec<(f64, u64)> = self.counts.iter().enumerate().map(|(size, n)| (bound(size), *n)).collect();
+        encoder.encode_histogram::<NoLabelSet>(wide(self.sum) / unit, self.count(), &buckets, None)
+    }
+}
+
+#[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "a histogram is shown in floating point")]
+fn wide(value: u64) -> f64 {
+    value as f64
 }
 
 /// A kind of telemetry.
@@ -231,6 +284,17 @@ fn by_signal(family: &Family<BySignal, Counter>) -> Vec<Counter> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_is_counted_with_those_up_to_the_next_power_of_two() {
+        let spread = Spread::default();
+        for value in [0, 1, 2, 3, 4, 5, u64::MAX >> 8] {
+            spread.add(value);
+        }
+        let sizes = spread.read();
+        assert_eq!((sizes.counts[..4].to_vec(), sizes.counts[SIZES - 1]), (vec![2, 1, 2, 1], 1));
+        assert_eq!(sizes.count(), 7);
+    }
 
     #[test]
     fn what_is_counted_is_shown() {

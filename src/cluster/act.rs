@@ -35,9 +35,13 @@ impl Node {
     pub(super) async fn claim(self: Arc<Self>, life: Incarnation, slot: Slot, expected: Option<Epoch>) {
         let _busy = self.busy(slot);
         match self.asked(self.engine.claim(slot, self.config.node.clone(), life, expected)).await {
-            Ok(epoch) => self.owned(life, slot, epoch),
+            Ok(epoch) => {
+                self.counts.claims_won.more();
+                self.owned(life, slot, epoch);
+            }
             Err(error) => {
                 tracing::debug!(slot = slot.0, ?expected, %error, "a slot could not be claimed yet");
+                self.claim_failed(&error);
                 let pause = match error {
                     Error::Conflict | Error::Busy => self.config.retry_min,
                     Error::Unknown(_) | Error::Unavailable(_) => self.config.retry_max,
@@ -45,6 +49,13 @@ impl Node {
                 sleep(pause).await;
                 self.read(slot).await;
             }
+        }
+    }
+
+    fn claim_failed(&self, error: &Error) {
+        match error {
+            Error::Conflict => self.counts.claims_lost.more(),
+            Error::Busy | Error::Unknown(_) | Error::Unavailable(_) => self.counts.claims_retried.more(),
         }
     }
 
@@ -58,6 +69,7 @@ impl Node {
         while let Some(epoch) = self.holds(life, slot) {
             match self.asked(self.engine.release(slot, self.config.node.clone(), life, epoch)).await {
                 Ok(number) => {
+                    self.counts.handed_over.more();
                     let owner =
                         Owner { node: self.config.node.clone(), incarnation: life, released: true, epoch: number };
                     self.learned(slot, owner.clone());
@@ -81,8 +93,12 @@ impl Node {
         let mut pauses = self.pauses(u64::from(slot.0) << 24);
         while self.holds(life, slot) == Some(epoch) {
             match self.asked(self.engine.claim(slot, self.config.node.clone(), life, Some(epoch))).await {
-                Ok(epoch) => return self.owned(life, slot, epoch),
+                Ok(epoch) => {
+                    self.counts.claims_won.more();
+                    return self.owned(life, slot, epoch);
+                }
                 Err(error) => {
+                    self.claim_failed(&error);
                     tracing::debug!(slot = slot.0, %error, "a slot could not be claimed again yet");
                     self.read(slot).await;
                     if let Some(done) = self.mine_since(life, slot, epoch) {

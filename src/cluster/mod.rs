@@ -17,6 +17,7 @@
 //! [`Links`]. Read `ownership.rs` first, then `node.rs`.
 
 mod act;
+mod counts;
 pub mod engine;
 pub mod link;
 pub mod membership;
@@ -38,6 +39,7 @@ use std::{fmt, time::Duration};
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
+pub use counts::Counts;
 pub use engine::{Engine, Soon};
 pub use link::Links;
 pub use node::{Node, Phase};

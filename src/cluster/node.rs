@@ -21,6 +21,7 @@ use tokio::{
 
 use super::{
     Config, Engine, Hosting, Incarnation, Links, Presence, Revision, State, Uptime,
+    counts::Counting,
     engine::{Error, Sighting, Watched},
     membership::{Standing, View},
     ownership::{Action, Basis, Table, plan},
@@ -56,11 +57,12 @@ pub struct Node {
     pub(super) news: Box<[Notify]>,
     pub(super) calls: AtomicUsize,
     pub(super) calls_bytes: AtomicUsize,
+    pub(super) counts: Counting,
     pub(super) state: Mutex<Inner>,
     hosting: OnceLock<Arc<dyn Hosting>>,
-    uptime: Arc<dyn Uptime>,
+    pub(super) uptime: Arc<dyn Uptime>,
     /// Until when this node may answer from memory, in microseconds of [`Uptime`].
-    lease_us: AtomicU64,
+    pub(super) lease_us: AtomicU64,
     /// Something changed that a plan may rest on.
     wake: Notify,
     /// A life may have ended, or may be left.
@@ -141,6 +143,7 @@ impl Node {
             news: (0..config.slots).map(|_| Notify::new()).collect(),
             calls: AtomicUsize::new(0),
             calls_bytes: AtomicUsize::new(0),
+            counts: Counting::default(),
             state: Mutex::new(state),
             hosting: OnceLock::new(),
             uptime,

@@ -54,8 +54,9 @@ impl Node {
         let ask = Ask { whom: Whom::Slot(slot, epoch), call: Arc::clone(&call), within };
         let heard = move |heard| match heard {
             Ok(Reply::Answer(answer)) => {
-                drop(counted);
-                done(Ok(answer));
+                let answer = Ok(answer);
+                counted.ends(&answer);
+                done(answer);
             }
             heard @ (Ok(Reply::Moved(_)) | Err(_)) => {
                 let node = Arc::clone(&counted.node);
@@ -70,7 +71,7 @@ impl Node {
         self.spawner.spawn(async move {
             let Following { counted, slot, call, deadline, done } = following;
             let answer = counted.node.route(slot, call, deadline, heard).await;
-            drop(counted);
+            counted.ends(&answer);
             done(answer);
         });
     }
@@ -107,7 +108,7 @@ impl Node {
     fn count(self: &Arc<Self>, bytes: usize) -> Option<Counted> {
         let (calls, before) =
             (self.calls.fetch_add(1, Ordering::Relaxed), self.calls_bytes.fetch_add(bytes, Ordering::Relaxed));
-        let counted = Counted { node: Arc::clone(self), bytes };
+        let counted = Counted { node: Arc::clone(self), bytes, begun: Instant::now() };
         (calls < self.config.calls_max && before + bytes <= self.config.calls_bytes_max).then_some(counted)
     }
 
@@ -254,8 +255,14 @@ impl Listening for Node {
             }
         }
         let served = move |served| match served {
-            Served::Answer(answer) => done(Reply::Answer(answer)),
-            Served::Elsewhere => done(Reply::Moved(self.state.lock().table.get(slot).cloned())),
+            Served::Answer(answer) => {
+                self.counts.served.more();
+                done(Reply::Answer(answer));
+            }
+            Served::Elsewhere => {
+                self.counts.sent_on.more();
+                done(Reply::Moved(self.state.lock().table.get(slot).cloned()));
+            }
         };
         host.serve(slot, Arc::unwrap_or_clone(call), Box::new(served));
     }
@@ -280,6 +287,21 @@ struct Following {
 struct Counted {
     node: Arc<Node>,
     bytes: usize,
+    begun: Instant,
+}
+
+impl Counted {
+    /// Takes note of how a call to an owner went.
+    fn ends(self, answer: &Result<Vec<u8>, Failure>) {
+        let counts = &self.node.counts;
+        counts.forwarded.more();
+        counts.took_us.add(u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX));
+        match answer {
+            Err(Failure::Expired) => counts.expired.more(),
+            Err(failure) if failure.outcome() == Outcome::Unknown => counts.lost.more(),
+            Ok(_) | Err(_) => {}
+        }
+    }
 }
 
 impl Drop for Counted {

@@ -91,6 +91,38 @@ impl fmt::Display for Principal {
     }
 }
 
+/// What the answer of a twin that is read from memory rests on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Consistency {
+    /// The owner's lease: clocks of the cluster's machines that run at about the same rate. Not stale.
+    #[default]
+    Lease,
+    /// The store alone: after the turn the owner proves that it owned the twin still. Not stale; costs a write.
+    Strict,
+    /// Nothing: the owner answers without a lease, any other node from what it sees stored. May be stale.
+    StaleOk,
+}
+
+impl Consistency {
+    /// Every one, the default first.
+    pub const ALL: [Self; 3] = [Self::Lease, Self::Strict, Self::StaleOk];
+
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Lease => "lease",
+            Self::Strict => "strict",
+            Self::StaleOk => "stale-ok",
+        }
+    }
+
+    /// Parses a name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.as_str() == text)
+    }
+}
+
 /// W3C trace context, version 00 (<https://www.w3.org/TR/trace-context/>).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TraceParent {
@@ -195,6 +227,7 @@ struct Rest {
     request: Option<RequestKey>,
     path: Vec<Step>,
     settles: Option<u64>,
+    consistency: Consistency,
 }
 
 static HOST: Principal = Principal::Host;
@@ -249,6 +282,15 @@ impl Header {
         self
     }
 
+    /// The same with what the answer shall rest on.
+    #[must_use]
+    pub fn with_consistency(mut self, consistency: Consistency) -> Self {
+        if consistency != self.consistency() {
+            self.rest().consistency = consistency;
+        }
+        self
+    }
+
     /// The same as the answer to a twin's own ask: taking it settles the promise of this number.
     #[must_use]
     pub(crate) fn with_settles(mut self, number: u64) -> Self {
@@ -274,6 +316,11 @@ impl Header {
     /// The trace it belongs to.
     pub fn trace(&self) -> Option<&TraceParent> {
         self.rest.as_ref().and_then(|rest| rest.trace.as_ref())
+    }
+
+    /// What the answer shall rest on.
+    pub fn consistency(&self) -> Consistency {
+        self.rest.as_ref().map_or(Consistency::Lease, |rest| rest.consistency)
     }
 
     /// Its idempotency key.

@@ -13,7 +13,7 @@ pub mod scope;
 pub mod telemetry;
 pub mod time;
 
-pub use envelope::{Header, Lane, Principal, RequestKey, Step, TraceParent};
+pub use envelope::{Consistency, Header, Lane, Principal, RequestKey, Step, TraceParent};
 pub use id::{InvalidKey, Key, ServiceId};
 pub use outcome::{Outcome, Rider, Sealed};
 pub use rights::TokenRights;

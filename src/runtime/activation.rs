@@ -90,6 +90,8 @@ pub(super) struct Busy<K: Twin> {
     pub(super) flight: Option<Flight>,
     /// Whether the core record differs from what was last submitted.
     pub(super) dirty: bool,
+    /// Whether an answer is staged that rests on the store: the next commit proves the ownership, whatever else is in it.
+    pub(super) unproven: bool,
     /// Pages of turns not submitted yet.
     pub(super) pages: Vec<PageWrite>,
     /// The pages that the first waiting message named.
@@ -154,6 +156,7 @@ impl<K: Twin> Busy<K> {
             staged: Vec::new(),
             flight: None,
             dirty: false,
+            unproven: false,
             pages: Vec::new(),
             read: Read::No,
         }
@@ -165,8 +168,12 @@ impl<K: Twin> Busy<K> {
             && self.waiting.is_empty()
             && self.staged.is_empty()
             && self.flight.is_none()
-            && !self.dirty
-            && self.pages.is_empty()
+            && !self.is_unsubmitted()
+    }
+
+    /// Whether something is to be submitted.
+    pub(super) fn is_unsubmitted(&self) -> bool {
+        self.dirty || self.unproven || !self.pages.is_empty()
     }
 
     /// Whether a new message may have its turn now.
@@ -185,7 +192,7 @@ impl<K: Twin> Busy<K> {
             tell(|| rider.release(sealed));
         }
         self.pages.clear();
-        self.dirty = false;
+        (self.dirty, self.unproven) = (false, false);
         self.read = Read::No;
     }
 

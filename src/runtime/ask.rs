@@ -12,7 +12,7 @@ use std::{
 
 use super::{Refused, Runtime, turn::Inline};
 use crate::{
-    model::{Header, Principal, RequestKey, TraceParent},
+    model::{Consistency, Header, Principal, RequestKey, TraceParent},
     twin::{Answer, Call, Failure, Message, Wire},
 };
 
@@ -21,12 +21,20 @@ use crate::{
 pub struct TwinRef<'a> {
     pub(super) runtime: &'a Runtime,
     pub(super) key: &'a str,
+    pub(super) consistency: Consistency,
 }
 
 impl<'a> TwinRef<'a> {
+    /// The same with what its answers shall rest on; the lease of its owner if nothing else is said.
+    #[must_use]
+    pub fn consistency(self, consistency: Consistency) -> Self {
+        Self { consistency, ..self }
+    }
+
     /// Asks: the future's answer is durable, or says what is certain.
     pub fn ask<M: Message>(self, message: M) -> Ask<'a, M> {
-        Ask { twin: self, message, header: Header::default(), timeout: None, wire: |call| call }
+        let header = Header::default().with_consistency(self.consistency);
+        Ask { twin: self, message, header, timeout: None, wire: |call| call }
     }
 
     /// Tells without an answer; the message is handed back if it is not taken.
@@ -69,6 +77,12 @@ impl<M: Message> Ask<'_, M> {
     /// Belongs to a trace.
     pub fn trace(mut self, trace: TraceParent) -> Self {
         self.header = self.header.with_trace(trace);
+        self
+    }
+
+    /// Says what the answer shall rest on.
+    pub fn consistency(mut self, consistency: Consistency) -> Self {
+        self.header = self.header.with_consistency(consistency);
         self
     }
 
@@ -145,9 +159,10 @@ impl<M: Message> Future for Answering<'_, M> {
                 if let Some(timeout) = timeout {
                     header.deadline = Some(twin.runtime.now().after(timeout));
                 }
+                let consistency = header.consistency();
                 match host.ask(twin.key, message, header, wire) {
                     Inline::Now(answer) => {
-                        let answer = twin.runtime.inner.shared.leased(answer);
+                        let answer = twin.runtime.inner.shared.leased(answer, || consistency == Consistency::Lease);
                         let turns = INLINE_TURNS.get() + 1;
                         if turns < INLINE_TURNS_MAX {
                             INLINE_TURNS.set(turns);
@@ -173,7 +188,8 @@ impl<'a, M: Message> Answering<'a, M> {
         let polled = call.poll_answer(context);
         if polled.is_pending() {
             self.0 = State::Waiting(runtime, call);
+            return Poll::Pending;
         }
-        polled.map(|answer| runtime.inner.shared.leased(answer))
+        polled.map(|answer| runtime.inner.shared.leased(answer, || call.rests_on_lease()))
     }
 }

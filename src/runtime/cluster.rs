@@ -10,13 +10,13 @@ use compact_str::CompactString;
 use serde::Serialize;
 
 use crate::{
-    cluster::Forwarded,
+    cluster::{Counts, Forwarded},
     model::Timestamp,
     store::{Epoch, Slot},
 };
 
 /// What a node knows of its cluster.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ClusterView {
     /// The node that says so.
     pub node: CompactString,
@@ -26,6 +26,18 @@ pub struct ClusterView {
     pub slots: u16,
     /// Slots without an owner that can be reached: calls to their twins wait.
     pub unowned: u16,
+    /// Slots that are not where they shall be yet.
+    pub misplaced: u16,
+    /// Slots that the node that says so is taking or giving away at present.
+    pub moving: usize,
+    /// How long that node may answer from memory if its lease is not renewed, in milliseconds.
+    pub lease_left_ms: u64,
+    /// Calls of that node to others that have no answer yet.
+    pub waiting: usize,
+    /// Messages that the servers' copy farthest behind lacked when that node looked last, within half a minute.
+    pub lag: u64,
+    /// Copies on the servers that were not current then.
+    pub copies_behind: u64,
 }
 
 /// What is known of a node.
@@ -43,6 +55,8 @@ pub struct NodeView {
     pub owned: u16,
     /// Slots that it is to own, as the nodes are now.
     pub wished: u16,
+    /// How long ago its record changed, in milliseconds; it is renewed every few seconds.
+    pub silent_ms: u64,
 }
 
 /// The other nodes, as the runtime of one sees them.
@@ -59,6 +73,11 @@ pub trait Cluster: Send + Sync + 'static {
 
     /// What this node knows of the cluster.
     fn view(&self) -> ClusterView;
+
+    /// What this node counted of its part in the cluster.
+    fn counts(&self) -> Counts {
+        Counts::default()
+    }
 
     /// Whether this node may answer from memory: its lease, by its own clock, has not run out.
     fn holds_lease(&self) -> bool;

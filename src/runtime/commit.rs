@@ -26,14 +26,14 @@ const SWEPT_MAX: usize = 32;
 const BUFFERS_MAX: usize = 64;
 
 impl<K: Twin> Core<K> {
-    /// Hands a twin's record to the store if it changed and no commit is under way. Says so if the store refused in
-    /// place.
+    /// Hands a twin's record to the store if it changed, or a commit of nothing if the ownership is to be proven, and no
+    /// commit is under way. Says so if the store refused in place.
     pub(super) fn submit(&mut self, shard: &Shard<K>, at: u32, now: Timestamp) -> Option<Failure> {
         let store = shard.shared.store.as_ref()?;
         let twin = self.table.get_mut(at)?;
         let wake_at = twin.state.wake_at();
         let Activation { key, revision, ledger: Some(ledger), busy: Some(busy), state, .. } = twin else { return None };
-        if busy.flight.is_some() || !matches!(busy.phase, Phase::Live) || (!busy.dirty && busy.pages.is_empty()) {
+        if busy.flight.is_some() || !matches!(busy.phase, Phase::Live) || !busy.is_unsubmitted() {
             return None;
         }
         let slot = shard.shared.slots.of_key(key);
@@ -66,7 +66,7 @@ impl<K: Twin> Core<K> {
             to,
         };
         if let Some(instant) = store.instant() {
-            busy.dirty = unswept;
+            (busy.dirty, busy.unproven) = (unswept, false);
             self.counts.commits += 1;
             let result = instant.commit_now(&mut commit);
             self.buffers.extend(commit.core.take());
@@ -101,6 +101,7 @@ impl<K: Twin> Core<K> {
             busy.read = Read::No;
         }
         let was_dirty = std::mem::replace(&mut busy.dirty, unswept);
+        let was_unproven = std::mem::take(&mut busy.unproven);
         self.counts.commits += 1;
         match store.commit(commit) {
             Ok(()) => {
@@ -121,7 +122,7 @@ impl<K: Twin> Core<K> {
                 let Commit { core, pages, riders, .. } = *commit;
                 let mark = busy.mark;
                 busy.flight = None;
-                busy.dirty = was_dirty;
+                (busy.dirty, busy.unproven) = (was_dirty, was_unproven);
                 busy.pages = pages;
                 busy.staged = riders.into_iter().map(|rider| (mark, rider)).collect();
                 tracing::trace!(kind = K::KIND, %key, "the store's queue is full; the commit goes with the next outcome");
@@ -193,6 +194,8 @@ impl<K: Twin> Core<K> {
     /// A commit did not end well: the activation ends, the next one reads the truth from the store.
     fn lost(&mut self, shard: &Shard<K>, at: u32, error: &store::Error) {
         self.counts.commit_failures += 1;
+        self.counts.commits_fenced += u64::from(matches!(error, store::Error::Fenced { .. }));
+        self.counts.commits_unknown += u64::from(error.outcome() == Outcome::Unknown);
         let Some(twin) = self.table.get_mut(at) else { return };
         let key = twin.key.clone();
         match error {

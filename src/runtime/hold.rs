@@ -1,8 +1,8 @@
 //! The bounds of record and commit, checked before anything is applied.
 
-use super::{activation::Activation, dispatch::promise_bytes, named::is_own, shared::Shared};
+use super::{activation::Activation, dispatch::promise_bytes, named::is_own, shared::Shared, stale::changes_nothing};
 use crate::{
-    model::{Header, Timestamp, limits},
+    model::{Consistency, Header, Timestamp, limits},
     twin::{Failure, More, PageWrite, Persistence, Rejection, Twin, outbox, ring},
 };
 
@@ -37,6 +37,9 @@ pub(super) fn refused<K: Twin>(
     spare: usize,
     scratch: &mut Vec<u8>,
 ) -> Option<Hold> {
+    if header.consistency() == Consistency::StaleOk && (!changes.is_empty() || more.is_some()) {
+        return Some(Hold::Refuse(changes_nothing().into()));
+    }
     let ledger = twin.ledger.as_mut()?;
     if changes.is_empty() && more.is_none() && header.request().is_none() {
         return None;

@@ -12,7 +12,7 @@ use super::{
     turn::Inline,
 };
 use crate::{
-    model::{Header, Key},
+    model::{Consistency, Header, Key},
     store::Slot,
     twin::{Call, Decide, Delivery, Failure, Handed, Message, Needs, Persistence, Rejection, Twin, Went},
 };
@@ -62,15 +62,23 @@ impl<K: Twin> Host<K> {
         if !shard.shared.is_here(hash) {
             return match Key::parse(key) {
                 Ok(key) => {
+                    let is_stale_ok = header.consistency() == Consistency::StaleOk;
                     let call = Arc::new(code(Call::new(header, message)));
-                    shard.shared.forward(hash, &key, delivery(&call));
+                    if is_stale_ok {
+                        shard.shared.answer_stale(key, delivery(&call));
+                    } else {
+                        shard.shared.forward(hash, &key, delivery(&call));
+                    }
                     Inline::Later(call)
                 }
                 Err(why) => Inline::Now(Err(Rejection::invalid(why.to_string()).into())),
             };
         }
         // Asked before the lock is taken: a message that panics here is its caller's own.
-        let plain = header.request().is_none() && M::INLINE && message.needs() == Needs::Nothing;
+        let plain = header.request().is_none()
+            && M::INLINE
+            && message.needs() == Needs::Nothing
+            && header.consistency() != Consistency::Strict;
         if M::INLINE
             && let now = shard.shared.clock.now()
             && let Some((mut core, found)) = shard.enter(hash, key, now)

@@ -6,13 +6,17 @@ use compact_str::CompactString;
 
 use super::{Cluster, ClusterView, NodeView, Runtime};
 use crate::{
-    cluster::{Forwarded, Hosting, Node, ServedTo, Soon, State},
+    cluster::{Counts, Forwarded, Hosting, Node, ServedTo, Soon, State},
     model::Timestamp,
     store::{Epoch, Slot},
 };
 
 /// How long the twins of a slot that moves may take to settle; whoever still waits then hears that it was not applied.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
 
 impl Hosting for Runtime {
     fn own(&self, slot: Slot, epoch: Epoch) {
@@ -70,13 +74,23 @@ impl Cluster for Arc<Node> {
             http: place.presence.http,
             owned: place.owned,
             wished: place.wished,
+            silent_ms: millis(place.silence),
         });
         ClusterView {
             node: self.id().clone().into(),
             nodes: nodes.collect(),
             slots: Slot::COUNT,
             unowned: places.unowned,
+            misplaced: places.misplaced,
+            moving: places.moving,
+            lease_left_ms: millis(self.lease_left()),
+            waiting: self.waiting(),
+            ..ClusterView::default()
         }
+    }
+
+    fn counts(&self) -> Counts {
+        Node::counts(self)
     }
 
     fn holds_lease(&self) -> bool {

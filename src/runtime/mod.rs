@@ -42,6 +42,7 @@ mod shard;
 mod shared;
 mod signals;
 mod slots;
+mod stale;
 mod sync;
 mod system;
 mod table;
@@ -51,13 +52,14 @@ mod witness;
 
 use std::{
     any::{Any, TypeId},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use compact_str::CompactString;
 use tokio::sync::{mpsc, oneshot};
 
+pub use crate::cluster::Counts as ClusterCounts;
 pub use ask::{Answering, Ask, TwinRef};
 pub use builder::{Builder, StartError};
 pub use cluster::{Cluster, ClusterView, NodeView};
@@ -70,7 +72,7 @@ pub use signals::Signal;
 
 use self::{host::Host, peers::Question, shared::Shared, system::Order};
 use crate::{
-    model::{Key, Timestamp},
+    model::{Consistency, Key, Timestamp},
     store::{self, Entry, Level, Scan, Stats},
     twin::{Failure, Twin},
 };
@@ -118,7 +120,7 @@ impl Runtime {
 
     /// A twin by its key.
     pub fn twin<'a>(&'a self, key: &'a str) -> TwinRef<'a> {
-        TwinRef { runtime: self, key }
+        TwinRef { runtime: self, key, consistency: Consistency::default() }
     }
 
     fn host<K: Twin>(&self) -> Result<&Host<K>, Failure> {
@@ -134,7 +136,16 @@ impl Runtime {
 
     /// What is known of the other runtimes; `None` if there can be none.
     pub fn cluster(&self) -> Option<ClusterView> {
-        self.inner.shared.cluster.as_ref().map(|cluster| cluster.view())
+        let shared = self.inner.shared.store.as_ref().and_then(|store| store.stats().shared).unwrap_or_default();
+        let view = self.inner.shared.cluster.as_ref()?.view();
+        Some(ClusterView { lag: shared.lag, copies_behind: shared.copies_behind, ..view })
+    }
+
+    /// What this runtime counted of its part in a cluster; `None` if there is none.
+    pub fn cluster_counts(&self) -> Option<ClusterCounts> {
+        let shared = &self.inner.shared;
+        let counts = shared.cluster.as_ref()?.counts();
+        Some(ClusterCounts { telemetry_lost: shared.telemetry_lost.load(Ordering::Relaxed), ..counts })
     }
 
     /// What commits survive; `None` without a store.

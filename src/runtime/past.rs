@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::TwinRef;
 use crate::{
-    model::{Header, Key, Outcome, Principal, Timestamp, TraceParent},
+    model::{Consistency, Header, Key, Outcome, Principal, Timestamp, TraceParent},
     store::{self, Address, Load, Loaded},
     twin::{
         Answer, Decide, Decision, Failure, Message, Persistence, Rejection, Shape, Turn, Twin,
@@ -115,6 +115,10 @@ impl<'a> TwinRef<'a> {
         if !K::JOURNAL {
             return Err(Rejection::Unsupported { what: format!("a journal of kind '{}'", K::KIND).into() }.into());
         }
+        if self.consistency == Consistency::Strict && self.runtime.inner.shared.cluster.is_some() {
+            let what = "'strict' for the journal or the past of a twin: its present can be read so".into();
+            return Err(Rejection::Unsupported { what }.into());
+        }
         let key = Key::parse(self.key).map_err(|why| Rejection::invalid(why.to_string()))?;
         let address = Arc::new(Address { kind: K::KIND.into(), key });
         let load = Load { address: Arc::clone(&address), core: true, pages: Vec::new(), prefix: None, under: None };
@@ -167,7 +171,7 @@ impl<'a> TwinRef<'a> {
     }
 
     async fn load(self, load: Load) -> Result<Loaded, Failure> {
-        if self.runtime.inner.shared.cluster.is_some() {
+        if self.runtime.inner.shared.cluster.is_some() && self.consistency != Consistency::StaleOk {
             return self.runtime.inner.shared.load_at_owner(load).await;
         }
         let Some(store) = &self.runtime.inner.shared.store else { return Ok(Loaded::default()) };

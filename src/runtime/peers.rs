@@ -181,7 +181,7 @@ impl Shared {
                     return done(Served::Elsewhere);
                 }
                 let loaded = loaded.map(|Loaded { core, pages }| (core, pages)).map_err(|error| unread(&error));
-                done(Served::Answer(to_bytes(&shared.leased(loaded))));
+                done(Served::Answer(to_bytes(&shared.leased(loaded, || true))));
             }),
         );
     }

@@ -6,7 +6,7 @@
 use std::{
     any::{Any, TypeId},
     collections::HashMap,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     cluster::{Served, ServedTo},
-    model::{Header, Key, Outcome},
+    model::{Consistency, Header, Key, Lane, Outcome},
     store::{Epoch, Slot},
     twin::{Answer, Call, Codec, Delivery, Failure, Twin, Wire, append, from_bytes},
 };
@@ -90,34 +90,44 @@ impl Shared {
     }
 
     /// Sends a call to the owner of its twin's slot, and its answer back to whoever waits for it.
-    pub(super) fn forward<K: Twin>(&self, hash: u64, key: &Key, call: Arc<dyn Delivery<K>>) {
+    pub(super) fn forward<K: Twin>(self: &Arc<Self>, hash: u64, key: &Key, call: Arc<dyn Delivery<K>>) {
         let Some(cluster) = &self.cluster else { return call.fail(Failure::Stopping) };
         let (name, body) = match call.pack() {
             Ok(packed) => packed,
-            Err(failure) => return call.fail(failure),
+            Err(failure) => return self.not_forwarded(&*call, failure),
         };
         let deadline = call.header().deadline;
         let left = deadline.map(|deadline| deadline.since(self.clock.now()));
         if left.is_some_and(|left| left.is_zero()) {
-            return call.fail(Failure::Expired);
+            return self.not_forwarded(&*call, Failure::Expired);
         }
         let left_ms = left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
         let head = Head { kind: K::KIND, name, key, header: call.header(), left_ms };
         let packed = pack(&head, &body);
+        let shared = Arc::clone(self);
         let answered = move |answer: Result<Vec<u8>, Failure>| {
             let bytes = match answer {
                 Ok(bytes) => bytes,
-                Err(failure) => return tell(|| call.arrive(Err(failure))),
+                Err(failure) => return tell(|| shared.not_forwarded(&*call, failure)),
             };
             tell(|| call.arrive(read_answer(&bytes)));
         };
         cluster.forward(Slot::of(hash), packed, deadline, Box::new(answered));
     }
 
-    /// The answer, if this runtime may still give it: what it has in memory is the truth only while its lease lasts.
-    pub(super) fn leased<R>(&self, answer: Answer<R>) -> Answer<R> {
+    /// Ends a call that reached no owner, or may not have. Nobody waits for the answer to telemetry, so it is counted.
+    fn not_forwarded<K: Twin>(&self, call: &dyn Delivery<K>, failure: Failure) {
+        if call.lane() == Lane::Telemetry {
+            self.telemetry_lost.fetch_add(1, Ordering::Relaxed);
+        }
+        call.arrive(Err(failure));
+    }
+
+    /// The answer, if this runtime may still give it: one that rests on the lease, because it says what a twin in memory here
+    /// said, is the truth only while that lasts.
+    pub(super) fn leased<R>(&self, answer: Answer<R>, rests_on_lease: impl FnOnce() -> bool) -> Answer<R> {
         match &self.cluster {
-            Some(cluster) if !cluster.holds_lease() => {
+            Some(cluster) if !cluster.holds_lease() && is_a_twins(&answer) && rests_on_lease() => {
                 let cause = "this node's lease ran out before the answer left".into();
                 Err(Failure::Lost { outcome: Outcome::Unknown, cause })
             }
@@ -136,6 +146,24 @@ fn pack(head: &Head<'_>, body: &[u8]) -> Vec<u8> {
     packed[..LENGTH].copy_from_slice(&length.to_be_bytes());
     packed.extend(body);
     packed
+}
+
+/// Whether a twin said this, rather than whoever could not ask it.
+fn is_a_twins<R>(answer: &Answer<R>) -> bool {
+    match answer {
+        Ok(_) | Err(Failure::Rejected(_) | Failure::AlreadyDone { .. }) => true,
+        Err(
+            Failure::Overloaded { .. }
+            | Failure::Expired
+            | Failure::Backoff { .. }
+            | Failure::Panicked { .. }
+            | Failure::Lost { .. }
+            | Failure::Keyless { .. }
+            | Failure::Unregistered { .. }
+            | Failure::Cycle { .. }
+            | Failure::Stopping,
+        ) => false,
+    }
 }
 
 fn read_answer(bytes: &[u8]) -> Answer<&[u8]> {
@@ -233,13 +261,15 @@ impl Runtime {
 /// Gives one message of another runtime its turn here.
 fn serve<M: Wire>(runtime: &Runtime, key: &Key, header: Header, body: &[u8], done: ServedTo) {
     let shared = &runtime.inner.shared;
+    let consistency = header.consistency();
+    let rests_on_lease = || consistency == Consistency::Lease;
     let asked = runtime.host::<M::Twin>().and_then(|host| {
         let unreadable = |_| unregistered(<M::Twin as Twin>::KIND, M::NAME);
         Ok(host.ask(key, from_bytes::<M>(body).map_err(unreadable)?, header, Call::wired))
     });
     match asked {
-        Err(failure) => done(answered::<M>(shared, Err(failure))),
-        Ok(Inline::Now(answer)) => done(answered::<M>(shared, answer)),
+        Err(failure) => done(answered::<M>(shared, Err(failure), rests_on_lease)),
+        Ok(Inline::Now(answer)) => done(answered::<M>(shared, answer, rests_on_lease)),
         Ok(Inline::Later(call)) => {
             let waits = Arc::new(Waits { call, shared: Arc::clone(shared), done: Mutex::new(Some(done)) });
             waits.look();
@@ -247,8 +277,8 @@ fn serve<M: Wire>(runtime: &Runtime, key: &Key, header: Header, body: &[u8], don
     }
 }
 
-fn answered<M: Wire>(shared: &Shared, answer: Answer<M::Reply>) -> Served {
-    match shared.leased(answer) {
+fn answered<M: Wire>(shared: &Shared, answer: Answer<M::Reply>, rests_on_lease: impl FnOnce() -> bool) -> Served {
+    match shared.leased(answer, rests_on_lease) {
         Err(Failure::Stopping) => Served::Elsewhere,
         answer => Served::Answer(answer_of(&answer)),
     }
@@ -268,7 +298,7 @@ impl<M: Wire> Waits<M> {
         if let Poll::Ready(answer) = self.call.poll_answer(&mut Context::from_waker(&waker))
             && let Some(done) = self.done.lock().take()
         {
-            done(answered::<M>(&self.shared, answer));
+            done(answered::<M>(&self.shared, answer, || self.call.rests_on_lease()));
         }
     }
 }

@@ -132,6 +132,10 @@ pub struct Counts {
     pub commits: u64,
     /// Commits that did not end well.
     pub commit_failures: u64,
+    /// Those of them that the store refused because another owns the twin.
+    pub commits_fenced: u64,
+    /// Those of them of which nobody knows whether they were done.
+    pub commits_unknown: u64,
     /// Observations whose facts were dropped because the record was full.
     pub facts_dropped: u64,
     /// Deliveries of promised messages that failed and are tried again.
@@ -156,6 +160,8 @@ impl std::ops::AddAssign for Counts {
         self.expired += other.expired;
         self.commits += other.commits;
         self.commit_failures += other.commit_failures;
+        self.commits_fenced += other.commits_fenced;
+        self.commits_unknown += other.commits_unknown;
         self.facts_dropped += other.facts_dropped;
         self.delivery_failures += other.delivery_failures;
         self.effects_dropped += other.effects_dropped;

@@ -41,6 +41,8 @@ pub(super) struct Shared {
     /// By how much the clock has gone back since then, in all.
     went_back_ms: AtomicU64,
     newest_promise_ms: AtomicU64,
+    /// Messages of telemetry that did not reach the runtime that has their twin.
+    pub(super) telemetry_lost: AtomicU64,
     /// What the observed pages may still write, in KiB; refilled by the tick.
     pub(super) save_budget_kib: AtomicU32,
 }
@@ -74,6 +76,7 @@ impl Shared {
             started,
             went_back_ms: AtomicU64::new(0),
             newest_promise_ms: AtomicU64::new(0),
+            telemetry_lost: AtomicU64::new(0),
             save_budget_kib: AtomicU32::new(0),
         }
     }

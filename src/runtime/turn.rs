@@ -11,9 +11,10 @@ use super::{
     named::{Found, Named, named},
     recall::{keep, recall},
     shard::{Core, Shard},
+    stale::stored_only,
 };
 use crate::{
-    model::{Header, Principal, Step, Timestamp, limits},
+    model::{Consistency, Header, Principal, Step, Timestamp, limits},
     store::Epoch,
     twin::{Answer, Call, Changes, Decide, Decision, Delivery, Failure, Message, Ruling, Turn, Twin},
 };
@@ -241,14 +242,26 @@ impl<K: Twin> Core<K> {
     /// Lets a result go, or stages it behind the watermark.
     fn leave_or_stage(&mut self, shard: &Shard<K>, at: u32, call: Arc<dyn Delivery<K>>, leave: Leave, now: Timestamp) {
         let Some(twin) = self.table.get_mut(at) else { return };
+        if call.header().consistency() == Consistency::Strict && shard.shared.cluster.is_some() {
+            if twin.ledger.is_none() {
+                call.refuse(stored_only::<K>().into());
+                self.out.released.push(call);
+                return;
+            }
+            let busy = twin.busy();
+            // What is under way was submitted before this turn, and proves nothing of it.
+            busy.mark += 1;
+            busy.unproven = true;
+            busy.staged.push((busy.mark, call));
+            self.submit(shard, at, now);
+            return;
+        }
         if matches!(leave, Leave::Now) && twin.is_settled() {
             self.out.released.push(call);
             return;
         }
-        let unsealed = twin
-            .busy
-            .as_mut()
-            .filter(|busy| busy.dirty || !busy.pages.is_empty() || busy.flight.is_some() || !busy.staged.is_empty());
+        let unsealed =
+            twin.busy.as_mut().filter(|busy| busy.is_unsubmitted() || busy.flight.is_some() || !busy.staged.is_empty());
         if let Some(busy) = unsealed {
             busy.staged.push((busy.mark, call));
             self.submit(shard, at, now);

@@ -46,7 +46,7 @@ use self::{
 use crate::{
     capability::secrets::seal::NodeKey,
     metrics::Metrics,
-    model::{Clock, Header, Key, RequestKey, ServiceId, Timestamp},
+    model::{Clock, Consistency, Header, Key, RequestKey, ServiceId, Timestamp},
     runtime::{ClusterView, Found, Journaled, PastEvents, Runtime, Watch},
     token::RootKey,
     twin::{
@@ -289,8 +289,10 @@ impl Server {
         service: &ServiceId,
         moment: Moment,
         message: M,
+        consistency: Consistency,
     ) -> Result<M::Reply, Failure> {
-        let answer = self.runtime.twin(service.key()).at(moment).ask(message).await;
+        let twin = self.runtime.twin(service.key()).consistency(consistency);
+        let answer = twin.at(moment).ask(message).await;
         self.gone(service, answer).await
     }
 
@@ -300,8 +302,10 @@ impl Server {
         service: &ServiceId,
         after: u64,
         limit: usize,
+        consistency: Consistency,
     ) -> Result<(Vec<Journaled<Change>>, bool), Failure> {
-        let answer = self.runtime.twin(service.key()).journal::<Service>(after, limit).await;
+        let twin = self.runtime.twin(service.key()).consistency(consistency);
+        let answer = twin.journal::<Service>(after, limit).await;
         self.gone(service, answer).await
     }
 

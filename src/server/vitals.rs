@@ -1,5 +1,7 @@
 //! What runtime and store can tell of themselves, as metrics.
 
+mod cluster;
+
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
@@ -17,7 +19,7 @@ const GAUGES: [Row; 2] = [
     ("twin_resident_bytes", "Bytes of twins in memory, by kind, estimated", |counts| counts.resident_bytes),
 ];
 
-const COUNTERS: [Row; 15] = [
+const COUNTERS: [Row; 17] = [
     ("twin_activations", "Twins brought to memory, by kind", |counts| counts.activations),
     ("twin_activation_failures", "Activations that failed, by kind", |counts| counts.activation_failures),
     (
@@ -34,6 +36,8 @@ const COUNTERS: [Row; 15] = [
     ("twin_expired", "Messages whose deadline passed before their turn, by kind", |counts| counts.expired),
     ("twin_commits", "Commits handed to the store, by kind", |counts| counts.commits),
     ("twin_commit_failures", "Commits that did not end well, by kind", |counts| counts.commit_failures),
+    ("twin_commits_fenced", "Commits refused because another owns the twin, by kind", |counts| counts.commits_fenced),
+    ("twin_commits_unknown", "Commits whose outcome nobody knows, by kind", |counts| counts.commits_unknown),
     ("twin_facts_dropped", "Observations whose facts did not fit the record, by kind", |counts| counts.facts_dropped),
     (
         "twin_delivery_failures",
@@ -73,6 +77,7 @@ impl Collector for Vitals {
                 ConstCounter::new(read(counts)).encode(family.encode_family(&[("kind", *kind)])?)?;
             }
         }
+        cluster::encode(&self.0, &mut encoder)?;
         let Some(store) = self.0.store_stats() else { return Ok(()) };
         let gauges = [
             ("twin_store_bytes", "Bytes of the store", store.bytes),

@@ -25,7 +25,10 @@ use std::{sync::Arc, time::Duration};
 
 use compact_str::CompactString;
 
-use crate::model::{Key, Outcome, Rider, Sealed, Timestamp, limits};
+use crate::{
+    metrics::Sizes,
+    model::{Key, Outcome, Rider, Sealed, Timestamp, limits},
+};
 
 /// Fencing number of an ownership; only grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -480,6 +483,21 @@ pub struct Stats {
     pub flushes: u64,
     /// The longest flush since start, syncing included.
     pub flush_longest: Duration,
+    /// Of a store that other nodes share: what its servers did.
+    pub shared: Option<SharedStats>,
+}
+
+/// What is known of the servers of a shared store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SharedStats {
+    /// Commits of each batch.
+    pub batches: Sizes,
+    /// How long each batch took, in microseconds.
+    pub took_us: Sizes,
+    /// Messages that the copy farthest behind lacks, when it was looked last.
+    pub lag: u64,
+    /// Copies that were not current then.
+    pub copies_behind: u64,
 }
 
 /// A store in memory: it neither waits nor queues, so a shard calls it under its lock.

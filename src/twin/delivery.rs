@@ -10,7 +10,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{Changes, Decide, Failure, Message, Needs, Rejection, Turn, Twin, Wire, decision::More, persistence};
-use crate::model::{Header, Key, Lane, Principal, Rider, Sealed};
+use crate::model::{Consistency, Header, Key, Lane, Principal, Rider, Sealed};
 
 /// How a call ended.
 pub type Answer<R> = Result<R, Failure>;
@@ -95,6 +95,8 @@ impl<M: Wire> Codec<M> {
 
 struct Slot<R> {
     result: Option<Answer<R>>,
+    /// Whether a runtime elsewhere answered.
+    arrived: bool,
     ready: bool,
     waker: Option<Waker>,
 }
@@ -123,7 +125,7 @@ impl<M: Message> Call<M> {
             header,
             message,
             codec: None,
-            slot: Mutex::new(Slot { result: None, ready: false, waker: None }),
+            slot: Mutex::new(Slot { result: None, arrived: false, ready: false, waker: None }),
             then: None,
         }
     }
@@ -176,6 +178,11 @@ impl<M: Message> Call<M> {
             none => *none = Some(context.waker().clone()),
         }
         Poll::Pending
+    }
+
+    /// Whether the answer holds only as long as this runtime's lease does: it is from memory here, and proven by nothing else.
+    pub fn rests_on_lease(&self) -> bool {
+        self.header.consistency() == Consistency::Lease && !self.slot.lock().arrived
     }
 
     fn finish(&self, replace: Option<Failure>) {
@@ -265,6 +272,7 @@ impl<M: Message> Delivery<M::Twin> for Call<M> {
     }
 
     fn arrive(&self, answer: Answer<&[u8]>) {
+        self.slot.lock().arrived = true;
         match answer {
             Ok(reply) => {
                 self.replay(reply);

@@ -6,6 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "the environment names the server; real time passes")]
 #![expect(clippy::print_stderr, reason = "a long test says how far it is")]
 
+mod consistency;
 mod contract;
 #[cfg(feature = "demo")]
 mod demo;

@@ -128,6 +128,14 @@ fn slots_follow_nodes_that_come_leave_and_die() {
         assert_eq!(ask_all(&runtime, member), wished(&[&a, &b, &c]));
     }
 
+    let counts = a.node.counts();
+    assert!(counts.claims_won >= u64::from(SLOTS) && counts.handed_over > 0, "{counts:?}");
+    assert_eq!((counts.forwarded, counts.took_us.count()), (u64::from(SLOTS), u64::from(SLOTS)), "{counts:?}");
+    assert!(b.node.counts().served > 0 && a.node.waiting() == 0);
+    let places = a.node.places();
+    assert_eq!((places.unowned, places.misplaced, places.moving), (0, 0, 0));
+    assert!(a.node.lease_left() > Duration::ZERO);
+
     // Calls that come while a node leaves wait, and are answered by whoever has the slot then.
     let leaving = c.node.clone();
     let left = runtime.spawn(async move { leaving.leave().await });

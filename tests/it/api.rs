@@ -60,7 +60,7 @@ async fn a_twin_is_created_read_changed_and_removed() {
 async fn bad_input_is_answered_with_a_problem_that_names_it() {
     let world = World::new().await;
     world.done("PUT", TWIN, Value::Null).await;
-    let cases: [Case<'_>; 23] = [
+    let cases: [Case<'_>; 25] = [
         ("GET", "/api/v1/nothing".into(), &[], "", 404, "no-such-path"),
         ("POST", TWIN.into(), &[], "", 405, "method-not-allowed"),
         ("GET", path("?color=red"), &[], "", 400, "bad-query"),
@@ -73,6 +73,8 @@ async fn bad_input_is_answered_with_a_problem_that_names_it() {
         ("PATCH", path("/attributes"), &[("if-match", "soon")], "{}", 400, "bad-header"),
         ("PATCH", path("/attributes"), &[("idempotency-key", "mine")], "{}", 400, "bad-header"),
         ("PATCH", path("/attributes"), &[("request-timeout", "soon")], "{}", 400, "bad-header"),
+        ("GET", path(""), &[("twin-consistency", "strong")], "", 400, "bad-header"),
+        ("GET", "/api/v1/twins".into(), &[("twin-consistency", "strict")], "", 501, "unsupported"),
         ("PATCH", path("/attributes"), &[("request-timeout", "0")], "{}", 504, "deadline-exceeded"),
         ("PATCH", path("/attributes"), &[("content-type", "text/plain")], "{}", 415, "unsupported-media-type"),
         ("PATCH", path("/attributes"), &[], "{\"a\":", 400, "malformed-body"),

@@ -21,6 +21,7 @@ mod clock;
 mod configuration;
 #[cfg(all(feature = "dapr", feature = "cli"))]
 mod connection;
+mod consistency;
 #[cfg(feature = "demo")]
 mod demo;
 #[cfg(all(feature = "server", feature = "cli"))]

@@ -15,7 +15,7 @@ use service_twin::{
     cluster::{Forwarded, Served},
     model::{Key, Outcome, Timestamp},
     runtime::{Cluster, ClusterView, Config, Door, Runtime},
-    store::{Done, Epoch, Layer, Slot, Store, memory::MemoryStore},
+    store::{self, Commit, Done, Epoch, Layer, Slot, Store, memory::MemoryStore},
     twin::{Answer, Failure, Message, Rejection, journal::Moment},
 };
 use tokio::sync::oneshot;
@@ -24,12 +24,22 @@ use crate::kinds::{Add, AddAndTell, Answered, AskRound, Bump, Heard, Ledger, Rea
 
 const LONG: Duration = Duration::from_secs(20);
 
-/// A store that is not in place, so that commits are under way for a while.
-struct Shared(Arc<MemoryStore>);
+/// A store that is not in place, so that commits are under way for a while; or until they are let go.
+struct Shared {
+    below: Arc<MemoryStore>,
+    held: Mutex<Option<Vec<Commit>>>,
+}
 
 impl Layer for Shared {
     fn below(&self) -> &dyn Store {
-        &*self.0
+        &*self.below
+    }
+    fn commit(&self, commit: Commit) -> Result<(), store::Refused> {
+        if let Some(held) = &mut *self.held.lock() {
+            held.push(commit);
+            return Ok(());
+        }
+        self.below.commit(commit)
     }
     // It outlives each runtime.
     fn close(&self, done: Done<()>) {
@@ -38,13 +48,13 @@ impl Layer for Shared {
 }
 
 /// Two runtimes that find each other by a table.
-struct World {
-    store: Arc<dyn Store>,
+pub(crate) struct World {
+    store: Arc<Shared>,
     runtimes: OnceLock<Vec<Runtime>>,
     owners: Mutex<Vec<Option<usize>>>,
     lost: Mutex<Vec<(usize, Slot, Epoch)>>,
-    forwarded: AtomicUsize,
-    leased: AtomicBool,
+    pub(crate) forwarded: AtomicUsize,
+    pub(crate) leased: [AtomicBool; 2],
 }
 
 struct Member {
@@ -91,11 +101,11 @@ impl Cluster for Member {
     }
 
     fn view(&self) -> ClusterView {
-        ClusterView { node: self.at.to_string().into(), nodes: Vec::new(), slots: Slot::COUNT, unowned: 0 }
+        ClusterView { node: self.at.to_string().into(), slots: Slot::COUNT, ..ClusterView::default() }
     }
 
     fn holds_lease(&self) -> bool {
-        self.world.leased.load(Ordering::Relaxed)
+        self.world.leased[self.at].load(Ordering::Relaxed)
     }
 
     fn claim_again(&self, slot: Slot, epoch: Epoch) {
@@ -115,18 +125,18 @@ fn runtime_of_test() -> &'static tokio::runtime::Handle {
 
 impl World {
     /// Two runtimes; even slots are the first one's.
-    fn start(door: &Door) -> Arc<Self> {
+    pub(crate) fn start(door: &Door) -> Arc<Self> {
         let world = Arc::new(Self {
-            store: Arc::new(Shared(Arc::new(MemoryStore::shared()))),
+            store: Arc::new(Shared { below: Arc::new(MemoryStore::shared()), held: Mutex::default() }),
             runtimes: OnceLock::new(),
             owners: Mutex::new(vec![None; usize::from(Slot::COUNT)]),
             lost: Mutex::default(),
             forwarded: AtomicUsize::new(0),
-            leased: AtomicBool::new(true),
+            leased: [AtomicBool::new(true), AtomicBool::new(true)],
         });
         let start = |at| {
             let config = Config { arbiters: 2, door: door.clone(), ..Config::default() };
-            let builder = Runtime::builder().config(config).store(Arc::clone(&world.store)).kind::<Tally>();
+            let builder = Runtime::builder().config(config).store(world.store.clone()).kind::<Tally>();
             let builder = builder.kind::<Ledger>().wire::<Tell>().asks::<AskRound, Answered>().wire::<Add>();
             let builder = builder.wire::<Read>().wire::<Heard>().wire::<AddAndTell>().wire::<WakeMeAt>();
             builder.cluster(Arc::new(Member { world: Arc::clone(&world), at })).start().expect("a start")
@@ -139,16 +149,29 @@ impl World {
         world
     }
 
-    fn runtime(&self, at: usize) -> &Runtime {
+    pub(crate) fn runtime(&self, at: usize) -> &Runtime {
         &self.runtimes.get().expect("both have started")[at]
     }
 
     /// Claims a slot for a runtime.
-    fn give(&self, slot: Slot, to: usize) {
+    pub(crate) fn give(&self, slot: Slot, to: usize) {
         let (tell, told) = std::sync::mpsc::channel();
-        self.store.claim(slot, None, Box::new(move |epoch| drop(tell.send(epoch))));
+        self.store.below.claim(slot, None, Box::new(move |epoch| drop(tell.send(epoch))));
         self.runtime(to).own(slot, told.recv().expect("an answer").expect("an epoch"));
         self.owners.lock()[usize::from(slot.0)] = Some(to);
+    }
+
+    /// Holds commits from now on; or lets go those that are held, and holds no more.
+    pub(crate) fn hold(&self, holds: bool) {
+        let held = std::mem::replace(&mut *self.store.held.lock(), holds.then(Vec::new));
+        for commit in held.into_iter().flatten() {
+            self.store.below.commit(commit).expect("the store takes it");
+        }
+    }
+
+    /// Commits that are held.
+    pub(crate) fn held(&self) -> usize {
+        self.store.held.lock().as_ref().map_or(0, Vec::len)
     }
 
     async fn move_slot(&self, slot: Slot) {
@@ -157,24 +180,24 @@ impl World {
         self.give(slot, 1 - from);
     }
 
-    async fn ask<M: Message>(&self, at: usize, key: &str, message: M) -> Answer<M::Reply> {
+    pub(crate) async fn ask<M: Message>(&self, at: usize, key: &str, message: M) -> Answer<M::Reply> {
         tokio::time::timeout(LONG, async { self.runtime(at).twin(key).ask(message).await }).await.expect("an answer")
     }
 }
 
-fn slot_of(key: &str) -> Slot {
+pub(crate) fn slot_of(key: &str) -> Slot {
     Slot::of(Key::hash_of(key))
 }
 
 /// A key whose twin is the runtime's.
-fn key_of(at: usize) -> String {
+pub(crate) fn key_of(at: usize) -> String {
     (0..10)
         .map(|number| format!("k{number}"))
         .find(|key| usize::from(slot_of(key).0 % 2) == at)
         .expect("half of all keys")
 }
 
-fn doors() -> [Door; 2] {
+pub(crate) fn doors() -> [Door; 2] {
     [Door::Open, Door::Closed]
 }
 
@@ -325,13 +348,55 @@ async fn without_its_lease_a_runtime_does_not_answer_from_memory() {
     let world = World::start(&Door::Open);
     let key = key_of(0);
     assert_eq!(world.ask(0, &key, Add(1)).await, Ok(1));
-    world.leased.store(false, Ordering::Relaxed);
+    world.leased[0].store(false, Ordering::Relaxed);
     for at in [0, 1] {
         let read = world.ask(at, &key, Read).await;
         assert!(matches!(read, Err(Failure::Lost { outcome: Outcome::Unknown, .. })), "{read:?}");
     }
-    world.leased.store(true, Ordering::Relaxed);
+    world.leased[0].store(true, Ordering::Relaxed);
     assert_eq!(world.ask(1, &key, Read).await, Ok((1, 1)));
+}
+
+#[tokio::test]
+async fn an_answer_rests_on_the_lease_of_the_owner_and_of_nobody_else() {
+    let world = World::start(&Door::Open);
+    world.leased[1].store(false, Ordering::Relaxed);
+    assert_eq!(world.ask(1, &key_of(0), Add(1)).await, Ok(1));
+    assert_eq!(world.ask(1, &key_of(0), Read).await, Ok((1, 1)));
+    let refused = world.ask(1, &key_of(0), Add(2_000_000)).await;
+    assert!(matches!(refused, Err(Failure::Rejected(Rejection::Limit { .. }))), "{refused:?}");
+    // What no twin said needs no lease to be said.
+    let refused = world.ask(1, &key_of(0), Bump(2)).await;
+    assert!(matches!(refused, Err(Failure::Unregistered { .. })), "{refused:?}");
+}
+
+#[cfg(feature = "server")]
+#[tokio::test]
+async fn what_a_node_does_in_its_cluster_is_among_its_metrics() {
+    use service_twin::{metrics::Metrics, server::vitals};
+    let world = World::start(&Door::Open);
+    let metrics = Metrics::new(|registry| vitals::register(world.runtime(0), registry));
+    let key = key_of(0);
+    assert_eq!(world.ask(0, &key, Add(1)).await, Ok(1));
+    world.give(slot_of(&key), 1);
+    assert!(world.ask(0, &key, Add(1)).await.is_err());
+    // Its caller hears of it first.
+    while !metrics.text().contains("twin_commits_fenced_total{kind=\"ledger\"} 1") {
+        tokio::task::yield_now().await;
+    }
+    let text = metrics.text();
+    for line in [
+        "twin_commits_unknown_total{kind=\"ledger\"} 0",
+        "twin_cluster_nodes{state=\"up\"} 0",
+        "twin_cluster_slots{slots=\"misplaced\"} 0",
+        "twin_cluster_claims_total{result=\"won\"} 0",
+        "twin_cluster_calls_total{calls=\"lost\"} 0",
+        "twin_cluster_lease_left_seconds 0.0",
+        "twin_cluster_forward_duration_seconds_count 0",
+        "twin_cluster_telemetry_lost_total 0",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
 }
 
 /// Follows one twin through a runtime: what happened live, and by its journal what may have been missed.

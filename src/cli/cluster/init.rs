@@ -75,7 +75,8 @@ fn named(name: &str) -> DistinguishedName {
 
 /// Certificate and key for one host: as a server and as a client, since links go both ways.
 fn certificate(authority: &Authority, name: &str, host: &str) -> Result<(String, String), rcgen::Error> {
-    let mut hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    // Its name as well: nodes know each other by it.
+    let mut hosts = vec![name.to_owned(), "localhost".to_owned(), "127.0.0.1".to_owned()];
     if !hosts.iter().any(|known| known == host) {
         hosts.push(host.to_owned());
     }

@@ -242,7 +242,7 @@ async fn connect(config: &Config, peer: &Peer) -> Result<Stream, Arc<str>> {
         }
         text.into()
     };
-    let tls = config.security.of_client(host_of(&peer.address))?;
+    let tls = config.security.of_client(&peer.node, host_of(&peer.address))?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let mut endpoint = Endpoint::from_shared(format!("{scheme}://{}", peer.address))
         .map_err(|error| said(&error))?

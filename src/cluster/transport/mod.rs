@@ -6,8 +6,8 @@
 //! were not are *not sent*, and may be sent again. Who does not read is not written to: a stream has a bound of calls
 //! under way at both ends.
 //!
-//! Nobody but nodes may connect: both ends show a certificate of the cluster's own authority, and the first frame names
-//! the cluster and who is meant.
+//! Nobody but nodes may connect: both ends show a certificate of the cluster's own authority that names the node, and the
+//! first frame names the cluster, who speaks and who is meant.
 
 mod client;
 mod frames;
@@ -17,7 +17,12 @@ mod tests;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
+use rustls_pki_types::{CertificateDer, ServerName};
+use tonic::{
+    Status,
+    transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig},
+};
+use webpki::EndEntityCert;
 
 use super::NodeId;
 
@@ -50,7 +55,7 @@ pub enum Security {
     Mutual {
         /// Certificate of the authority, PEM.
         authority: Vec<u8>,
-        /// This node's certificate, PEM; names the host that others reach it by.
+        /// This node's certificate, PEM; it names the node, as a DNS name.
         certificate: Vec<u8>,
         /// Its key, PEM.
         key: Vec<u8>,
@@ -91,13 +96,33 @@ impl std::fmt::Debug for Security {
 }
 
 impl Security {
-    fn of_client(&self, host: &str) -> Result<Option<ClientTlsConfig>, Arc<str>> {
+    /// Whether whoever says that it is this node has shown a certificate of that name.
+    fn check_name(&self, shown: &[CertificateDer<'_>], from: &str) -> Result<(), Status> {
+        match self {
+            Self::Plain => Ok(()),
+            Self::Mutual { .. } => {
+                let is_of = |der: &CertificateDer<'_>| {
+                    let name = ServerName::try_from(from).ok()?;
+                    EndEntityCert::try_from(der).ok()?.verify_is_valid_for_subject_name(&name).ok()
+                };
+                shown.first().and_then(is_of).ok_or_else(|| {
+                    Status::permission_denied(format!(
+                        "the certificate shown is not of the node '{}'",
+                        from.escape_debug()
+                    ))
+                })
+            }
+        }
+    }
+
+    fn of_client(&self, node: &NodeId, host: &str) -> Result<Option<ClientTlsConfig>, Arc<str>> {
         match self {
             Self::Mutual { authority, certificate, key } => Ok(Some(
                 ClientTlsConfig::new()
                     .ca_certificate(Certificate::from_pem(authority))
                     .identity(Identity::from_pem(certificate, key))
-                    .domain_name(host),
+                    // The node is meant, wherever it is.
+                    .domain_name(node.as_str()),
             )),
             Self::Plain if is_loopback(host) => Ok(None),
             Self::Plain => Err(format!("without TLS, '{host}' is not called: it is not loopback").into()),

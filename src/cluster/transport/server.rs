@@ -106,8 +106,11 @@ impl StreamingService<Batch> for Door {
     fn call(&mut self, request: Request<Streaming<Batch>>) -> Self::Future {
         let door = self.clone();
         Box::pin(async move {
+            let shown = request.peer_certs();
             let mut asked = request.into_inner();
-            door.greet(asked.message().await?)?;
+            let from = door.greet(asked.message().await?)?;
+            door.config.security.check_name(shown.as_deref().map_or(&[], Vec::as_slice), &from)?;
+            tracing::debug!(from, "another node opened its stream");
             let in_flight_max = door.config.in_flight_max;
             // Whoever answers holds a permit, so there is always room for the answer.
             let (answer, answers) = mpsc::channel(in_flight_max);
@@ -162,8 +165,8 @@ impl Drop for Ends {
 }
 
 impl Door {
-    /// Whether the first frame is of this cluster and means this node.
-    fn greet(&self, batch: Option<Batch>) -> Result<(), Status> {
+    /// Whether the first frame is of this cluster and means this node; who says so.
+    fn greet(&self, batch: Option<Batch>) -> Result<String, Status> {
         let first = batch.and_then(|batch| batch.frames.into_iter().next()).and_then(|frame| frame.kind);
         let Some(Kind::Hello(hello)) = first else {
             return Err(Status::invalid_argument("a stream begins with who speaks to whom"));
@@ -178,8 +181,7 @@ impl Door {
         if to != self.config.node.as_str() {
             return Err(Status::failed_precondition("another node is meant"));
         }
-        tracing::debug!(from, "another node opened its stream");
-        Ok(())
+        Ok(from)
     }
 
     fn take(

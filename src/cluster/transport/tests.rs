@@ -44,9 +44,9 @@ impl Authority {
     }
 
     /// A node's certificate, which trusts those that `trusted` signed.
-    fn node(&self, trusted: &Self) -> Security {
+    fn node(&self, name: &str, trusted: &Self) -> Security {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
+        let params = CertificateParams::new(vec![name.into()]).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
         Security::Mutual {
             authority: trusted.certificate.clone().into(),
@@ -66,7 +66,7 @@ fn id(name: &str) -> NodeId {
 }
 
 fn config(node: &str) -> Config {
-    Config::new("cluster", id(node), Authority::one().node(Authority::one()))
+    Config::new("cluster", id(node), Authority::one().node(node, Authority::one()))
 }
 
 /// Answers with what it was asked, or keeps who asked.
@@ -197,12 +197,23 @@ async fn nobody_but_a_node_of_the_cluster_is_heard() {
         let peer = Peer { node: id(to), address: served.peer.address.clone() };
         not_sent(asked(&Transport::new(config), peer, ask(b"x")).await)
     };
-    refused(Config::new("cluster", id("a"), other.node(one)), "b").await;
-    refused(Config::new("cluster", id("a"), one.node(&other)), "b").await;
+    refused(Config::new("cluster", id("a"), other.node("a", one)), "b").await;
+    refused(Config::new("cluster", id("a"), one.node("a", &other)), "b").await;
+    let another = refused(Config::new("cluster", id("a"), one.node("c", one)), "b").await;
+    assert!(another.contains("not of the node 'a'"), "who has the certificate of one node does not speak for another");
     refused(Config::new("cluster", id("a"), Security::Plain), "b").await;
     assert!(refused(Config { cluster: "another".into(), ..config("a") }, "b").await.contains("another cluster"));
-    assert!(refused(config("a"), "c").await.contains("another node is meant"));
+    refused(config("a"), "c").await;
     assert_eq!(echo.most.load(Ordering::Relaxed), 0, "none of it was heard");
+    // Nor is one asked that is at the place of another; and one that has two names answers to its own.
+    let at = serve_echo(Config { security: one.node("c", one), ..config("b") }, Arc::clone(&echo)).await;
+    let at = async |to: &str| {
+        let peer = Peer { node: id(to), address: at.peer.address.clone() };
+        not_sent(Transport::new(config("a")).ask(peer, ask(b"x")).await)
+    };
+    at("b").await;
+    assert!(at("c").await.contains("another node is meant"));
+    assert_eq!(echo.most.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]
@@ -277,7 +288,7 @@ fn without_tls_only_loopback_is_called_or_served() {
         ("node-1:7", false),
     ] {
         let host = host_of(address);
-        assert_eq!(Security::Plain.of_client(host).is_ok(), allowed, "{address}");
+        assert_eq!(Security::Plain.of_client(&id("a"), host).is_ok(), allowed, "{address}");
         assert_eq!(Security::Plain.of_server(host).is_ok(), allowed, "{address}");
     }
 }

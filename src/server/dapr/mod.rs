@@ -29,7 +29,7 @@ use super::{
     problem::{Code, Problem},
 };
 use crate::{
-    model::{Header, Principal, ServiceId, TraceParent},
+    model::{Consistency, Header, Principal, ServiceId, TraceParent},
     twin::{Failure, Rejection, part::Request},
 };
 
@@ -91,6 +91,13 @@ impl Session {
 
     fn key_id(&self) -> &str {
         self.identity.principal.key_id().unwrap_or_default()
+    }
+
+    /// The same session with what its answers shall rest on.
+    #[must_use]
+    pub fn consistent(mut self, consistency: Consistency) -> Self {
+        self.header = self.header.with_consistency(consistency);
+        self
     }
 
     /// What travels beside a message of this session; the time for it begins now.

@@ -7,7 +7,10 @@ use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, extract::State, http::Request, response::Response, routing::post};
 use dapr::dapr::proto::{
-    common::v1::{ConfigurationItem, InvokeResponse, StateItem, StateOptions, state_options::StateConcurrency},
+    common::v1::{
+        ConfigurationItem, InvokeResponse, StateItem, StateOptions,
+        state_options::{StateConcurrency, StateConsistency},
+    },
     runtime::v1::{
         self as wire, subscribe_topic_events_request_alpha1::SubscribeTopicEventsRequestType as Said,
         subscribe_topic_events_response_alpha1::SubscribeTopicEventsResponseType as Answer,
@@ -19,19 +22,22 @@ use tokio::sync::mpsc;
 use tonic::{Status, Streaming, server::Grpc};
 use tonic_prost::ProstCodec;
 
-use crate::server::{
-    Server,
-    connection::Connection,
-    dapr::{
-        RUNTIME_VERSION, Refusal, Session,
-        configuration::{Items, Shown},
-        event::topic_event,
-        pubsub::{Published, Taking, Verdict, Wanted, wants_raw},
-        secrets::Values,
-        state::{Concurrency, Item, about},
+use crate::{
+    model::Consistency,
+    server::{
+        Server,
+        connection::Connection,
+        dapr::{
+            RUNTIME_VERSION, Refusal, Session,
+            configuration::{Items, Shown},
+            event::topic_event,
+            pubsub::{Published, Taking, Verdict, Wanted, wants_raw},
+            secrets::Values,
+            state::{Concurrency, Item, about},
+        },
+        problem::{Code, Problem},
+        topics::OUTSTANDING_MAX,
     },
-    problem::{Code, Problem},
-    topics::OUTSTANDING_MAX,
 };
 
 /// Every method that is served.
@@ -222,7 +228,16 @@ fn concurrency(options: Option<&StateOptions>) -> Concurrency {
     }
 }
 
+fn consistency(wanted: StateConsistency) -> Consistency {
+    match wanted {
+        StateConsistency::ConsistencyStrong => Consistency::Strict,
+        StateConsistency::ConsistencyEventual => Consistency::StaleOk,
+        StateConsistency::ConsistencyUnspecified => Consistency::Lease,
+    }
+}
+
 async fn get_state(session: Session, request: wire::GetStateRequest) -> Result<wire::GetStateResponse, Refusal> {
+    let session = session.consistent(consistency(request.consistency()));
     let Some(Some(entry)) = session.state_get(&request.store_name, &[request.key]).await?.pop() else {
         return Ok(wire::GetStateResponse::default());
     };

@@ -14,7 +14,7 @@ use serde::{
 };
 
 use crate::{
-    model::{Header, RequestKey, ServiceId, TraceParent},
+    model::{Consistency, Header, RequestKey, ServiceId, TraceParent},
     server::{
         DEADLINE_MAX, Server,
         connection::Connection,
@@ -24,6 +24,8 @@ use crate::{
     twin::{Failure, Message, Wire, part::Request as Capability, service::Service},
 };
 
+/// Says what the answer shall rest on; over gRPC it is metadata of this name.
+const CONSISTENCY: &str = "twin-consistency";
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -58,6 +60,7 @@ impl FromRequestParts<Arc<Server>> for Caller {
         if let Some(trace) = text(headers, "traceparent").and_then(TraceParent::parse) {
             header = header.with_trace(trace);
         }
+        header = header.with_consistency(consistency(headers)?);
         Ok(Self {
             server: Arc::clone(server),
             identity,
@@ -94,6 +97,21 @@ impl Caller {
     /// Refuses to speak for an instance that the caller's token does not leave.
     pub fn speak_for(&self, instance: &str) -> Result<(), Problem> {
         self.identity.speak_for(instance)
+    }
+
+    /// What the answer shall rest on.
+    pub fn consistency(&self) -> Consistency {
+        self.header.consistency()
+    }
+
+    /// Refuses a consistency where the answer is no twin's.
+    pub fn asks_no_twin(&self) -> Result<(), Problem> {
+        match self.consistency() {
+            Consistency::Lease => Ok(()),
+            Consistency::Strict | Consistency::StaleOk => {
+                Err(Problem::new(Code::Unsupported, format!("{CONSISTENCY} is for requests to one twin")))
+            }
+        }
     }
 
     /// What travels beside a message of this request.
@@ -326,6 +344,13 @@ pub(crate) async fn body(request: Request, bytes_max: usize) -> Result<Bytes, Pr
 /// A header as text, if it is one.
 pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// `Twin-Consistency`.
+fn consistency(headers: &HeaderMap) -> Result<Consistency, Problem> {
+    let Some(value) = headers.get(CONSISTENCY) else { return Ok(Consistency::default()) };
+    let said = value.to_str().ok().and_then(Consistency::parse);
+    said.ok_or_else(|| bad(CONSISTENCY, &Consistency::ALL.map(Consistency::as_str).join(", ")))
 }
 
 fn bad(name: &str, wanted: &str) -> Problem {

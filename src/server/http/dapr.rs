@@ -17,6 +17,7 @@ use serde_json::{Value, value::RawValue};
 use super::caller::{body, json};
 use crate::{
     capability::state::Entry,
+    model::Consistency,
     server::{
         Server,
         connection::Connection,
@@ -243,8 +244,18 @@ async fn state_save(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn state_get(session: Session, uri: Uri) -> Result<Response, Refusal> {
+/// `consistency=strong|eventual`; what else it may say is Dapr's to say, and counts for nothing.
+fn consistency(asked: &[(String, String)]) -> Consistency {
+    match asked.iter().find(|(name, _)| name == "consistency").map(|(_, value)| value.as_str()) {
+        Some("strong") => Consistency::Strict,
+        Some("eventual") => Consistency::StaleOk,
+        Some(_) | None => Consistency::Lease,
+    }
+}
+
+async fn state_get(session: Session, uri: Uri, Asked(asked): Asked) -> Result<Response, Refusal> {
     let (store, key) = one_and_rest(&uri, "/state/")?;
+    let session = session.consistent(consistency(&asked));
     let Some(Some(entry)) = session.state_get(&store, &[key]).await?.pop() else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };

@@ -43,9 +43,13 @@ use tokio::{
 
 use self::{names::Names, table::Table, wire::Wire, writer::Writer};
 use super::{
-    Address, Commit, Done, Epoch, Error, Item, Level, Load, Loaded, Refused, Scan, Slot, Stats, Store, Walked,
+    Address, Commit, Done, Epoch, Error, Item, Level, Load, Loaded, Refused, Scan, SharedStats, Slot, Stats, Store,
+    Walked,
 };
-use crate::model::{Key, limits};
+use crate::{
+    metrics::Spread,
+    model::{Key, limits},
+};
 
 /// Threads of the store's runtime.
 const THREADS: usize = 2;
@@ -86,7 +90,11 @@ struct Inner {
     commits: AtomicU64,
     batches: AtomicU64,
     batch_longest_us: AtomicU64,
+    batch_sizes: Spread,
+    batch_us: Spread,
     bytes: AtomicU64,
+    lag: AtomicU64,
+    copies_behind: AtomicU64,
 }
 
 impl Inner {
@@ -112,15 +120,23 @@ impl Inner {
         }
     }
 
-    /// Asks now and then how much the streams hold.
+    /// Asks now and then how much the streams hold, and how far their copies are.
     async fn measure(self: Arc<Self>) {
         while self.check_open().is_ok() {
             let names = (0..self.names.streams()).map(|place| self.names.stream(place)).chain([self.names.blobs()]);
             let mut bytes = Some(0);
+            let (mut lag, mut copies_behind) = (0, 0);
             for name in names {
                 let stream = self.wire.jetstream.get_stream(&name).await;
-                bytes = bytes.zip(stream.ok()).map(|(sum, stream)| sum + stream.cached_info().state.bytes);
+                let info = stream.as_ref().ok().map(async_nats::jetstream::stream::Stream::cached_info);
+                bytes = bytes.zip(info).map(|(sum, info)| sum + info.state.bytes);
+                for copy in info.and_then(|info| info.cluster.as_ref()).iter().flat_map(|cluster| &cluster.replicas) {
+                    lag = lag.max(copy.lag.unwrap_or_default());
+                    copies_behind += u64::from(!copy.current || copy.offline);
+                }
             }
+            self.lag.store(lag, Ordering::Relaxed);
+            self.copies_behind.store(copies_behind, Ordering::Relaxed);
             if let Some(bytes) = bytes {
                 self.bytes.store(bytes, Ordering::Relaxed);
             }
@@ -312,7 +328,11 @@ fn build(config: NatsConfig, wire: Wire, stop: oneshot::Sender<()>) -> NatsStore
         commits: AtomicU64::new(0),
         batches: AtomicU64::new(0),
         batch_longest_us: AtomicU64::new(0),
+        batch_sizes: Spread::default(),
+        batch_us: Spread::default(),
         bytes: AtomicU64::new(0),
+        lag: AtomicU64::new(0),
+        copies_behind: AtomicU64::new(0),
         config,
     });
     let (mut doors, mut writers) = (Vec::new(), Vec::new());
@@ -421,6 +441,12 @@ impl Store for NatsStore {
             commits: self.inner.commits.load(Ordering::Relaxed),
             flushes: self.inner.batches.load(Ordering::Relaxed),
             flush_longest: Duration::from_micros(self.inner.batch_longest_us.load(Ordering::Relaxed)),
+            shared: Some(SharedStats {
+                batches: self.inner.batch_sizes.read(),
+                took_us: self.inner.batch_us.read(),
+                lag: self.inner.lag.load(Ordering::Relaxed),
+                copies_behind: self.inner.copies_behind.load(Ordering::Relaxed),
+            }),
         }
     }
 

@@ -179,7 +179,9 @@ impl Writer {
 
     fn written(&self, ready: Vec<Commit>, sequence: u64, told: &mut Told) {
         self.inner.acknowledged(self.place, sequence);
-        self.inner.commits.fetch_add(u64::try_from(ready.len()).unwrap_or(0), Ordering::Relaxed);
+        let commits = u64::try_from(ready.len()).unwrap_or(0);
+        self.inner.commits.fetch_add(commits, Ordering::Relaxed);
+        self.inner.batch_sizes.add(commits);
         let mut table = self.inner.table.lock();
         for commit in ready.iter().filter(|commit| commit.core.is_some()) {
             table.put(commit.slot, commit.epoch, &commit.address, beside(commit), sequence);
@@ -232,6 +234,7 @@ impl Writer {
         let stored = self.inner.wire.store_all(messages).await;
         let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.inner.batch_longest_us.fetch_max(took, Ordering::Relaxed);
+        self.inner.batch_us.add(took);
         stored
     }
 }

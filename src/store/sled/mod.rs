@@ -253,6 +253,7 @@ impl Store for SledStore {
             commits: self.shared.commits.load(Ordering::Relaxed),
             flushes: self.shared.flushes.load(Ordering::Relaxed),
             flush_longest: Duration::from_micros(self.shared.flush_longest_us.load(Ordering::Relaxed)),
+            shared: None,
         }
     }
 

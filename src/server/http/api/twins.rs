@@ -51,6 +51,7 @@ struct Listed {
 
 /// Finds twins in the index; none is activated.
 pub(super) async fn list(caller: Caller, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    caller.asks_no_twin()?;
     let search = Search::parse(query.as_deref().unwrap_or_default())?;
     let (mut terms, after, limit) = (search.terms, search.after, usize::from(search.limit));
     if let Principal::Service { service, .. } = &*caller.identity.principal {
@@ -177,7 +178,7 @@ pub(super) async fn view(
 ) -> Result<Response, Problem> {
     let service = caller.service(&namespace, &name, Wish::Read)?;
     if let Some(at) = query.at {
-        let past = caller.server.past(&service, moment(&at)?, GetView { behaviour: false }).await;
+        let past = caller.server.past(&service, moment(&at)?, GetView { behaviour: false }, caller.consistency()).await;
         let view = past.map_err(|failure| caller.server.problem(&failure))?;
         return Ok(answer(&caller, &view));
     }
@@ -317,7 +318,7 @@ pub(super) async fn journal(
 ) -> Result<Response, Problem> {
     let service = caller.service(&namespace, &name, Wish::Read)?;
     let limit = page(query.limit, PAGE, PAGE_MAX)?.into();
-    let journaled = caller.server.journal(&service, query.after, limit).await;
+    let journaled = caller.server.journal(&service, query.after, limit, caller.consistency()).await;
     let (entries, more) = journaled.map_err(|failure| caller.server.problem(&failure))?;
     let next = if more { entries.last().map(|last| last.revision) } else { None };
     let entries = entries.into_iter().map(|entry| Entry {

@@ -16,6 +16,10 @@ pub(super) fn of(operation: &Operation) -> Vec<Value> {
         name => parameter("query", name, &typed(kind, ""), meaning),
     }));
     parameters.extend(headers(operation.kind));
+    if operation.method == "get" && operation.path.starts_with("/api/v1/twins/{") && operation.kind != Kind::Stream {
+        let meaning = "What the answer rests on: the owner's lease; the store; or nothing, from whatever node is asked";
+        parameters.push(parameter("header", "Twin-Consistency", &typed("lease|strict|stale-ok", ""), meaning));
+    }
     parameters
 }
 

@@ -321,6 +321,12 @@ schemas! {
         "nodes" "[Node]" "Every node, itself included";
         "slots" "integer" "Parts into which all ids are cut";
         "unowned" "integer" "Parts without an owner that can be reached: calls to their twins wait";
+        "misplaced" "integer" "Parts that are not where they shall be yet";
+        "moving" "integer" "Parts that this node is taking or giving away at present";
+        "lease_left_ms" "integer" "How long this node may answer from memory if its lease is not renewed";
+        "waiting" "integer" "Calls of this node to others that have no answer yet";
+        "lag" "integer" "Messages that the servers' copy farthest behind lacked when this node looked last";
+        "copies_behind" "integer" "Copies on the servers that were not current then";
     }
     answered Node: "A node of the cluster" {
         "node" "string" "Its name";
@@ -329,6 +335,7 @@ schemas! {
         "http" "string" "Where clients reach it";
         "owned" "integer" "Parts that it owns";
         "wished" "integer" "Parts that it is to own, as the nodes are now";
+        "silent_ms" "integer" "How long ago it renewed its record, as this node saw it";
     }
     // Keys.
     answered Keys: "A page of keys" {
