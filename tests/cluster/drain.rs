@@ -88,11 +88,12 @@ async fn join(store: NatsStore, name: &str) -> Member {
     let node = Node::new(Config::new(id, &address, ""), engine, wires, Arc::new(SystemUptime), Arc::new(SystemClock));
     let runtime = Runtime::builder().kind::<Sum>().wire::<Add>().store(store).cluster(Arc::new(node.clone()));
     let runtime = runtime.start().unwrap();
-    let (listening, runs, host) = (node.clone(), node.clone(), Arc::new(runtime.clone()));
+    let (listening, runs) = (node.clone(), node.clone());
+    let host: Arc<dyn Hosting> = Arc::new(runtime.clone());
     let serving = tokio::spawn(async move {
         transport::serve(links, listener, listening, std::future::pending()).await.unwrap();
     });
-    let running = tokio::spawn(async move { runs.run(host as Arc<dyn Hosting>).await });
+    let running = tokio::spawn(async move { runs.run(host).await });
     Member { runtime, node, tasks: [serving, running] }
 }
 

@@ -209,7 +209,7 @@ async fn nobody_but_a_node_of_the_cluster_is_heard() {
     let at = serve_echo(Config { security: one.node("c", one), ..config("b") }, Arc::clone(&echo)).await;
     let at = async |to: &str| {
         let peer = Peer { node: id(to), address: at.peer.address.clone() };
-        not_sent(Transport::new(config("a")).ask(peer, ask(b"x")).await)
+        not_sent(asked(&Transport::new(config("a")), peer, ask(b"x")).await)
     };
     at("b").await;
     assert!(at("c").await.contains("another node is meant"));
