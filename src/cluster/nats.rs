@@ -21,7 +21,7 @@ use crate::store::{
 
 /// How long a record stays that nobody renews. For cleaning up alone: servers judge it by their own clocks.
 const KEPT: Duration = Duration::from_secs(60);
-/// A server that answers no renewal for so long may be cut off from the others, and is left for another.
+/// A server that answers neither a renewal nor a watch for so long may be cut off from the others, and is left for another.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// News that wait for a watch to be read.
 const WATCH_MAX: usize = 1024;
@@ -30,7 +30,7 @@ const WATCH_MAX: usize = 1024;
 pub struct NatsEngine {
     store: Arc<NatsStore>,
     nodes: kv::Store,
-    /// When a renewal was last answered, or the server left.
+    /// When a renewal or a watch was last answered, or the server left.
     heard: Mutex<Instant>,
 }
 
@@ -96,7 +96,7 @@ impl NatsEngine {
         let is_silent = self.heard.lock().elapsed() > SILENCE_MAX;
         if is_silent {
             *self.heard.lock() = Instant::now();
-            tracing::warn!("the server answers no renewal: another is tried");
+            tracing::warn!("the server answers nothing: another is tried");
             self.store.reconnect().await;
         }
     }
@@ -143,9 +143,11 @@ impl Engine for NatsEngine {
 
     fn watch_presence(&self) -> Soon<'_, Result<Watching<Sighting>, Error>> {
         Box::pin(async move {
+            self.leave_silent_server().await;
             let mut entries = self.nodes.watch_with_history(">").await.map_err(|error| unavailable(&error))?;
             // An empty bucket shows nothing, not even that this was all.
             let is_empty = self.nodes.status().await.map_err(|error| unavailable(&error))?.values() == 0;
+            *self.heard.lock() = Instant::now();
             let (show, shown) = mpsc::channel(WATCH_MAX);
             tokio::spawn(async move {
                 let mut is_current = false;
