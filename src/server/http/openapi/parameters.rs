@@ -18,7 +18,9 @@ pub(super) fn of(operation: &Operation) -> Vec<Value> {
     parameters.extend(headers(operation.kind));
     if operation.method == "get" && operation.path.starts_with("/api/v1/twins/{") && operation.kind != Kind::Stream {
         let meaning = "What the answer rests on: the owner's lease; the store; or nothing, from whatever node is asked";
-        parameters.push(parameter("header", "Twin-Consistency", &typed("lease|strict|stale-ok", ""), meaning));
+        // A secret that is read is written down, which takes the owner.
+        let values = if operation.path.ends_with("/value") { "lease|strict" } else { "lease|strict|stale-ok" };
+        parameters.push(parameter("header", "Twin-Consistency", &typed(values, ""), meaning));
     }
     parameters
 }
