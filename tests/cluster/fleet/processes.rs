@@ -71,6 +71,7 @@ impl Fleet {
         (0..3).for_each(|at| fleet.step_clock(at, 0));
         (0..3).for_each(|at| fleet.start_node(at));
         until("the first key", || fleet.find_key());
+        until("that every node has its share", || fleet.is_balanced());
         fleet
     }
 
@@ -128,6 +129,13 @@ impl Fleet {
 
     pub(crate) fn free_disk(&self) {
         fs::remove_file(self.disk().join("full")).unwrap();
+    }
+
+    /// Whether every node has as many slots as are meant for it.
+    fn is_balanced(&self) -> bool {
+        let view: Option<Value> = self.view(0).and_then(|view| serde_json::from_str(&view).ok());
+        let nodes = view.as_ref().and_then(|view| view["nodes"].as_array()).map_or(&[][..], Vec::as_slice);
+        nodes.len() == 3 && nodes.iter().all(|node| node["owned"].as_u64() > Some(0) && node["owned"] == node["wished"])
     }
 
     /// The cluster as a node sees it.
