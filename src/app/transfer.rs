@@ -108,17 +108,17 @@ fn export_from(store: &dyn Store, file: &Path, progress: &mut dyn FnMut(Progress
 
 /// Reads such a file into a data folder that holds no store yet, or into a cluster that is new. Blocks.
 ///
-/// For a data folder it is written to a folder beside the store's, which gets the store's name when all of it is durable. What an import
-/// that was cut off has left there is removed.
+/// For a data folder it is written to a folder beside the store's, which gets the store's name when all of it is durable.
+/// What an import that was cut off has left there is removed. In a cluster a part stays.
 pub fn import(config: &Config, file: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Progress, Error> {
     let failed = |source| Error::File { file: file.to_owned(), source };
     let mut input = BufReader::new(File::open(file).map_err(failed)?);
     #[cfg(feature = "cluster")]
     if !config.cluster.servers.is_empty() {
         let store = super::cluster::open_store(config)?;
-        let imported = transfer::import(&store, &mut input, progress)?;
+        let imported = transfer::import(&store, &mut input, progress);
         close(&store).map_err(transfer::Error::from)?;
-        return Ok(imported);
+        return Ok(imported?);
     }
     let folder = config.data_dir.join(super::STORE_FOLDER);
     match std::fs::remove_dir(&folder) {

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Nothing is simulated but the customers, a database and a broker. A service that is stopped in good order is taken out
-//! of its twin by whoever stops it, as a deployment would: only what vanishes is lost. Start at [`run`]; [`serve`] is one service of the fleet, and what happens
-//! when is in `plan.rs`.
+//! of its twin by whoever stops it, as a deployment would: only what vanishes is lost. Start at [`run`]; [`serve`] is one
+//! service of the fleet, and what happens when is in `plan.rs`. `cluster` is another demo, of several nodes.
 
 #[cfg(feature = "cluster")]
 mod cluster;

@@ -88,6 +88,14 @@ impl Folder {
     }
 }
 
+#[cfg(feature = "cluster")]
+impl Folder {
+    /// It stays: something in it says why there was no demo.
+    pub(super) fn keep(&mut self) {
+        self.is_ours = false;
+    }
+}
+
 impl Drop for Folder {
     fn drop(&mut self) {
         if self.is_ours

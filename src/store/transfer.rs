@@ -46,7 +46,7 @@ pub enum Error {
         detail: String,
     },
     /// The store already holds something. Nothing was imported.
-    #[error("the store is not empty; import into a new directory")]
+    #[error("the store is not empty; import into a new directory, or a cluster whose servers are empty")]
     NotEmpty,
     /// The store failed.
     #[error("the store failed: {0}")]

@@ -21,7 +21,7 @@ fn the_demo_of_a_cluster_kills_a_node_under_load_and_loses_nothing() {
     assert!(demo.status.success(), "{summary}\n{errors}");
     assert_eq!(summary["lost"], 0, "{summary}");
     assert!(summary["acknowledged"].as_u64() > Some(100), "{summary}");
-    assert!(summary["longest_wait_s"].as_f64() > Some(1.0), "a node died: {summary}");
+    assert!(summary["killed"].as_u64() > Some(0), "{summary}");
 }
 
 #[test]

@@ -135,7 +135,7 @@ fn when_the_leader_of_a_stream_dies_nothing_that_was_answered_is_lost() {
     assert!(load.total >= 4000);
 }
 
-/// How many commits a second three servers on this machine store; for `docs/performance.md`.
+/// How many commits a second three servers on this machine store; for `docs/cluster.md`.
 #[test]
 #[ignore = "a measurement"]
 fn commits_a_second_on_three_servers() {

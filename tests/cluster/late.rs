@@ -15,7 +15,7 @@ use std::{
 use service_twin::store::{Error, Load, Slot, Store as _};
 
 use crate::{
-    servers::Servers,
+    servers::{Servers, until},
     world::{Node, address, keys_of},
 };
 
@@ -113,18 +113,17 @@ fn what_had_no_answer_does_not_land_on_top_of_what_was_acknowledged_later() {
     let unknown = node.commit(node.core(&keys[0], epoch, 2, "2 late"));
     assert!(matches!(unknown, Err(Error::Unknown(_))), "{unknown:?}");
     lane.break_off();
-    loop {
-        match node.commit(node.core(&keys[0], epoch, 2, "2 again")) {
-            Ok(()) => break,
-            Err(Error::Unavailable(_)) => {
-                epoch = node.claim(slot);
-                assert_eq!(node.read(&keys[0], epoch).as_deref(), Some("1 first"));
-            }
-            // Sent before the node was connected again, by a store that does not ask for a claim.
-            Err(Error::Unknown(_)) => {}
-            Err(error) => panic!("{error}"),
+    until("a second commit", || match node.commit(node.core(&keys[0], epoch, 2, "2 again")) {
+        Ok(()) => true,
+        Err(Error::Unavailable(_)) => {
+            epoch = node.claim(slot);
+            assert_eq!(node.read(&keys[0], epoch).as_deref(), Some("1 first"));
+            false
         }
-    }
+        // Sent before the node was connected again, by a store that does not ask for a claim.
+        Err(Error::Unknown(_)) => false,
+        Err(error) => panic!("{error}"),
+    });
     assert!(lane.let_go() > 100, "the late commit was kept back");
     // The server takes what is said to a stream in order: this comes after it.
     node.commit(node.core(&keys[1], epoch, 1, "1 other")).unwrap();

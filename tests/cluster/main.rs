@@ -14,6 +14,9 @@ mod drain;
 mod fence;
 mod fleet;
 mod kills;
+#[allow(dead_code, reason = "shared with the tests of the runtime, which use more of it")]
+#[path = "../it/kinds.rs"]
+mod kinds;
 mod late;
 mod nodes;
 mod servers;

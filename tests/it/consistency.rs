@@ -64,9 +64,12 @@ async fn an_owner_that_was_fenced_never_answers_strictly() {
         assert_eq!(fenced.outcome(), Outcome::NotApplied, "{fenced}");
         assert_eq!(strict(&world, 1, &key).await, Ok((11, 2)));
         // Its caller hears of it first; from then on it asks the owner.
-        while let Err(fenced) = strict(&world, 0, &key).await {
-            assert_eq!(fenced.outcome(), Outcome::NotApplied, "{fenced}");
-        }
+        let asked = async {
+            while let Err(fenced) = strict(&world, 0, &key).await {
+                assert_eq!(fenced.outcome(), Outcome::NotApplied, "{fenced}");
+            }
+        };
+        tokio::time::timeout(LONG, asked).await.expect("the owner is asked");
         assert_eq!(strict(&world, 0, &key).await, Ok((11, 2)));
     }
 }
@@ -85,17 +88,16 @@ async fn a_commit_that_was_under_way_before_proves_nothing() {
             }),
             async { strict(&world, 0, &key).await },
         );
-        while world.held() == 0 {
-            tokio::task::yield_now().await;
-        }
+        world.until_held().await;
         let mut read = std::pin::pin!(read);
         assert!(futures_util::poll!(&mut read).is_pending());
         // The commit of the addition goes through, the one after it does not: the slot is another's by then.
         world.hold(true);
         assert_eq!(add.await.unwrap(), Ok(1));
-        while world.held() == 0 {
-            assert!(futures_util::poll!(&mut read).is_pending(), "answered by what was submitted before its turn");
-            tokio::task::yield_now().await;
+        tokio::select! {
+            biased;
+            _ = &mut read => panic!("answered by what was submitted before its turn"),
+            () = world.until_held() => {}
         }
         world.give(slot_of(&key), 1);
         world.hold(false);

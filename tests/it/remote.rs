@@ -174,6 +174,11 @@ impl World {
         self.store.held.lock().as_ref().map_or(0, Vec::len)
     }
 
+    /// Until the store holds something back.
+    pub(crate) async fn until_held(&self) {
+        until(|| self.held() > 0).await;
+    }
+
     async fn move_slot(&self, slot: Slot) {
         let Some(from) = self.owners.lock()[usize::from(slot.0)].take() else { return };
         assert_eq!(self.runtime(from).hand_over(slot, LONG).await, 0);
@@ -183,6 +188,16 @@ impl World {
     pub(crate) async fn ask<M: Message>(&self, at: usize, key: &str, message: M) -> Answer<M::Reply> {
         tokio::time::timeout(LONG, async { self.runtime(at).twin(key).ask(message).await }).await.expect("an answer")
     }
+}
+
+/// Asks until it is so, for as long as that may take.
+async fn until(mut is_so: impl FnMut() -> bool) {
+    let asked = async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, asked).await.expect("it comes about");
 }
 
 pub(crate) fn slot_of(key: &str) -> Slot {
@@ -381,9 +396,7 @@ async fn what_a_node_does_in_its_cluster_is_among_its_metrics() {
     world.give(slot_of(&key), 1);
     assert!(world.ask(0, &key, Add(1)).await.is_err());
     // Its caller hears of it first.
-    while !metrics.text().contains("twin_commits_fenced_total{kind=\"ledger\"} 1") {
-        tokio::task::yield_now().await;
-    }
+    until(|| metrics.text().contains("twin_commits_fenced_total{kind=\"ledger\"} 1")).await;
     let text = metrics.text();
     for line in [
         "twin_commits_unknown_total{kind=\"ledger\"} 0",

@@ -57,6 +57,21 @@ fn every_guarantee_names_tests_that_exist() {
 }
 
 #[test]
+fn every_mutation_still_applies() {
+    let patches = ["tests/sim/mutations", "tests/cluster/mutations"].into_iter().flat_map(|folder| {
+        let folder = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{folder}: {error}"));
+        folder.map(|patch| patch.expect("a readable folder").path())
+    });
+    let applies = |patch: &std::path::PathBuf| {
+        let check = std::process::Command::new("git").args(["apply", "--check"]).arg(patch).output();
+        let check = check.expect("git is installed");
+        (!check.status.success()).then(|| String::from_utf8_lossy(&check.stderr).trim().to_owned())
+    };
+    let complaints: Vec<_> = patches.collect::<Vec<_>>().iter().filter_map(applies).collect();
+    verdict("mutations", &complaints);
+}
+
+#[test]
 fn no_file_is_too_long_to_read() {
     verdict("size", &everything().iter().filter_map(too_long).collect::<Vec<_>>());
 }

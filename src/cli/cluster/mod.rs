@@ -22,6 +22,7 @@ const AGAIN_EVERY: Duration = Duration::from_secs(2);
 
 /// What `twin cluster` takes.
 #[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 #[command(after_help = "\
 Examples:
   twin cluster                                   nodes, their state, what they own, what moves

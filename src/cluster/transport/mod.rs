@@ -34,7 +34,7 @@ const SERVICE: &str = "twin.cluster.v1.Link";
 /// The stream itself.
 const PATH: &str = "/twin.cluster.v1.Link/Speak";
 /// What the frames mean; both ends must speak the same.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Largest call or answer, in bytes.
 pub const CALL_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// A batch is sent once it has so many bytes; the last frame may be as large as any.

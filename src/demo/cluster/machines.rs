@@ -26,6 +26,8 @@ const TTL_S: &str = "5";
 const START_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long a node may take to give its twins away at the end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Where ports are looked for, so many times.
+const PORTS_TRIED_MAX: usize = 100;
 /// How often it is looked whether something has come about.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -41,16 +43,17 @@ pub(super) struct Machines {
 }
 
 /// Ports of which all that `twin cluster init` counts on from there are free: servers, nodes, links.
-fn free_ports() -> [u16; 3] {
+fn free_ports() -> Result<[u16; 3], Failed> {
     let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-    loop {
+    for _ in 0..PORTS_TRIED_MAX {
         let first: u16 = rand::random_range(20_000..27_000);
         let servers = (first..first + 3).chain(first + 2000..first + 2003);
         let nodes = (0..3).flat_map(|at| [first + 100 + 10 * at, first + 101 + 10 * at]);
         if servers.chain(nodes).all(is_free) {
-            return [first, first + 100, first + 101];
+            return Ok([first, first + 100, first + 101]);
         }
     }
+    Err("there are not enough free ports between 20000 and 30000 on this machine".into())
 }
 
 /// Starts a process that writes what it says to a file, and that Ctrl-C does not reach: it ends when it is its turn.
@@ -65,7 +68,7 @@ fn start(mut command: Command, log: &Path) -> io::Result<Child> {
 impl Machines {
     /// Writes what they need into a folder that is not there yet, and starts them; ends when every twin has a node.
     pub(super) async fn start(folder: &Path, server: &Path) -> Result<Self, Failed> {
-        let ports = free_ports();
+        let ports = free_ports()?;
         cli::write_cluster(folder, ports)?;
         let folder = folder.canonicalize()?;
         let mut servers = Vec::new();

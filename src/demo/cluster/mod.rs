@@ -75,15 +75,25 @@ impl Stage {
 
 /// Runs it; whether every number that was acknowledged is still there.
 pub(super) async fn run(args: &DemoArgs, global: &Global) -> Result<bool, Failed> {
-    let folder = Folder::new(global.data_dir.as_deref());
+    let mut folder = Folder::new(global.data_dir.as_deref());
     if !global.json {
         print::line("starting three servers and three nodes")?;
     }
-    let machines = Machines::start(&folder.path, &args.nats_server).await?;
+    // Dropped on Ctrl-C, they end: what they are started in, it does not reach.
+    let machines = tokio::select! {
+        started = Machines::start(&folder.path, &args.nats_server) => match started {
+            Ok(machines) => machines,
+            Err(error) => {
+                folder.keep();
+                return Err(error);
+            }
+        },
+        () = ends(None) => return Ok(false),
+    };
     let door = Door::new((0..machines::COUNT).map(|at| machines.url(at)), &machines.key)?;
     let tally = Arc::new(Tally::default());
     let clients = clients::start(&door, &tally);
-    let mut demo = Demo { machines, tally, json: global.json, live: Live::new(), looks: 0, acknowledged: 0 };
+    let mut demo = Demo { machines, tally, json: global.json, live: Live::new(), looks: 0, acknowledged: 0, killed: 0 };
     let watched = demo.watch(args.time, &folder.path).await;
     demo.tally.end();
     clients.join_all().await;
@@ -102,6 +112,7 @@ struct Demo {
     live: Live,
     looks: u64,
     acknowledged: u64,
+    killed: u64,
 }
 
 impl Demo {
@@ -130,7 +141,10 @@ impl Demo {
     async fn enter(&mut self, stage: Stage) -> Result<(), Failed> {
         for at in 0..machines::COUNT {
             match (stage == Stage::Dead(at), self.machines.runs(at)) {
-                (true, true) => self.machines.kill_node(at).await?,
+                (true, true) => {
+                    self.machines.kill_node(at).await?;
+                    self.killed += 1;
+                }
                 (false, false) => self.machines.start_node(at)?,
                 (true, false) | (false, true) => {}
             }
@@ -198,12 +212,14 @@ impl Demo {
                 "acknowledged": acknowledged,
                 "lost": lost,
                 "retried": retried,
+                "killed": self.killed,
                 "longest_wait_s": longest,
             }))?;
         } else {
             print::line(&format!(
-                "\nsummary: {acknowledged} numbers acknowledged, {lost} of them lost, {retried} tries again; no client \
-                 waited longer than {longest:.1} s"
+                "\nsummary: {acknowledged} numbers acknowledged, {lost} of them lost, {retried} tries again; {} times a \
+                 node was killed, and no client waited longer than {longest:.1} s",
+                self.killed
             ))?;
         }
         Ok(lost == 0 && acknowledged > 0)

@@ -147,7 +147,9 @@ pub enum OpenError {
         what: String,
     },
     /// The cluster was begun with other constants.
-    #[error("this cluster has {what} = {found}, this node {ours}; give this node the cluster's, or another prefix")]
+    #[error(
+        "this cluster has {what} = {found}, this node {ours}; give this node the cluster's, or another cluster.name"
+    )]
     Constants {
         /// Which.
         what: &'static str,

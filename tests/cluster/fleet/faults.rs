@@ -80,6 +80,7 @@ enum Meanwhile {
 
 /// Every kind once in some order, then again in another.
 pub(crate) fn deck(kinds: &[Fault], count: usize, rng: &mut StdRng) -> Vec<Fault> {
+    assert!(!kinds.is_empty(), "FLEET_ONLY names no fault");
     let mut deck = Vec::new();
     while deck.len() < count {
         let mut kinds = kinds.to_vec();
@@ -108,8 +109,14 @@ impl Hand<'_> {
     /// Does it to one machine and waits until all twins answer through nodes that live; answers what machine was struck,
     /// and how long they did not.
     pub(crate) fn strike(&mut self, fault: Fault, at: usize, round: &Round) -> (usize, Option<Duration>) {
-        let began = Instant::now();
+        let struck = Instant::now();
         let (at, meanwhile) = self.harm(fault, at, round);
+        // What ends in good order, and what is waited for until it is so, is no time without an answer.
+        let is_told = matches!(
+            fault,
+            Fault::DrainNode | Fault::RestartServers | Fault::RestartNodes | Fault::StepClock | Fault::FillDisk
+        );
+        let began = if is_told { Instant::now() } else { struck };
         match meanwhile {
             Meanwhile::Through(by) => {
                 until("that all twins answer", || self.runtime.block_on(round.answers(&by)));

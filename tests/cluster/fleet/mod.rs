@@ -30,8 +30,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const SHORT: Settings = Settings { ttl: Duration::from_secs(5), streams: 4 };
 /// As a cluster is by itself.
 const USUAL: Settings = Settings { ttl: Duration::from_secs(15), streams: 16 };
-/// All twins answer again after this, whatever happened, on a machine that does everything itself.
-const RECOVERY_MAX: Duration = Duration::from_secs(60);
 
 fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
@@ -84,12 +82,8 @@ fn nothing_acknowledged_is_lost_or_done_twice_and_one_order_explains_what_was_se
     let kinds: Vec<_> = FAULTS.into_iter().filter(is_meant).collect();
     let faults = deck(&kinds, usize::try_from(count).unwrap(), &mut rng);
     eprintln!("FLEET_SEED={seed}: {faults:?}");
-    let (times, tally) = suffer(&faults, SHORT, &mut rng);
+    let (_, tally) = suffer(&faults, SHORT, &mut rng);
     assert!(tally.acknowledged > 50 * faults.len(), "{tally:?}");
-    for fault in faults {
-        let longest = times.longest(fault);
-        assert!(longest < RECOVERY_MAX, "{fault:?}: twins did not answer for {longest:?}");
-    }
 }
 
 /// How long twins do not answer after a death, at the settings a cluster has by itself.
